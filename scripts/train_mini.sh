@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The whole story of the shipped model in one script: from nothing to weights that `yozora generate` loads.
+#
+# There is no footage to download. Everything is rendered from the simulated world as it is needed, so this needs no
+# network and no data set: two CPU cores and about two and a half hours, or a GPU and a few minutes (configs/mini-gpu).
+# Each stage goes on from its last checkpoint: stop with Ctrl-C, run the script again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+configs=${1:-configs/mini}
+yozora=${YOZORA:-.venv/bin/yozora}
+
+# 1. The autoencoder learns to press 4x16x16 pixels of video into one latent cell, and to draw them again.
+$yozora train autoencoder "$configs/autoencoder.toml"
+
+# 2. The text encoder learns to read: which colour, shape, motion and camera does a caption name?
+$yozora train text "$configs/text.toml"
+
+# 3. A pool of scenes is rendered and encoded once. Captions are written anew each time a clip is drawn.
+$yozora train latents "$configs/latents.toml"
+
+# 4. The transformer learns the flow from noise to those latents, told what they show.
+$yozora train transformer "$configs/transformer.toml"
+
+# 5. The three networks become one folder. Move it to yozora/models/weights/mini to ship it.
+$yozora train bundle "$configs/bundle.toml"

@@ -1,0 +1,228 @@
+"""The Generator: reproducible, true to what is held, and of the shape that was asked for."""
+
+import hashlib
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from yozora.clip import Clip
+from yozora.create import (
+    Anchor,
+    Canvas,
+    Cue,
+    Generator,
+    Progress,
+    YozoraWarning,
+    image_to_video,
+    load,
+    text_to_image,
+    text_to_video,
+)
+from yozora.errors import CanvasError, ModelError
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_model: Path) -> Generator:
+    return load(tiny_model, "cpu", torch.float32)
+
+
+def picture(width: int = 64, height: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_generate_makes_what_the_model_was_trained_on_unless_told(generator: Generator) -> None:
+    clip = generator.generate("a red ball")
+    assert clip.frames.shape == (9, 64, 64, 3)
+    assert clip.fps == 8
+    assert generator.generate("a red ball", seconds=0.6, aspect="3:2").frames.shape == (5, 64, 96, 3)
+
+
+def test_the_recipe_says_all_that_is_needed_to_make_it_again(generator: Generator) -> None:
+    clip = generator.generate("a red ball", negative="blue", seed=3, steps=1, size=(96, 64))
+    recipe = clip.recipe
+    assert recipe is not None
+    assert (recipe.prompt, recipe.negative, recipe.seed, recipe.steps, recipe.guidance) == (
+        "a red ball",
+        "blue",
+        3,
+        1,
+        2.0,
+    )
+    assert recipe.seed is not None
+    again = generator.run_many(
+        Canvas.from_dict(recipe.canvas), [recipe.seed], steps=recipe.steps, guidance=recipe.guidance
+    )
+    assert np.array_equal(again[0].frames, clip.frames)
+
+
+def test_the_same_seed_is_the_same_bytes_and_every_input_matters(generator: Generator) -> None:
+    frames = generator.generate("a red ball", seed=5).frames
+    assert np.array_equal(frames, generator.generate("a red ball", seed=5).frames)
+    for other in (
+        generator.generate("a red ball", seed=6),
+        generator.generate("a ball on grass", seed=5),
+        generator.generate("a red ball", seed=5, guidance=7),
+        generator.generate("a red ball", seed=5, steps=5),
+        generator.generate("a red ball", seed=5, negative="grass"),
+    ):
+        assert not np.array_equal(frames, other.frames)
+
+
+def test_another_process_gives_the_same_bytes(generator: Generator, tiny_model: Path) -> None:
+    script = (
+        "import sys, hashlib, torch; torch.set_num_threads(int(sys.argv[2])); from yozora.create import load; "
+        "frames = load(sys.argv[1], 'cpu', torch.float32).generate('a red ball', seed=5).frames; "
+        "print(hashlib.sha256(frames.tobytes()).hexdigest())"
+    )
+    command = [sys.executable, "-c", script, str(tiny_model), str(torch.get_num_threads())]
+    other = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert other == hashlib.sha256(generator.generate("a red ball", seed=5).frames.tobytes()).hexdigest()
+
+
+def test_variations_in_one_batch_equal_single_runs(generator: Generator) -> None:
+    canvas = text_to_video("a red ball", native=generator.native)
+    batch = generator.run_many(canvas, [7, 8, 9])
+    for seed, clip in zip((7, 8, 9), batch, strict=True):
+        single = generator.run_many(canvas, [seed])[0]
+        assert clip.recipe is not None
+        assert clip.recipe.seed == seed
+        # a batched matrix product rounds differently in its last bit
+        assert np.abs(clip.frames.astype(int) - single.frames.astype(int)).max() <= 1
+
+
+def test_progress_runs_through_the_stages_and_ends_with_the_clip(generator: Generator) -> None:
+    canvas = text_to_video("a red ball", native=generator.native)
+    *events, clip = generator.run(canvas, steps=3, previews=True)
+    assert isinstance(clip, Clip)
+    assert all(isinstance(event, Progress) for event in events)
+    stages = [(event.stage, event.step, event.total) for event in events if isinstance(event, Progress)]
+    assert stages[:4] == [("text", 1, 1), ("sample", 1, 3), ("sample", 2, 3), ("sample", 3, 3)]
+    assert stages[-1] == ("decode", 3, 3)
+    seconds = [event.seconds for event in events if isinstance(event, Progress)]
+    assert seconds == sorted(seconds)
+    previews = [event.preview for event in events if isinstance(event, Progress) and event.stage == "sample"]
+    assert all(preview is not None and preview.shape == (64, 64, 3) for preview in previews)
+
+
+def test_a_picture_is_held_exactly(generator: Generator) -> None:
+    canvas = image_to_video(picture(), "a red ball", native=generator.native)
+    clip = generator.run_many(canvas, [0])[0]
+    autoencoder = generator.bundle.autoencoder
+    pixels = torch.from_numpy(picture()).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
+    with torch.inference_mode():
+        latent = autoencoder.encode(pixels)
+        _, _, known, hold = generator._conditions(canvas, 1, 1.0)
+        reconstruction = autoencoder.decode(latent)[0, :, 0]
+    assert known is not None
+    assert hold is not None
+    assert torch.equal(known[:, :, :1], latent)
+    assert hold.tolist() == [[1, 0, 0]]
+    expected = (reconstruction * 127.5 + 127.5).round().clamp(0, 255).permute(1, 2, 0).numpy()
+    assert np.abs(clip.frames[0] - expected).max() <= 1
+
+
+def test_an_anchor_in_the_middle_and_several_cues(generator: Generator) -> None:
+    anchor = Anchor(Clip(np.repeat(picture()[None], 4, 0), 8.0), 5, (1.0, 0.5))
+    cues = (Cue(0.0, "a red ball"), Cue(0.1, "grass"))
+    canvas = Canvas(64, 64, 9, 8.0, cues, (anchor,))
+    frames = generator.run_many(canvas, [0])[0].frames
+    one = generator.run_many(Canvas(64, 64, 9, 8.0, cues[:1], (anchor,)), [0])[0].frames
+    assert frames.shape == one.shape
+    assert not np.array_equal(frames, one)
+
+
+def test_an_empty_prompt_is_fine_with_a_picture(generator: Generator) -> None:
+    assert len(generator.generate("", picture(), seconds=0.1).frames) == 1
+    with pytest.raises(CanvasError, match="empty"):
+        generator.generate(" ")
+
+
+def test_outside_the_trained_range_there_is_a_warning_and_a_video(generator: Generator) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generator.generate("a red ball", seconds=1)
+    with pytest.warns(YozoraWarning, match="outside the lengths"):
+        assert len(generator.generate("a red ball", seconds=2).frames) == 17
+    with pytest.warns(YozoraWarning, match="outside the sizes"):
+        assert generator.generate("a red ball", size="128x32", seconds=0.1).size == (128, 32)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"steps": 0},
+        {"steps": 1001},
+        {"guidance": float("nan")},
+        {"guidance": -1.0},
+        {"guidance": 1e9},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"size": "100x100"},
+        {"size": "64x64", "aspect": "1:1"},
+        {"seconds": 0},
+        {"prompt": "x" * 100_000},
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(generator: Generator, asked: dict) -> None:
+    with pytest.raises(CanvasError):
+        generator.generate(**{"prompt": "a red ball", **asked})
+
+
+def test_bad_runs_are_refused_when_called(generator: Generator) -> None:
+    canvas = text_to_image("a red ball", native=generator.native)
+    for seeds in ([], list(range(65))):
+        with pytest.raises(CanvasError):
+            generator.run(canvas, seeds)
+    with pytest.raises(CanvasError, match="solver"):
+        generator.run(canvas, solver="none")
+    with pytest.raises(CanvasError, match="loop"):
+        generator.run(Canvas(64, 64, 9, 8.0, (Cue(0.0, "a"),), loop=True))
+    with pytest.raises(CanvasError, match="multiple of 32"):
+        generator.run(Canvas(64, 50, 9, 8.0, (Cue(0.0, "a"),)))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "banana", "meta", ""])
+def test_a_device_that_is_not_there(tiny_model: Path, device: str) -> None:
+    with pytest.raises(ModelError, match="cannot be used here"):
+        load(tiny_model, device)
+
+
+sides = st.integers(1, 4).map(lambda tokens: 32 * tokens)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    width=sides,
+    height=sides,
+    blocks=st.integers(0, 4),
+    fps=st.floats(1, 120),
+    seed=st.integers(0, 2**63 - 1),
+    guidance=st.floats(0, 50),
+    prompt=st.text(max_size=30).filter(str.strip),
+    hold=st.none() | st.floats(0, 1),
+)
+def test_any_valid_canvas_gives_frames_of_its_shape(
+    generator: Generator,
+    width: int,
+    height: int,
+    blocks: int,
+    fps: float,
+    seed: int,
+    guidance: float,
+    prompt: str,
+    hold: float | None,
+) -> None:
+    anchors = () if hold is None else (Anchor(Clip(picture(width, height)[None], fps), 0, hold),)
+    canvas = Canvas(width, height, 1 + 4 * blocks, fps, (Cue(0.0, prompt),), anchors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", YozoraWarning)
+        clip = generator.run_many(canvas, [seed], steps=1, guidance=guidance)[0]
+    assert clip.frames.shape == (1 + 4 * blocks, height, width, 3)
+    assert clip.fps == fps

@@ -1,0 +1,261 @@
+"""Frames out of files: PyAV, and what it takes to make any file an upright clip of one size and one rate."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from yozora import _containers
+from yozora.errors import MediaError
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+
+STILL_FPS = 1.0
+_PICTURES = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
+# A list of what may be opened, because FFmpeg also takes text for ANSI art and playlists for videos, and follows them.
+_FORMATS = f"{_PICTURES},mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,obu,ivf,m4v,yuv4mpegpipe"
+_RGBA = "gbrap"  # planar: FFmpeg 8 spoils the last columns of packed rgba where width % 16 is 1 to 4
+_MOST_PIXELS = 2**27
+_LONGEST_GAP = 10.0  # seconds; a longer jump between two frames is a broken clock, not a pause
+
+Timed = tuple[float, float, np.ndarray]  # when a frame is shown, for how long (0 = unknown), its pixels [H, W, 3]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file being read. `frames` gives uint8 `[H, W, 3]` one at a time and owns the open file until it is closed."""
+
+    fps: float
+    size: tuple[int, int]
+    label: str
+    frames: Generator[np.ndarray]
+
+
+def open_source(path: Path) -> Source:
+    """Open a video or picture and decode its first frame. Raises MediaError in one line for anything unreadable."""
+    frames = _read(path)
+    fps, label = next(frames)
+    try:
+        first = next(frames)
+    except StopIteration:
+        raise MediaError(f"{path} has no picture in it") from None
+    return Source(fps, (first.shape[1], first.shape[0]), label, _prepend(first, frames))
+
+
+def _prepend(first: np.ndarray, rest: Generator[Any]) -> Generator[np.ndarray]:
+    with contextlib.closing(rest):
+        yield first
+        yield from rest
+
+
+def _read(path: Path) -> Generator[Any]:
+    """First `(fps, label)`, then the frames: one generator, so that closing it closes everything."""
+    import av
+    from av.error import FFmpegError
+
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open(path))
+        try:
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            contents = _containers.inspect(data)
+            if contents and contents.kind == "webp" and contents.durations:
+                fps, label, timed = _rate(contents.durations, 0.001), contents.label, _webp_frames(data, path)
+            else:
+                options = {"format_whitelist": _FORMATS}
+                container = stack.enter_context(
+                    av.open(_Nameless(file), "r", options=options, metadata_errors="replace")
+                )
+                fps, label, timed = _describe(container, contents, path)
+            yield fps, label
+            yield from _steady(timed, fps)
+        except EOFError:
+            raise MediaError(f"{path} is cut off: its end is missing") from None
+        except (FFmpegError, ValueError, IndexError) as error:
+            if isinstance(error, OSError) and not isinstance(error, FFmpegError):
+                raise
+            raise MediaError(f"{path} is not a video or picture that can be read, or it is damaged") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path} is a folder; give a video or picture file")
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise MediaError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    if not file.seekable() or not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise MediaError(f"{path} is empty")
+    return file
+
+
+class _Nameless:
+    """A file without its name, because FFmpeg reads protocols and number patterns into names."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _describe(
+    container: InputContainer, contents: _containers.Contents | None, path: Path
+) -> tuple[float, str, Generator[Timed]]:
+    """Rate, label and timed frames of what FFmpeg has opened."""
+    if not container.streams.video:
+        raise MediaError(f"{path} has no picture in it, only sound or text")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise MediaError(f"{path} has no picture that can be decoded")
+    if stream.codec_context.width * stream.codec_context.height > _MOST_PIXELS:
+        raise MediaError(f"{path} is too large: {stream.codec_context.width}x{stream.codec_context.height} pixels")
+    _check_whole(container, path)
+    label = contents.label if contents else container.metadata.get("comment", "")
+    if container.format.name in _PICTURES:
+        return STILL_FPS, label, _first_only(_av_frames(container, path))
+    if contents and contents.durations:
+        return _rate(contents.durations, 0.01 if contents.kind == "gif" else 0.001), label, _av_frames(container, path)
+    return _nominal_rate(stream), label, _av_frames(container, path)
+
+
+def _first_only(frames: Iterator[Timed]) -> Generator[Timed]:
+    yield from islice(frames, 1)
+
+
+def _check_whole(container: InputContainer, path: Path) -> None:
+    """An MP4 or MOV knows where its last frame ends; a shorter file was cut off (FFmpeg would just stop early)."""
+    index = container.streams.video[0].index_entries
+    if "mp4" in container.format.name and len(index) and index[-1].pos + index[-1].size > container.size:
+        raise MediaError(f"{path} is cut off: its end is missing")
+
+
+def _nominal_rate(stream: av.VideoStream) -> float:
+    """The rate that a stream claims or, if its frames come far less often, the most usual one, a whole number."""
+    claimed, average = float(stream.guessed_rate or 0), float(stream.average_rate or 0)
+    if 0 < claimed <= min(240, 1.5 * average or 240):
+        return claimed
+    times = [entry.timestamp for entry in islice(stream.index_entries, 1000)]
+    if len(times) > 2 and stream.time_base:
+        return float(min(max(1, round(1 / (float(np.median(np.diff(times))) * stream.time_base))), 240))
+    return average if 0 < average <= 240 else 25.0
+
+
+def _rate(durations: tuple[float, ...], clock: float) -> float:
+    """The rate of an animation whose times are rounded to `clock` s: a whole number if one explains them all."""
+    mean = sum(durations) / len(durations)
+    if mean <= 0:
+        return 10.0
+    starts = np.cumsum((0.0, *durations))
+    for rate in (float(round(1 / mean)), 1 / mean):
+        if rate and np.abs(starts - np.arange(len(starts)) / rate).max() < 1.01 * clock:
+            return rate
+    return 1 / max(min(durations), 0.02)  # frames of various lengths: the shortest is a frame, the others are repeats
+
+
+def _steady(frames: Generator[Timed], fps: float) -> Iterator[np.ndarray]:
+    """Repeat and drop frames so that one is shown every 1/fps: each at the tick nearest to its time."""
+    origin, shown, waiting, duration = None, 0, None, 0.0
+    with contextlib.closing(frames):
+        for time, lasts, pixels in frames:
+            tick = 0 if origin is None else round((time - origin) * fps)
+            if origin is None or not -fps <= tick - shown <= _LONGEST_GAP * fps:
+                tick = shown + (waiting is not None)
+                origin = time - tick / fps
+            if waiting is not None:
+                for _ in range(tick - shown):
+                    yield waiting
+                shown = max(shown, tick)
+            waiting, duration = pixels, lasts
+    if waiting is not None:
+        for _ in range(max(1, min(round(duration * fps), int(_LONGEST_GAP * fps)))):
+            yield waiting
+
+
+def _av_frames(container: InputContainer, path: Path) -> Generator[Timed]:
+    from av.error import InvalidDataError
+
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    size, time, step = None, 0.0, 1 / _nominal_rate(stream)
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            if size is None:  # a recording may begin between two key frames
+                continue
+            raise
+        for frame in frames:
+            if frame.is_corrupt:
+                raise MediaError(f"{path} is damaged {time:.2f} s from its start")
+            time = time + step if frame.time is None else float(frame.time)
+            lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+            size = size or _shown_size(frame, stream)
+            yield time, lasts, _pixels(frame, size)
+
+
+def _shown_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
+    """Width and height with square pixels, before rotation."""
+    aspect = stream.sample_aspect_ratio
+    return (max(1, round(frame.width * aspect)) if aspect else frame.width), frame.height
+
+
+def _pixels(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """uint8 `[H, W, 3]`, upright, transparent parts on white."""
+    width, height = size
+    # Untagged high-definition video is BT.709 by convention; 2 is "unspecified".
+    matrix = "ITU709" if frame.colorspace == 2 and frame.height >= 720 and "yuv" in frame.format.name else None
+    if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
+        pixels = on_white(frame.reformat(width, height, _RGBA, src_colorspace=matrix).to_ndarray())
+    else:
+        pixels = frame.reformat(width, height, "rgb24", src_colorspace=matrix).to_ndarray()
+    return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+
+
+def on_white(rgba: np.ndarray) -> np.ndarray:
+    """uint8 `[H, W, 4]` with straight alpha → `[H, W, 3]` as seen on white paper."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _webp_frames(data: _containers.Data, path: Path) -> Generator[Timed]:
+    """Draw each frame of an animated WebP onto the canvas, as its container specification says."""
+    width, height = _containers.webp_size(data)
+    canvas, time = np.zeros((height, width, 4), np.uint8), 0.0
+    for frame in _containers.webp_frames(data):
+        patch = _still(frame.image)
+        area = (slice(frame.top, frame.top + frame.height), slice(frame.left, frame.left + frame.width))
+        if canvas[area].shape != patch.shape:
+            raise MediaError(f"{path} is damaged: a frame does not fit its canvas")
+        canvas[area] = _over(patch, canvas[area]) if frame.blend else patch
+        yield time, frame.duration, on_white(canvas)
+        if frame.clear_after:
+            canvas[area] = 0
+        time += frame.duration
+
+
+def _still(image: bytes) -> np.ndarray:
+    import av
+
+    with av.open(BytesIO(image), "r", options={"format_whitelist": "webp_pipe"}) as container:
+        return next(container.decode(video=0)).to_ndarray(format=_RGBA)
+
+
+def _over(front: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Straight-alpha uint8 `[H, W, 4]` `front` drawn over `back`."""
+    if (front[..., 3] == 255).all():
+        return front
+    near, far = front[..., 3:] / 255.0, back[..., 3:] / 255.0
+    alpha = near + far * (1 - near)
+    colour = (front[..., :3] * near + back[..., :3] * far * (1 - near)) / np.maximum(alpha, 1e-6)
+    return np.concatenate((colour, 255 * alpha), -1).round().astype(np.uint8)

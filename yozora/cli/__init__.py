@@ -1,0 +1,75 @@
+"""The command line: one verb a way. Thin: it reads arguments, calls the rooms below and prints.
+
+Anything a user did wrong is one line on stderr and exit code 2, Ctrl-C is 130. Nothing heavy is imported before a
+command needs it, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from yozora import __version__
+from yozora.cli.doctor import doctor
+from yozora.cli.generate import generate
+from yozora.cli.models import models
+from yozora.cli.train import train
+from yozora.cli.world import world
+from yozora.errors import YozoraError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130  # what a shell gives for Ctrl-C; typer turns it into this exit code
+
+app = typer.Typer(
+    name="yozora",
+    help="Video from text and pictures, with a diffusion transformer over spacetime patches.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(generate)
+app.add_typer(models, name="models")
+app.add_typer(world, name="world")
+app.command()(train)
+app.command()(doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"yozora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Video from text and pictures, with a diffusion transformer over spacetime patches."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line (`arguments` without the program's name; None: the process's own); returns the exit code."""
+    try:
+        code = app(arguments, prog_name="yozora", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return _fail("interrupted", code) if code == INTERRUPTED else code
+    except (YozoraError, typer.TyperException) as error:
+        return _fail(error.format_message() if isinstance(error, typer.TyperException) else str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # whoever read our output has gone; Python would complain once more when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(message: str, code: int) -> int:
+    if message:  # none where the help was printed instead
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,28 @@
+"""`yozora models`: what can be run."""
+
+from __future__ import annotations
+
+import typer
+
+models = typer.Typer(help="The models that can be run.", no_args_is_help=True)
+
+
+@models.callback()
+def _models() -> None:
+    """The models that can be run."""
+
+
+@models.command("list")
+def list_() -> None:
+    """List the shipped models."""
+    from yozora.models.registry import list_models
+
+    found = list_models()
+    if not found:
+        print("no model is shipped with this installation")
+    for card in found:
+        sizes = ", ".join(f"{width}x{height}" for width, height in card.sizes)
+        length = (
+            f"{card.frames_min / card.fps:.2g} to {card.frames_max / card.fps:.3g} s at {card.fps:g} frames a second"
+        )
+        print(f"{card.name}: {card.description}\n    {sizes}; {length}; {card.steps} steps, guidance {card.guidance:g}")

@@ -1,0 +1,202 @@
+"""Which sizes and lengths a model can make: its grid of tokens, and the nearest fit to what was asked for.
+
+The autoencoder turns 16×16 pixels into one latent pixel, the transformer 2×2 latent pixels into one token, so a side is
+a multiple of 32. Latent frame 0 covers frame 0 alone and latent frame k covers frames 4k-3 … 4k, so a video has
+1 + 4k frames and one picture is a video of one frame. (The numbers are the default grid's.)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from yozora.errors import CanvasError
+
+MAX_SECONDS = 60.0
+MAX_SIDE = 4096
+MAX_PIXELS = 2**31  # width × height × frames
+FPS_RANGE = (1.0, 120.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How pixels become tokens: pixels a latent pixel, frames a latent frame, latent pixels a token (each side)."""
+
+    spatial: int = 16
+    temporal: int = 4
+    patch: int = 2
+
+    @property
+    def step(self) -> int:
+        """Pixels a token: width and height are multiples of it."""
+        return self.spatial * self.patch
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a video of `frames` = 1 + 4k frames."""
+        return 1 + (frames - 1) // self.temporal
+
+    def latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int]:
+        """(latent frames, latent height, latent width)."""
+        return self.latent_frames(frames), height // self.spatial, width // self.spatial
+
+    def nearest_frames(self, seconds: float, fps: float) -> int:
+        """The length 1 + 4k, in frames, that is nearest to so many seconds."""
+        return 1 + self.temporal * max(0, round((seconds * fps - 1) / self.temporal))
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raises CanvasError, naming the nearest sizes that fit, where a side is no multiple of the token."""
+        for name, side in (("width", width), ("height", height)):
+            if side <= 0:
+                raise CanvasError(f"{name} {side} is not a size: use a positive multiple of {self.step}")
+            if side > MAX_SIDE:
+                raise CanvasError(f"{name} {side} is too large: at most {MAX_SIDE} pixels")
+        if width % self.step or height % self.step:
+            (w_low, w_high), (h_low, h_high) = _around(width, self.step), _around(height, self.step)
+            raise CanvasError(
+                f"size {width}x{height} is no multiple of {self.step}: "
+                f"the nearest that fit are {w_low}x{h_low} and {w_high}x{h_high}"
+            )
+
+    def check_frames(self, frames: int) -> None:
+        """Raises CanvasError, naming the nearest lengths, where `frames` is not 1 + 4k."""
+        if frames < 1:
+            raise CanvasError(f"{frames} frames is not a length: use 1 + {self.temporal}k frames")
+        if (frames - 1) % self.temporal:
+            low = 1 + (frames - 1) // self.temporal * self.temporal
+            raise CanvasError(
+                f"{frames} frames is not 1 + {self.temporal}k: the nearest that fit are {low} and {low + self.temporal}"
+            )
+
+
+@dataclass(frozen=True)
+class Native:
+    """What a model was trained on: its sizes (width, height), its shortest and longest videos, its rate, its grid."""
+
+    sizes: tuple[tuple[int, int], ...] = ((128, 128),)
+    frames_min: int = 1
+    frames_max: int = 17
+    fps: float = 8.0
+    grid: Grid = Grid()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The size made when none is asked for: the first."""
+        return self.sizes[0]
+
+    @property
+    def seconds_max(self) -> float:
+        """The longest trained length in seconds."""
+        return self.frames_max / self.fps
+
+    def cautions(self, width: int, height: int, frames: int, fps: float) -> list[str]:
+        """One line for each way in which a canvas lies outside what the model was trained on."""
+        lines = []
+        areas = [w * h for w, h in self.sizes]
+        shapes = [w / h for w, h in self.sizes]
+        inside = min(areas) * 0.79 <= width * height <= max(areas) * 1.26
+        if not (inside and min(shapes) * 0.99 <= width / height <= max(shapes) * 1.01):
+            known = ", ".join(f"{w}x{h}" for w, h in self.sizes)
+            lines.append(f"{width}x{height} is outside the sizes this model was trained on ({known})")
+        if not self.frames_min <= frames <= self.frames_max:
+            span = f"{self.frames_min / self.fps:.2g} to {self.seconds_max:.3g} s"
+            lines.append(f"{frames / fps:.3g} s is outside the lengths this model was trained on ({span})")
+        if frames > 1 and not math.isclose(fps, self.fps, rel_tol=0.01):
+            lines.append(f"{fps:g} frames a second is not the rate this model was trained on ({self.fps:g})")
+        return lines
+
+
+def frames_for(seconds: float | None, fps: float, native: Native) -> int:
+    """Frames nearest to `seconds` at `fps`; None is the model's longest trained video. Raises CanvasError for a length
+    that is not finite, not positive or above MAX_SECONDS."""
+    check_fps(fps)
+    if seconds is None:
+        return native.frames_max
+    trained = f"this model was trained on up to {native.seconds_max:.3g} s"
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise CanvasError(
+            f"{seconds:g} s is not a length: ask for more than 0 and at most {MAX_SECONDS:g} s ({trained})"
+        )
+    if seconds > MAX_SECONDS:
+        raise CanvasError(f"{seconds:g} s is too long: at most {MAX_SECONDS:g} s ({trained})")
+    return native.grid.nearest_frames(seconds, fps)
+
+
+def choose_size(
+    native: Native,
+    size: str | tuple[int, int] | None = None,
+    aspect: str | float | None = None,
+    resolution: str | int | None = None,
+) -> tuple[int, int]:
+    """(width, height) for what was asked: an exact size, or the nearest fit to an aspect ("16:9" or width / height) and
+    a resolution (pixels of the short side, "144p" or 144). Without a resolution the model's trained area is kept, and
+    one of its trained sizes is taken where it has that aspect. Raises CanvasError."""
+    if size is not None:
+        if aspect is not None or resolution is not None:
+            raise CanvasError("give a size, or an aspect and a resolution, not both")
+        width, height = parse_size(size) if isinstance(size, str) else size
+        native.grid.check_size(width, height)
+        return width, height
+    if aspect is None and resolution is None:
+        return native.size
+    ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
+    if resolution is None:
+        near = [trained for trained in native.sizes if abs(math.log(trained[0] / trained[1] / ratio)) < 0.06]
+        if near:
+            return min(near, key=lambda trained: abs(math.log(trained[0] / trained[1] / ratio)))
+        return fit_size(ratio, native.size[0] * native.size[1], native.grid)
+    short = parse_resolution(resolution)
+    return fit_size(ratio, short * short * max(ratio, 1 / ratio), native.grid)
+
+
+def fit_size(ratio: float, area: float, grid: Grid) -> tuple[int, int]:
+    """The (width, height) on the grid nearest to the width / height `ratio` and the `area` in square pixels."""
+    ideal = math.sqrt(area * ratio), math.sqrt(area / ratio)
+    if max(ideal) > MAX_SIDE:
+        raise CanvasError(f"{round(ideal[0])}x{round(ideal[1])} is too large: at most {MAX_SIDE} pixels a side")
+    columns, rows = (_around(round(side), grid.step) for side in ideal)
+    options = [(w, h) for w in columns for h in rows]
+    return min(options, key=lambda wh: abs(math.log(wh[0] / wh[1] / ratio)) + abs(math.log(wh[0] * wh[1] / area)))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(256, 144) from "256x144". Raises CanvasError."""
+    match = re.fullmatch(r"\s*(-?\d{1,9})\s*[xX×*]\s*(-?\d{1,9})\s*", text)
+    if not match:
+        raise CanvasError(f"{text[:40]!r} is not a size: write WIDTHxHEIGHT, for example 256x144")
+    return int(match[1]), int(match[2])
+
+
+def parse_aspect(aspect: str | float) -> float:
+    """Width / height from "16:9", "16/9" or a number. Raises CanvasError outside 1:8 … 8:1."""
+    parts = re.split("[:/]", aspect) if isinstance(aspect, str) else [str(aspect)]
+    try:
+        across, down = (float(parts[0]), float(parts[1])) if len(parts) == 2 else (float(parts[0]), 1.0)
+        ratio = across / down if len(parts) <= 2 and across > 0 and down > 0 else math.nan
+    except (ValueError, ZeroDivisionError):
+        ratio = math.nan
+    if not 1 / 8 <= ratio <= 8:
+        raise CanvasError(f"{str(aspect)[:40]!r} is not an aspect from 1:8 to 8:1: write for example 16:9, 1:1 or 9:16")
+    return ratio
+
+
+def parse_resolution(resolution: str | int) -> int:
+    """Pixels of the short side from "144p", "144" or 144. Raises CanvasError."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[pP]?\s*", str(resolution))
+    if not match or not 1 <= int(match[1]) <= MAX_SIDE:
+        raise CanvasError(
+            f"{str(resolution)[:40]!r} is not a resolution: give the pixels of the short side, for example 128p or 256"
+        )
+    return int(match[1])
+
+
+def check_fps(fps: float) -> None:
+    low, high = FPS_RANGE
+    if not (math.isfinite(fps) and low <= fps <= high):
+        raise CanvasError(f"{fps:g} frames a second is not a rate: use {low:g} to {high:g}")
+
+
+def _around(side: int, step: int) -> tuple[int, int]:
+    """The multiples of `step` at or below and at or above `side`, at least one step, at most the largest side."""
+    low = max(step, side // step * step)
+    return low, min(max(low, -(-side // step) * step), MAX_SIDE // step * step)

@@ -1,0 +1,27 @@
+"""Flow matching: the path from picture to noise, noise levels of every token, solvers, guidance, and the one sampler.
+
+What a canvas is stays outside: the sampler needs a velocity function, noise, and what is held how firmly.
+"""
+
+from yozora.diffusion.guidance import Text, Velocity, cue_text, guided
+from yozora.diffusion.levels import sample_levels, schedule, shift_levels
+from yozora.diffusion.path import add_noise, flow_loss, spread_levels, velocity_target
+from yozora.diffusion.sampler import Step, sample
+from yozora.diffusion.solvers import SOLVERS
+
+__all__ = [
+    "SOLVERS",
+    "Step",
+    "Text",
+    "Velocity",
+    "add_noise",
+    "cue_text",
+    "flow_loss",
+    "guided",
+    "sample",
+    "sample_levels",
+    "schedule",
+    "shift_levels",
+    "spread_levels",
+    "velocity_target",
+]

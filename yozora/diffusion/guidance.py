@@ -1,0 +1,78 @@
+"""Classifier-free guidance (Ho & Salimans 2022): the velocity under a prompt, pushed away from that under another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yozora.models.transformer import KeyValue, Transformer
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""(latents [B, C, T, H, W], levels [B, T] or [B, T, h, w]) → velocity [B, C, T, H, W]."""
+
+Text = tuple[Tensor, Tensor]
+"""States [B, L, width] and mask bool [B, L], or [B, T, L] where each latent frame follows a text of its own."""
+
+
+@torch.no_grad()
+def guided(
+    model: Transformer,
+    text: Text,
+    null: Text | None,
+    guidance: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+) -> Velocity:
+    """The velocity null + guidance · (text - null), both halves from one batched pass; guidance 1 is text alone.
+
+    null: states of the negative prompt (that of "" by default), for each clip or one for all; only needed where
+    guidance is not 1. Outside `interval` (sampling levels, Kynkäänniemi et al. 2024) there is one plain pass. Keys
+    and values of the texts are computed here, once. Held tokens are shown at their own level in both halves.
+    """
+    batch = text[0].shape[0]
+    if guidance == 1.0:
+        plain, mask = model.prepare_text(text[0]), text[1]
+        return lambda latents, levels: model(latents, levels, plain, mask)
+    if null is None:
+        raise ValueError(f"guidance {guidance:g} needs the states of a null text")
+
+    states, mask = join(text, null)
+    both = model.prepare_text(states)
+    plain: list[KeyValue] = [(k[:batch], v[:batch]) for k, v in both]
+
+    def velocity(latents: Tensor, levels: Tensor) -> Tensor:
+        if interval != (0.0, 1.0) and not interval[0] <= float(levels.max()) <= interval[1]:
+            return model(latents, levels, plain, mask[:batch])
+        answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
+        with_text, without = answer.chunk(2)
+        return torch.lerp(without, with_text, guidance)
+
+    return velocity
+
+
+def join(text: Text, null: Text) -> Text:
+    """Both texts in one batch of twice the size, padded to one length."""
+    length = max(text[0].shape[1], null[0].shape[1])
+    batch, frames = text[0].shape[0], max((m.shape[1] for _, m in (text, null) if m.ndim == 3), default=0)
+    states, masks = [], []
+    for state, mask in (text, null):
+        short = length - state.shape[1]
+        state, mask = F.pad(state, (0, 0, 0, short)), F.pad(mask, (0, short))
+        if frames:
+            mask = (mask.unsqueeze(1) if mask.ndim == 2 else mask).expand(-1, frames, -1)
+        states.append(state.expand(batch, -1, -1))
+        masks.append(mask.expand(batch, *mask.shape[1:]))
+    return torch.cat(states), torch.cat(masks)
+
+
+def cue_text(states: list[Text], owner: Tensor) -> Text:
+    """Several prompts over one clip, as one text: each latent frame attends to the tokens of its own cue only.
+
+    states: what the text encoder made of each cue, ([1, L_i, width], mask [1, L_i]); owner int64 [T]: the cue that each
+    latent frame follows. Returns (states [1, ΣL_i, width], mask [1, T, ΣL_i]).
+    """
+    cue = torch.cat([torch.full((mask.shape[1],), n, device=owner.device) for n, (_, mask) in enumerate(states)])
+    valid = torch.cat([mask for _, mask in states], dim=1)
+    return torch.cat([state for state, _ in states], dim=1), (owner[:, None] == cue) & valid[:, None]

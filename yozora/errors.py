@@ -1,0 +1,25 @@
+"""The errors a user can meet: each says what was wrong and what to do about it, in one line."""
+
+
+class YozoraError(Exception):
+    """Something the user can put right. The command line prints it as one line and exits with 2."""
+
+
+class MediaError(YozoraError):
+    """A media file could not be read or written."""
+
+
+class CanvasError(YozoraError):
+    """A canvas (size, length, rate, prompts, anchors) that no model could fill."""
+
+
+class ModelError(YozoraError):
+    """A model folder that is missing, broken, mismatched or unsafe to load."""
+
+
+class ConfigError(YozoraError):
+    """A training or model configuration that cannot be used."""
+
+
+class SceneError(YozoraError):
+    """A scene description that is not valid."""

@@ -1,0 +1,245 @@
+"""A module in a folder: `config.json` (its class and sizes) and safetensors (its weights), and nothing that could run.
+
+Weights over 15 MiB are split into shards with an index, in the layout that the Hugging Face hub uses. Pickles are
+refused: unpickling a file runs whatever code its author put into it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from yozora.errors import ModelError
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SHARD_BYTES = 15 * 2**20
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def save_module(module: nn.Module, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write a module whose `config` is a dataclass; its floating-point parameters as `dtype`, if given.
+
+    What is no tensor is written by the module's own `save_assets(folder)`, if it has one. Files are made in a temporary
+    folder first and then moved to their place, so an interrupted save leaves no half-written one.
+    Raises ModelError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    config = {"class": type(module).__name__, **dataclasses.asdict(typing.cast(Any, module.config))}
+    shards = split_shards(stored_tensors(module, dtype))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+            new = Path(temporary)
+            for name, tensors in shards.items():
+                save_file(tensors, new / name, metadata={"format": "pt"})
+                (new / name).chmod(0o644)  # safetensors makes it private; weights are installed for all
+            if len(shards) > 1:
+                where = {key: name for name, tensors in shards.items() for key in tensors}
+                size = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors.values())
+                write_json(new / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
+            if hasattr(module, "save_assets"):
+                typing.cast(Any, module).save_assets(new)
+            write_json(new / CONFIG, config)
+            names = {path.name for path in new.iterdir()}
+            for name in sorted(names, key=lambda name: name == INDEX):  # the index last: it may only name what is there
+                os.replace(new / name, folder / name)
+        for stale in {*folder.glob("model*.safetensors"), folder / INDEX} - {folder / name for name in names}:
+            stale.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write {folder} ({error.strerror or error}); choose a folder you may write to"
+        ) from None
+
+
+def load_module(
+    cls: type[Module], folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = torch.float32
+) -> Module:
+    """The module that `save_module` wrote, for evaluation, its floating-point parameters as `dtype` (None: as stored).
+
+    Buffers (running statistics) are always float32. Raises ModelError, in one line, for anything missing, broken,
+    mismatched or unsafe.
+    """
+    folder = Path(folder)
+    if not os.path.isdir(folder):  # unlike Path.is_dir, False for names that no file system takes
+        raise ModelError(f"there is no model folder {folder}; give one with {CONFIG} and {WEIGHTS}")
+    config = read_config(cls, folder)
+    shards = find_weights(folder)
+    assets = typing.cast(Any, cls).load_assets(folder) if hasattr(cls, "load_assets") else {}
+    try:
+        with torch.device("meta"):  # sizes only: nothing is allocated before everything is known to fit
+            module = cls(config, **assets)
+        expected = module.state_dict()
+        check_fit(expected, shards, folder)
+        parameters = {name for name, _ in module.named_parameters()}
+        state = {}
+        for path, header in shards.items():
+            for name, tensor in read_tensors(path, list(header), str(device)).items():
+                wanted = dtype if name in parameters else torch.float32
+                state[name] = tensor.to(wanted) if wanted and tensor.is_floating_point() else tensor
+        module.load_state_dict(state, assign=True)
+    except ValueError as error:
+        raise ModelError(f"{folder / CONFIG} describes no {cls.__name__}: {first_line(error)}") from None
+    return module.eval()
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+
+def read_config(cls: type[nn.Module], folder: Path) -> Any:
+    """The configuration dataclass of `cls` from config.json. Raises ModelError."""
+    path = folder / CONFIG
+    fields = read_json(path)
+    config_class = typing.get_type_hints(cls.__init__)["config"]
+    name = fields.pop("class", None)
+    if name != cls.__name__:
+        raise ModelError(
+            f"{path} describes a {name or 'model of another program'}, not a {cls.__name__}; check the folder"
+        )
+    known = {field.name for field in dataclasses.fields(config_class)}
+    for problem, names in (("does not know", fields.keys() - known), ("needs", known - fields.keys())):
+        if names:
+            raise ModelError(
+                f"{path}: this version of {cls.__name__} {problem} {', '.join(sorted(names))}; update yozora"
+            )
+    try:
+        return TypeAdapter(config_class).validate_python(fields)
+    except ValidationError as error:
+        raise ModelError(f"{path}: {describe_invalid(error)}; restore the file it was saved with") from None
+
+
+def describe_invalid(error: ValidationError) -> str:
+    """The first problem that pydantic found, in one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ModelError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        refuse_pickles(path.parent)
+        raise ModelError(f"{path} is missing; copy the whole model folder") from None
+    except OSError as error:
+        raise ModelError(f"cannot read {path} ({error.strerror}); check its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON ({first_line(error)}); copy it again") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} is not a JSON object; copy it again")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write indented JSON with a final newline."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+def stored_tensors(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The module's tensors on the CPU, each with memory of its own; parameters as `dtype`, buffers as they are."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    stored = {}
+    for name, tensor in module.state_dict().items():
+        cast = dtype is not None and name in parameters and tensor.is_floating_point()
+        stored[name] = tensor.detach().to("cpu", dtype if cast else tensor.dtype, copy=True).contiguous()
+    return stored
+
+
+def split_shards(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """File name → tensors, each file at most SHARD_BYTES (but a larger tensor is a file of its own)."""
+    groups: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if groups[-1] and size + tensor.nbytes > SHARD_BYTES:
+            groups.append({})
+            size = 0
+        groups[-1][name] = tensor
+        size += tensor.nbytes
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    return {f"model-{n:05d}-of-{len(groups):05d}.safetensors": group for n, group in enumerate(groups, start=1)}
+
+
+def find_weights(folder: Path) -> dict[Path, dict[str, list[int]]]:
+    """Weights file → the names and shapes in it. Raises ModelError."""
+    if (folder / INDEX).exists():
+        where = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+            raise ModelError(f"{folder / INDEX} has no weight_map of names; copy it again")
+        names = sorted(set(where.values()))
+        for name in names:
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise ModelError(
+                    f"{folder / INDEX} names {name[:80]!r}, which is no safetensors file beside it; refused"
+                )
+        return {folder / name: read_header(folder / name) for name in names}
+    if not (folder / WEIGHTS).exists():
+        refuse_pickles(folder)
+    return {folder / WEIGHTS: read_header(folder / WEIGHTS)}
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise ModelError if the folder has a pickle where safetensors were looked for."""
+    pickles = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICKLES)
+    if pickles:
+        raise ModelError(f"{pickles[0]} is a pickle, which can run code when it is loaded; convert it to safetensors")
+
+
+def read_header(path: Path) -> dict[str, list[int]]:
+    """Tensor names and shapes of a safetensors file. Raises ModelError."""
+    if not path.is_file():
+        raise ModelError(f"{path} is missing; copy the whole model folder")
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+            raise ModelError(f"{path} is a pickle, which can run code when it is loaded; convert it to safetensors")
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is broken or truncated ({first_line(error)}); copy it again") from None
+
+
+def read_tensors(path: Path, names: list[str], device: str) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file, straight to the device. Raises ModelError."""
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is broken or truncated ({first_line(error)}); copy it again") from None
+
+
+def check_fit(expected: Mapping[str, Tensor], shards: Mapping[Path, Mapping[str, list[int]]], folder: Path) -> None:
+    """Raise ModelError unless the files hold exactly the tensors that the configuration asks for."""
+    found = {name: (path, shape) for path, header in shards.items() for name, shape in header.items()}
+    for problem, names in (("lack", expected.keys() - found.keys()), ("have unknown", found.keys() - expected.keys())):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            what = f"the weights in {folder} {problem} {min(names)[:120]}{more}"
+            raise ModelError(f"{what}; {CONFIG} and weights are of different models, copy both from one")
+    for name, (path, shape) in found.items():
+        if list(expected[name].shape) != shape:
+            what = f"{path}: {name} is {shape}, {CONFIG} asks for {list(expected[name].shape)}"
+            raise ModelError(f"{what}; they are of different models, copy both from one")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of at most 160 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

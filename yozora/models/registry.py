@@ -1,0 +1,122 @@
+"""Models by name: the ones shipped in `yozora/models/weights`, or any folder of the same shape.
+
+A model folder holds `transformer/`, `autoencoder/` and `text_encoder/` (see `folder`) and `model.json`, its card.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from yozora.errors import ModelError
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import describe_invalid, load_module, read_json
+from yozora.models.text import TextEncoder
+from yozora.models.transformer import Transformer
+
+SHIPPED = Path(__file__).parent / "weights"
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What to know of a model before running it. sizes (width, height) in pixels and frames_min..frames_max are what it
+    was trained on, fps its rate; steps, guidance, shift (of the noise levels) and solver are how it is best sampled."""
+
+    name: str
+    description: str
+    fps: float
+    sizes: tuple[tuple[int, int], ...]
+    frames_min: int
+    frames_max: int
+    steps: int
+    guidance: float
+    shift: float
+    solver: str = "multistep"
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.sizes:
+            raise ValueError("a model needs a name and at least one size")
+        if self.fps <= 0 or self.shift <= 0 or self.steps < 1 or self.guidance < 0:
+            raise ValueError("fps, shift and steps must be positive, guidance at least 0")
+        if min(min(size) for size in self.sizes) < 1 or not 1 <= self.frames_min <= self.frames_max:
+            raise ValueError("sizes must be positive, and frames_min at least 1 and at most frames_max")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded model: its three networks on one device, their parameters in one type, and its card."""
+
+    name: str
+    transformer: Transformer
+    autoencoder: Autoencoder
+    text_encoder: TextEncoder
+    card: ModelInfo
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_bundle(
+    name_or_folder: str | Path = "mini", device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Bundle:
+    """A shipped model by its name, or a model folder. dtype None: bfloat16 where the device is quick at it, or float32.
+
+    Raises ModelError, in one line, for an unknown name and for a folder that is missing, broken, mismatched or unsafe.
+    """
+    folder = find_model(name_or_folder)
+    card = read_card(folder)
+    device = torch.device(device)
+    dtype = quick_dtype(device) if dtype is None else dtype
+    transformer = load_module(Transformer, folder / "transformer", device, dtype)
+    autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
+    text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
+    wanted, given = transformer.config, (autoencoder.config.channels, text_encoder.config.width)
+    if given != (wanted.channels, wanted.text_width):
+        raise ModelError(
+            f"the parts of {folder} do not fit: its transformer takes {wanted.channels} channels and text of width "
+            f"{wanted.text_width}, the others give {given[0]} and {given[1]}; use parts trained together"
+        )
+    return Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype)
+
+
+def list_models() -> list[ModelInfo]:
+    """The cards of the shipped models, by name; one that cannot be read is left out."""
+    cards = []
+    for path in sorted(SHIPPED.glob(f"*/{CARD}")):
+        try:
+            cards.append(read_card(path.parent))
+        except ModelError:
+            continue
+    return cards
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """The folder of a model. A shipped name wins over a folder of that name here; write ./NAME for the folder."""
+    shipped = {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{CARD}"))}
+    if isinstance(name_or_folder, str) and name_or_folder in shipped:
+        return shipped[name_or_folder]
+    if os.path.isdir(name_or_folder):  # unlike Path.is_dir, False for names that no file system takes
+        return Path(name_or_folder)
+    names, asked = ", ".join(shipped) or "none", str(name_or_folder)[:120]
+    raise ModelError(f"there is no model {asked!r}: give a folder with {CARD}, or a shipped name ({names})")
+
+
+def read_card(folder: Path) -> ModelInfo:
+    """The card of a model folder. Raises ModelError."""
+    path = folder / CARD
+    try:
+        return TypeAdapter(ModelInfo).validate_python(read_json(path))
+    except ValidationError as error:
+        raise ModelError(f"{path}: {describe_invalid(error)}; correct it or copy it again") from None
+
+
+def quick_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on GPUs that have it and on CPUs with instructions for it, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    quick = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if quick else torch.float32

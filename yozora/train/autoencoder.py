@@ -1,0 +1,88 @@
+"""Training the autoencoder: rendered clips in, the same clips out.
+
+Loss: mean absolute error of the pixels, plus that of their differences in space and time, which keeps edges and motion
+sharp at little cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yozora.clip import Clip
+from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
+from yozora.models.folder import save_module
+from yozora.train.config import AutoencoderStage, Bucket
+from yozora.train.data import HELD_OUT_SEEDS, RenderedClips, clip_tensor, load_mix, stream, to_signed
+from yozora.train.loop import fit
+from yozora.world import sample_scene
+
+
+def train_autoencoder(config: AutoencoderStage, resume: bool = True) -> Path:
+    """Runs the stage; returns the folder with the averaged weights."""
+    return fit(AutoencoderTask(config), config.run, config.optim, resume)
+
+
+class AutoencoderTask:
+    """See `yozora.train.loop.Task`."""
+
+    def __init__(self, config: AutoencoderStage):
+        self.config = config
+        torch.manual_seed(config.run.seed)
+        self.model = Autoencoder(AutoencoderConfig(**config.model)).to(memory_format=torch.channels_last)
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        return parameter.ndim == 4 and "stem" not in name and "head" not in name
+
+    def rate(self, name: str) -> float:
+        return 1.0
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        run = self.config.run
+        return stream(RenderedClips(self.config.world, run.seed), start, run.steps, run.workers)
+
+    def size(self, batch: Tensor) -> int:
+        return len(batch)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        frames = to_signed(batch.to(next(self.model.parameters()).device))
+        error = self.model(frames, generator).float() - frames
+        pixels = error.abs().mean()
+        edges = sum(error.diff(dim=dim).abs().mean() for dim in (2, 3, 4) if error.shape[dim] > 1)
+        psnr = 10 * torch.log10(4 / error.detach().square().mean((1, 2, 3, 4))).mean().item()
+        return pixels + self.config.gradient_weight * edges, {"psnr": psnr}
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        """Four held-out clips above their reconstructions."""
+        mix, bucket = load_mix(self.config.world.mix), self.config.world.buckets[0]
+        device = next(model.parameters()).device
+        rows = []
+        for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + 4):
+            clip = clip_tensor(sample_scene(seed, mix), bucket, self.config.world.fps)
+            with torch.no_grad():
+                again = model(to_signed(clip[None].to(device)))[0].float().cpu()
+            rows += [clip, ((again.clamp(-1, 1) + 1) * 127.5).round().byte()]
+        pick = np.linspace(0, bucket.frames - 1, min(8, bucket.frames)).astype(int)
+        sheet = torch.cat([torch.cat([row[:, i] for i in pick], dim=2) for row in rows], dim=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        Clip(sheet.permute(1, 2, 0).numpy()[None], fps=1).write(folder / f"{step:07d}.png")
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        save_module(model, folder, torch.bfloat16)
+
+
+@torch.no_grad()
+def reconstruction(model: Autoencoder, config: AutoencoderStage, clips: int, bucket: Bucket) -> dict[str, float]:
+    """Held-out PSNR (dB) of `clips` scenes that training never drew: mean, worst, and of the scenes' first frames."""
+    mix, device = load_mix(config.world.mix), next(model.parameters()).device
+    scores, firsts = [], []
+    for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + clips):
+        frames = to_signed(clip_tensor(sample_scene(seed, mix), bucket, config.world.fps)[None].to(device))
+        error = (model(frames).float().clamp(-1, 1) - frames).square()
+        scores.append(float(10 * torch.log10(4 / error.mean())))
+        firsts.append(float(10 * torch.log10(4 / error[:, :, 0].mean())))
+    return {"psnr": float(np.mean(scores)), "worst": min(scores), "first_frame": float(np.mean(firsts))}

@@ -1,0 +1,179 @@
+"""What a training run is: one frozen, checked object per stage, read from a TOML file.
+
+Values can be overridden from the command line as `section.key=value`; the value is read as TOML.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from yozora.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Frozen, and unknown keys are errors: a misspelt setting must not pass in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Job(Section):
+    """Where it is written, and what it runs on. `workers` are processes that prepare data."""
+
+    out: Path
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    workers: int = Field(1, ge=0)
+
+
+class Run(Job):
+    """How long. `steps` may be changed on resume: the learning rate decays over the run's last part."""
+
+    steps: int = Field(gt=0)
+    checkpoint_seconds: float = 45.0
+    log_every: int = Field(20, gt=0)
+    sample_every: int = Field(0, ge=0)
+
+
+class Optim(Section):
+    """AdamW, with Muon on hidden matrices when `muon` > 0; warmup, a constant stretch, a linear decay to zero."""
+
+    adamw: float = Field(gt=0)
+    muon: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(100, ge=0)
+    decay: float = Field(0.2, ge=0, le=1)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+
+
+class Bucket(Section):
+    """One size and length of clip, the batch it is trained with, and how often it is drawn."""
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    frames: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    weight: float = Field(1.0, gt=0)
+
+
+class World(Section):
+    """What is rendered: a mix of scenes by name or by its weights, at `fps` frames a second."""
+
+    mix: str | dict[str, Any] = "full"
+    fps: float = Field(12.0, gt=0)
+    buckets: tuple[Bucket, ...] = Field(min_length=1)
+
+
+class AutoencoderStage(Section):
+    """`yozora train autoencoder`."""
+
+    run: Run
+    optim: Optim
+    world: World
+    model: dict[str, Any] = {}
+    gradient_weight: float = Field(0.5, ge=0)
+
+
+class PoolBucket(Section):
+    """One size and length of clip, and how many of them the pool holds."""
+
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    frames: int = Field(gt=0)
+    clips: int = Field(gt=0)
+
+
+class LatentsStage(Section):
+    """`yozora train latents`: renders and encodes a pool of clips for the transformer."""
+
+    run: Job
+    autoencoder: Path
+    mix: str | dict[str, Any] = "full"
+    fps: float = Field(12.0, gt=0)
+    buckets: tuple[PoolBucket, ...] = Field(min_length=1)
+    shard: int = Field(256, gt=0)
+
+
+class TextStage(Section):
+    """`yozora train text`: the text encoder learns to read facts out of captions, before it meets any picture."""
+
+    run: Run
+    optim: Optim
+    mix: str | dict[str, Any] = "full"
+    batch: int = Field(128, gt=0)
+    languages: dict[str, float] = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
+    details: dict[str, float] = {"short": 0.7, "dense": 0.2, "timed": 0.1}
+    vocabulary: int = Field(2048, ge=300)
+    model: dict[str, Any] = {}
+
+
+class TransformerStage(Section):
+    """`yozora train transformer`: learns the flow from noise to the latents of a pool, given captions."""
+
+    run: Run
+    optim: Optim
+    pool: Path
+    text_encoder: Path
+    autoencoder: Path  # draws the sample videos
+    buckets: tuple[Bucket, ...] = Field(min_length=1)
+    languages: dict[str, float] = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
+    details: dict[str, float] = {"short": 0.7, "dense": 0.2, "timed": 0.1}
+    drop_prompt: float = Field(0.1, ge=0, le=1)
+    anchored: float = Field(0.5, ge=0, le=1)
+    shift: float = Field(2.0, gt=0)
+    level_std: float = Field(1.0, gt=0)
+    text_rate: float = Field(0.3, ge=0)
+    start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
+    model: dict[str, Any] = {}
+
+
+class InspectorStage(Section):
+    """`yozora train inspector`: the network that says which colour and shape a frame shows, for evaluation."""
+
+    run: Run
+    optim: Optim
+    world: World
+    model: dict[str, Any] = {}
+
+
+StageConfig = TypeVar("StageConfig", bound=Section)
+
+
+def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = ()) -> StageConfig:
+    """Reads and checks a stage's TOML file; raises ConfigError with the first thing that is wrong."""
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}") from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"an override is section.key=value, not {override!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{section} in {override!r} is not a section")
+    raw[last] = parsed

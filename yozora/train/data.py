@@ -1,0 +1,169 @@
+"""Where batches come from: clips rendered on the fly, and pools of latents on disk.
+
+A batch is a function of (seed, step) alone, which is what makes a resumed run the same run. Worker processes of torch's
+DataLoader prepare the next batches while the model trains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from yozora.errors import ConfigError
+from yozora.train.config import Bucket, World
+from yozora.world import MIXES, Scene, SceneMix, render, sample_scene
+
+Batch = TypeVar("Batch", covariant=True)
+HELD_OUT_SEEDS = 1 << 40  # scenes for evaluation have seeds from here on, which no training run draws
+
+
+class Source(Protocol[Batch]):
+    """Makes the batch of a step."""
+
+    def batch(self, step: int) -> Batch: ...
+
+
+class _Steps(Dataset[Any]):
+    def __init__(self, source: Source[Any]):
+        self.source = source
+
+    def __getitem__(self, step: int) -> Any:
+        return self.source.batch(step)
+
+
+def stream(source: Source[Batch], start: int, steps: int, workers: int) -> Iterator[Batch]:
+    """The batches of steps `start` to `steps` - 1, prepared ahead by `workers` processes (0: in this one)."""
+    loader = DataLoader(
+        _Steps(source),
+        batch_size=None,
+        sampler=range(start, steps),  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+    )
+    yield from loader
+
+
+def _start_worker(index: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    torch.set_num_threads(1)
+    os.nice(5)
+
+
+def load_mix(mix: str | Mapping[str, Any]) -> SceneMix:
+    """A mix by name, or from its weights; ConfigError names the known ones."""
+    if not isinstance(mix, str):
+        return SceneMix.from_dict(dict(mix))
+    if mix not in MIXES:
+        raise ConfigError(f"unknown mix {mix!r}; known: {', '.join(MIXES)}")
+    return MIXES[mix]
+
+
+def pick(weights: Mapping[str, float], random: np.random.Generator) -> str:
+    """One key, drawn by weight."""
+    p = np.array(list(weights.values()))
+    return list(weights)[int(random.choice(len(p), p=p / p.sum()))]
+
+
+def pick_bucket(buckets: Sequence[Bucket], random: np.random.Generator) -> Bucket:
+    """One bucket, drawn by weight."""
+    weights = np.array([bucket.weight for bucket in buckets])
+    return buckets[int(random.choice(len(buckets), p=weights / weights.sum()))]
+
+
+@dataclass(frozen=True)
+class RenderedClips(Source[Tensor]):
+    """Fresh scenes, rendered: uint8 `[B, 3, T, H, W]`, each clip starting at a random moment of its scene."""
+
+    world: World
+    seed: int
+
+    def batch(self, step: int) -> Tensor:
+        random = np.random.default_rng((self.seed, step))
+        bucket = pick_bucket(self.world.buckets, random)
+        seeds = random.integers(0, HELD_OUT_SEEDS, bucket.batch)
+        return torch.stack([self._clip(int(seed), bucket, random.random()) for seed in seeds])
+
+    def _clip(self, seed: int, bucket: Bucket, moment: float) -> Tensor:
+        scene = sample_scene(seed, load_mix(self.world.mix))
+        start = moment * max(0.0, scene.duration - bucket.frames / self.world.fps)
+        return clip_tensor(scene, bucket, self.world.fps, start)
+
+
+def clip_tensor(scene: Scene, bucket: Bucket, fps: float, start: float = 0.0) -> Tensor:
+    """A scene rendered to uint8 `[3, T, H, W]`."""
+    rendering = render(scene, bucket.width, bucket.height, bucket.frames, fps, start=start, threads=1)
+    return torch.from_numpy(rendering.frames).permute(3, 0, 1, 2).contiguous()
+
+
+def to_signed(frames: Tensor) -> Tensor:
+    """uint8 0..255 → float32 -1..1, as the models take them."""
+    return frames.float() / 127.5 - 1
+
+
+@dataclass(frozen=True)
+class PooledClip:
+    """One clip of a pool: where its latents lie, and the scene it shows."""
+
+    file: Path
+    row: int
+    scene: str
+
+
+class LatentPool:
+    """The folder that `yozora train latents` writes: shards of latents with a line of scene JSON for each clip.
+
+    Raises ConfigError when the folder is missing, empty or damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.clips: dict[tuple[int, int, int], list[PooledClip]] = {}
+        for index in sorted(self.folder.glob("*.jsonl")):
+            shard = index.with_suffix(".safetensors")
+            width, height, frames = (int(part) for part in index.stem.split("-")[0].split("x"))
+            scenes = index.read_text(encoding="utf-8").splitlines()
+            rows = [PooledClip(shard, row, scene) for row, scene in enumerate(scenes)]
+            self.clips.setdefault((width, height, frames), []).extend(rows)
+        if not self.clips:
+            raise ConfigError(f"no latents in {folder}; make them with: yozora train latents CONFIG.toml")
+        self._open: dict[Path, Tensor] = {}
+
+    def draw(self, bucket: Bucket, random: np.random.Generator) -> tuple[Tensor, Scene]:
+        """A random clip of at least the bucket's length and of its size, cut to it: latents `[C, T, h, w]`, scene."""
+        pools = [
+            clips
+            for (width, height, frames), clips in self.clips.items()
+            if (width, height) == (bucket.width, bucket.height) and frames >= bucket.frames
+        ]
+        if not pools:
+            raise ConfigError(f"{self.folder} has no clips of {bucket.width}x{bucket.height}, {bucket.frames} frames")
+        clips = pools[int(random.integers(len(pools)))]
+        clip = clips[int(random.integers(len(clips)))]
+        latents = self._latents(clip.file)[clip.row][:, : 1 + (bucket.frames - 1) // 4]
+        return latents, Scene.from_json(clip.scene)
+
+    def _latents(self, file: Path) -> Tensor:
+        if file not in self._open:
+            try:
+                with safe_open(file, "pt") as shard:
+                    self._open[file] = shard.get_tensor("latents")
+            except (SafetensorError, OSError) as error:
+                raise ConfigError(f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again") from None
+        return self._open[file]
+
+
+def scene_lines(scenes: Sequence[Scene]) -> str:
+    """The .jsonl text of a shard."""
+    return "".join(json.dumps(json.loads(scene.to_json()), ensure_ascii=False) + "\n" for scene in scenes)

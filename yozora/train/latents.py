@@ -1,0 +1,86 @@
+"""Building a pool of latents: scenes rendered and encoded once, to be drawn from many times by the transformer.
+
+A pool is a folder of shards, `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and a
+`.jsonl` beside it with one scene a line. Captions are not stored: each time a clip is drawn, it is described anew.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module
+from yozora.train.config import Bucket, LatentsStage, PoolBucket
+from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
+from yozora.train.loop import autocast, pick_device
+from yozora.world import Scene, sample_scene
+
+BATCH = 16
+
+
+def build_pool(config: LatentsStage, resume: bool = True) -> Path:
+    """Renders and encodes what the configuration asks for; with `resume`, shards that are there are kept."""
+    device = pick_device(config.run.device)
+    autoencoder = load_module(Autoencoder, config.autoencoder, device).eval()
+    autoencoder.to(memory_format=torch.channels_last)
+    config.run.out.mkdir(parents=True, exist_ok=True)
+    for number, bucket in enumerate(config.buckets):
+        shards = -(-bucket.clips // config.shard)
+        for shard in range(shards):
+            stem = config.run.out / f"{bucket.width}x{bucket.height}x{bucket.frames}-{shard:05d}"
+            if resume and stem.with_suffix(".jsonl").exists():
+                continue
+            clips = min(config.shard, bucket.clips - shard * config.shard)
+            started = time.monotonic()
+            _write_shard(config, autoencoder, device, bucket, (config.run.seed, number, shard), clips, stem)
+            rate = clips / (time.monotonic() - started)
+            print(f"{stem.name}  {shard + 1}/{shards}  {rate:.1f} clips/s", flush=True)
+    return config.run.out
+
+
+@dataclass(frozen=True)
+class _ShardClips:
+    """The clips of one shard, in batches: uint8 `[n, 3, T, H, W]` and their scenes."""
+
+    config: LatentsStage
+    bucket: PoolBucket
+    seeds: tuple[int, ...]
+
+    def batch(self, step: int) -> tuple[Tensor, list[Scene]]:
+        mix = load_mix(self.config.mix)
+        scenes = [sample_scene(seed, mix) for seed in self.seeds[step * BATCH : (step + 1) * BATCH]]
+        size = Bucket(width=self.bucket.width, height=self.bucket.height, frames=self.bucket.frames, batch=1)
+        return torch.stack([clip_tensor(scene, size, self.config.fps) for scene in scenes]), scenes
+
+
+@torch.no_grad()
+def _write_shard(
+    config: LatentsStage,
+    autoencoder: Autoencoder,
+    device: torch.device,
+    bucket: PoolBucket,
+    key: tuple[int, int, int],
+    clips: int,
+    stem: Path,
+) -> None:
+    seeds = tuple(int(s) for s in np.random.default_rng(key).integers(0, HELD_OUT_SEEDS, clips))
+    source = _ShardClips(config, bucket, seeds)
+    latents: list[Tensor] = []
+    scenes: list[Scene] = []
+    for frames, batch in stream(source, 0, -(-clips // BATCH), config.run.workers):
+        with autocast(device, config.run.precision):
+            latents.append(autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16))
+        scenes += batch
+    weights, index = stem.with_suffix(".safetensors"), stem.with_suffix(".jsonl")
+    save_file({"latents": torch.cat(latents).contiguous()}, weights)
+    temporary = index.with_suffix(".tmp")
+    temporary.write_text(scene_lines(scenes), encoding="utf-8")
+    os.replace(temporary, index)  # the index comes last: a shard with one is whole

@@ -1,0 +1,204 @@
+"""The training loop, the same for every stage: steps, checkpoints, exact resume, moving average, logs.
+
+Everything random in a step is drawn from (seed, step), so a run that was killed and resumed is the run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from yozora.errors import ConfigError
+from yozora.train.config import Optim, Run
+from yozora.train.optim import Average, Optimisers, rate_scale
+
+
+class Task(Protocol):
+    """What a stage gives the loop."""
+
+    model: nn.Module
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        """Whether Muon should train this parameter."""
+        ...
+
+    def rate(self, name: str) -> float:
+        """Factor on the learning rate of this parameter."""
+        ...
+
+    def batches(self, start: int) -> Iterator[Any]:
+        """The batches of steps `start`, `start` + 1, ...; the same for the same step, always."""
+        ...
+
+    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Scalar loss and figures to log; `generator` (CPU) is seeded for this step."""
+        ...
+
+    def size(self, batch: Any) -> int:
+        """Samples in a batch."""
+        ...
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        """Writes something to look at, made with the averaged weights."""
+        ...
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Writes the averaged weights in the form that the next stage, or a user, loads."""
+        ...
+
+
+def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
+    """Trains to `run.steps` and returns the folder of exported weights.
+
+    With `resume`, goes on from the last checkpoint in `run.out`, if there is one. SIGINT and SIGTERM end the run after
+    a checkpoint. Raises ConfigError when the checkpoint does not fit the model, KeyboardInterrupt when interrupted.
+    """
+    device = pick_device(run.device)
+    task.model.to(device)
+    optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate)
+    average = Average(task.model, optim.ema)
+    run.out.mkdir(parents=True, exist_ok=True)
+    step = _load(run.out, task.model, average, optimisers) if resume else 0
+    log = Log(run)
+    saved = time.monotonic()
+    with _stop_flag() as stopped:
+        batches = task.batches(step)
+        while step < run.steps and not stopped:
+            waited = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - waited
+            generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+            task.model.train()
+            with autocast(device, run.precision):
+                loss, figures = task.loss(batch, generator)
+            loss.backward()
+            scale = rate_scale(step, run.steps, optim)
+            figures |= {"loss": loss.item(), "gradient_norm": optimisers.step(scale), "rate": scale, "wait": waited}
+            average.update(task.model, step)
+            step += 1
+            log.step(step, task.size(batch), figures)
+            if time.monotonic() - saved > run.checkpoint_seconds:
+                _save(run.out, step, task.model, average, optimisers)
+                saved = time.monotonic()
+            if run.sample_every and step % run.sample_every == 0:
+                with autocast(device, run.precision):
+                    task.sample(average.model, step, run.out / "samples")
+        _save(run.out, step, task.model, average, optimisers)
+        log.close()
+        if stopped and step < run.steps:
+            print(f"stopped at step {step}; the same command goes on from here", flush=True)
+            raise KeyboardInterrupt
+    export = run.out / "export"
+    task.export(average.model, export)
+    return export
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first GPU, or else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 autocast for `bf16`, a no-op for `fp32`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class Log:
+    """One line every `log_every` steps with loss, samples/s and time left, and everything to TensorBoard."""
+
+    def __init__(self, run: Run):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
+        self.run = run
+        self.writer = SummaryWriter(str(run.out / "tensorboard"))
+        self.started = self.since = time.monotonic()
+        self.steps = self.total_steps = self.samples = 0
+        self.sums: dict[str, float] = {}
+
+    def step(self, step: int, samples: int, figures: dict[str, float]) -> None:
+        self.steps += 1
+        self.samples += samples
+        if not (math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])):
+            print(f"step {step}: loss or gradient is not finite; this step changed nothing", flush=True)
+            figures = {k: v for k, v in figures.items() if math.isfinite(v)}
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if step % self.run.log_every and step != self.run.steps:
+            return
+        now = time.monotonic()
+        self.total_steps += self.steps
+        means = {name: total / self.steps for name, total in self.sums.items()}
+        means["samples_per_second"] = self.samples / (now - self.since)
+        for name, value in means.items():
+            self.writer.add_scalar(name, value, step)
+        left = (self.run.steps - step) * (now - self.started) / self.total_steps
+        extra = "  ".join(f"{n} {v:.4g}" for n, v in means.items() if n not in ("loss", "samples_per_second"))
+        print(
+            f"step {step}/{self.run.steps}  loss {means.get('loss', math.nan):.4f}  "
+            f"{means['samples_per_second']:.1f} samples/s  {int(left // 60)}:{int(left % 60):02d} left  {extra}",
+            flush=True,
+        )
+        self.since, self.steps, self.samples, self.sums = now, 0, 0, {}
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def _save(out: Path, step: int, model: nn.Module, average: Average, optimisers: Optimisers) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "average": average.model.state_dict(),
+        "optimisers": optimisers.state_dict(),
+    }
+    temporary = out / f"checkpoint.{os.getpid()}.tmp"
+    torch.save(state, temporary)
+    os.replace(temporary, out / "checkpoint.pt")  # atomic: a kill leaves the old checkpoint or the new one
+
+
+def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers) -> int:
+    path = out / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        average.model.load_state_dict(state["average"])
+        optimisers.load_state_dict(state["optimisers"])
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{path} does not fit this configuration ({reason}); use --no-resume or another run.out"
+        ) from None
+    print(f"resumed from step {state['step']}", flush=True)
+    return int(state["step"])
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[int]]:
+    """A list that is empty until SIGINT or SIGTERM arrives."""
+    stopped: list[int] = []
+    before = {s: signal.signal(s, lambda number, _: stopped.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

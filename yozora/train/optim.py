@@ -1,0 +1,118 @@
+"""Optimisers, learning-rate schedule and moving average of the weights.
+
+Muon (Jordan et al., 2024) orthogonalises the update of a matrix. torch's implementation takes 2D parameters; a
+convolution's kernel is a matrix too, of `out` rows, so it is handed over as a 2D view on the same memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yozora.train.config import Optim
+
+
+class Optimisers:
+    """Muon on hidden matrices, AdamW on everything else, stepped together; `rate(name)` scales a parameter's rate."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Optim,
+        is_hidden: Callable[[str, Tensor], bool],
+        rate: Callable[[str], float] = lambda name: 1.0,
+    ):
+        self.config = config
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.views: list[tuple[nn.Parameter, nn.Parameter]] = []  # (parameter, its 2D view)
+        muon: dict[float, list[nn.Parameter]] = {}
+        adamw: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if config.muon and is_hidden(name, parameter):
+                view = nn.Parameter(_as_matrix(parameter.data, parameter))
+                self.views.append((parameter, view))
+                muon.setdefault(rate(name), []).append(view)
+            else:
+                adamw.setdefault(rate(name), []).append(parameter)
+        self.optimisers: list[torch.optim.Optimizer] = []
+        if muon:
+            groups = [{"params": p, "lr": config.muon * scale} for scale, p in muon.items()]
+            self.optimisers.append(
+                torch.optim.Muon(groups, weight_decay=config.weight_decay, momentum=0.95)  # pyright: ignore
+            )
+        if adamw:
+            groups = [{"params": p, "lr": config.adamw * scale} for scale, p in adamw.items()]
+            self.optimisers.append(
+                torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
+            )
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["peak"] = group["lr"]
+
+    def step(self, scale: float) -> float:
+        """One step at `scale` times the peak rates. Returns the gradient norm before clipping; nothing is changed
+        when that is not finite."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        if not torch.isfinite(torch.tensor(norm)):
+            self.zero_grad()
+            return norm
+        for parameter, view in self.views:
+            view.grad = None if parameter.grad is None else _as_matrix(parameter.grad, parameter)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * scale
+            optimiser.step()
+        self.zero_grad()
+        return norm
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [optimiser.state_dict() for optimiser in self.optimisers]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for optimiser, state in zip(self.optimisers, states, strict=True):
+            peaks = [group["peak"] for group in optimiser.param_groups]
+            optimiser.load_state_dict(state)
+            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+                group["peak"] = peak  # a changed rate in the config takes effect on resume
+
+
+def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
+    """`[out, ...]` as `[out, rest]`, its columns in the order in which `like` lies in memory.
+
+    For `like` itself this is a view on the same memory, also for a channels-last convolution kernel.
+    """
+    if like.ndim == 4 and not like.is_contiguous():
+        tensor = tensor.permute(0, 2, 3, 1)
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def rate_scale(step: int, steps: int, config: Optim) -> float:
+    """Warmup, constant, linear decay to zero over the last `decay` part: a factor in (0, 1]."""
+    warm = (step + 1) / max(1, config.warmup)
+    left = (steps - step) / max(1.0, config.decay * steps)
+    return max(0.0, min(1.0, warm, left))
+
+
+class Average:
+    """Exponential moving average of a model's weights and buffers, with the usual short memory at the start."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
+        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

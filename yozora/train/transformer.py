@@ -1,0 +1,164 @@
+"""Training the diffusion transformer, and the text encoder with it: rectified flow with a noise level per latent frame.
+
+Half of a batch (`anchored`) sees some frames held at a low noise level while the rest is noisy, as every way of creating
+but the plain one will show them; the other half has one level a clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yozora.clip import Clip
+from yozora.diffusion import add_noise, flow_loss, guided, sample, sample_levels, schedule
+from yozora.diffusion.path import mean_error
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module, save_module
+from yozora.models.text import TextEncoder
+from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.train.config import TransformerStage
+from yozora.train.data import LatentPool, pick, pick_bucket, stream
+from yozora.train.loop import fit
+from yozora.world import Scene, describe
+
+PROMPTS = (  # of the sample videos
+    "a red ball bounces on the grass while the camera orbits",
+    "a large blue box slides to the left on the sand",
+    "a yellow cone spins on the snow at sunset",
+    "a green metal torus rolls to the right in the studio",
+)
+
+
+def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
+    """Runs the stage; returns the folder with the averaged weights of both networks."""
+    return fit(TransformerTask(config), config.run, config.optim, resume)
+
+
+class Captioned(NamedTuple):
+    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped)."""
+
+    latents: Tensor
+    captions: list[str]
+
+
+@dataclass(frozen=True)
+class PoolBatches:
+    """Clips drawn from the pool, each described anew."""
+
+    config: TransformerStage
+
+    @cached_property
+    def pool(self) -> LatentPool:
+        return LatentPool(self.config.pool)
+
+    def batch(self, step: int) -> Captioned:
+        random = np.random.default_rng((self.config.run.seed, step))
+        bucket = pick_bucket(self.config.buckets, random)
+        drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
+        captions = [
+            "" if random.random() < self.config.drop_prompt else self._caption(scene, random) for _, scene in drawn
+        ]
+        return Captioned(torch.stack([latents for latents, _ in drawn]).float(), captions)
+
+    def _caption(self, scene: Scene, random: np.random.Generator) -> str:
+        language = pick(self.config.languages, random)
+        return describe(scene, language, pick(self.config.details, random), seed=int(random.integers(1 << 31)))
+
+
+class TransformerTask:
+    """See `yozora.train.loop.Task`."""
+
+    def __init__(self, config: TransformerStage):
+        self.config = config
+        torch.manual_seed(config.run.seed)
+        text = load_module(TextEncoder, config.text_encoder)
+        transformer = Transformer(TransformerConfig(**{"text_width": text.config.width, **config.model}))
+        if config.start_from:
+            transformer = load_module(Transformer, config.start_from / "transformer")
+            text = load_module(TextEncoder, config.start_from / "text_encoder")
+        self.model = nn.ModuleDict({"transformer": transformer, "text": text})
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        return parameter.ndim == 2 and ".blocks." in name and not name.endswith("table")
+
+    def rate(self, name: str) -> float:
+        return self.config.text_rate if name.startswith("text.") else 1.0
+
+    def batches(self, start: int) -> Iterator[Captioned]:
+        run = self.config.run
+        return stream(PoolBatches(self.config), start, run.steps, run.workers)
+
+    def size(self, batch: Captioned) -> int:
+        return len(batch.captions)
+
+    def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mean squared error of the velocity over all frames that are not held clean."""
+        device = next(self.model.parameters()).device
+        latents = batch.latents.to(device)
+        levels = draw_levels(latents.shape[0], latents.shape[2], self.config, generator).to(device)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        states, mask = self.model["text"](batch.captions)
+        velocity = self.model["transformer"](add_noise(latents, noise, levels), levels, states, mask)
+        loss = flow_loss(velocity, latents, noise, levels)
+        with torch.no_grad():
+            plain = levels.amin(1) == levels.amax(1)
+            error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
+        return loss, {"loss_unanchored": error}
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        """The sample prompts at 20 steps with guidance 4: a video each, and one contact sheet."""
+        networks: nn.ModuleDict = model  # type: ignore[assignment]
+        device = next(model.parameters()).device
+        autoencoder = load_module(Autoencoder, self.config.autoencoder, device).eval()
+        bucket = max(self.config.buckets, key=lambda b: b.weight)
+        shape = (len(PROMPTS), autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
+        noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0)).to(device)
+        with torch.no_grad():
+            text, null = networks["text"](list(PROMPTS)), networks["text"]([""])
+            velocity = guided(networks["transformer"], text, null, 4.0)  # type: ignore[arg-type]
+            *_, last = sample(velocity, noise, schedule(20, self.config.shift))
+            frames = autoencoder.decode(last.latents).float().clamp(-1, 1)
+        pixels = ((frames.cpu() + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen = np.linspace(0, bucket.frames - 1, min(8, bucket.frames)).astype(int)
+        sheet = np.concatenate([np.concatenate(list(clip[chosen]), axis=1) for clip in pixels])
+        Clip(sheet[None], fps=1).write(folder / f"{step:07d}.png")
+        for number, clip in enumerate(pixels):
+            Clip(clip, fps=12).write(folder / f"{step:07d}-{number}.mp4")
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        networks: nn.ModuleDict = model  # type: ignore[assignment]
+        save_module(networks["transformer"], folder / "transformer", torch.bfloat16)
+        save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
+
+
+def draw_levels(batch: int, frames: int, config: TransformerStage, generator: torch.Generator) -> Tensor:
+    """Noise levels `[B, T]` of the latent frames; a frame at level 0 is a prompt.
+
+    Of the anchored clips, half hold the first frame, the rest a run of frames at either end or any set; four in five
+    hold firmly (h = 1), the others at a random h, by the sampler's rule level = min(t, 1 - h).
+    """
+    t = sample_levels(batch, generator, std=config.level_std, shift=config.shift)[:, None].expand(batch, frames)
+    if frames == 1:
+        return t.contiguous()
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    index = torch.arange(frames)
+    length = 1 + (uniform(batch, 1) * (frames - 1)).floor()  # 1 .. frames - 1
+    first, start, end = index < 1, index < length, index >= frames - length
+    some = uniform(batch, frames) < 0.4
+    kind = uniform(batch, 1)
+    held = torch.where(kind < 0.5, first, torch.where(kind < 0.65, start, torch.where(kind < 0.8, end, some)))
+    hold = torch.where(uniform(batch, 1) < 0.8, 1.0, uniform(batch, 1))
+    hold = hold * held * (uniform(batch, 1) < config.anchored)
+    hold = torch.where(hold.amin(1, keepdim=True) == 1, 0.0, hold)  # all held: nothing would be left to learn
+    return torch.minimum(t, 1 - hold)

@@ -1,0 +1,52 @@
+"""The simulated world: scenes drawn from a seed, set in motion, filmed with exact ground truth and put into words.
+
+`sample_scene` → `simulate` → `render` and `describe`; each is a pure function of what it is given."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yozora.world.describe import describe
+    from yozora.world.render import Rendering, render
+    from yozora.world.sample import MIXES, SceneMix, is_held_out, sample_scene
+    from yozora.world.scene import Body, Camera, Motion, Place, Scene, Trajectory, Wall
+    from yozora.world.simulate import simulate
+    from yozora.world.truth import Truth
+
+_HOMES = {  # loaded when first asked for: numba is slow to import, and an extra
+    "scene": ("Scene", "Body", "Motion", "Wall", "Camera", "Place", "Trajectory"),
+    "simulate": ("simulate",),
+    "sample": ("sample_scene", "SceneMix", "MIXES", "is_held_out"),
+    "render": ("render", "Rendering"),
+    "truth": ("Truth",),
+    "describe": ("describe",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "MIXES",
+    "Body",
+    "Camera",
+    "Motion",
+    "Place",
+    "Rendering",
+    "Scene",
+    "SceneMix",
+    "Trajectory",
+    "Truth",
+    "Wall",
+    "describe",
+    "is_held_out",
+    "render",
+    "sample_scene",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # a function may have its module's name: ours wins over the submodule that importing it leaves here
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
