@@ -4,6 +4,7 @@ PYTHON = python3
 PROMPT = a red ball bounces on the grass while the camera orbits
 SEED =
 SECONDS =
+ARGS =
 
 # The prompt goes through the environment, and unexpanded, so that quotes and dollars in it survive.
 override PROMPT := $(value PROMPT)
@@ -23,8 +24,8 @@ video: .venv/.core ## generate out.mp4 and its contact sheet out.png: make video
 	@.venv/bin/yozora generate -o out.mp4 --sheet out.png \
 	    $(if $(SEED),--seed '$(SEED)') $(if $(SECONDS),--seconds '$(SECONDS)') -- "$$PROMPT"
 
-test: .venv/.dev ## run the whole test suite
-	@.venv/bin/python -m pytest -q
+test: .venv/.dev ## run the whole test suite, or some of it: make test ARGS="tests/world -n 2"
+	@.venv/bin/python -m pytest -q $(ARGS)
 
 lint: .venv/.dev ## check format, style, types and the order of imports
 	@.venv/bin/ruff format --check .

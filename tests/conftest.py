@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-# Shapes written in signatures are checked while the tests run; this has to come before the first import of a model.
-install_import_hook(["yozora.models", "yozora.diffusion"], "beartype.beartype")
+# Shapes in signatures are checked while the tests run, in the modules that write them; before these are imported.
+install_import_hook(["yozora.models.autoencoder", "yozora.models.inspector"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +24,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         modules = {
-            "transformer": Transformer(TransformerConfig(channels=4, width=32, depth=1, heads=2, ffn=2, text_width=16)),
+            "transformer": Transformer(
+                TransformerConfig(channels=4, width=32, depth=1, heads=2, ffn=2.0, text_width=16)
+            ),
             "autoencoder": Autoencoder(AutoencoderConfig(4, (8, 8, 8), (1, 1, 1), (8, 8, 8), (1, 1, 1))),
-            "text_encoder": TextEncoder(TextEncoderConfig(tokenizer.get_vocab_size(), 16, 1, 2, 2, 64), tokenizer),
+            "text_encoder": TextEncoder(TextEncoderConfig(tokenizer.get_vocab_size(), 16, 1, 2, 2.0, 64), tokenizer),
         }
         for parameter in modules["transformer"].parameters():
             parameter.data.add_(0.1 * torch.randn_like(parameter))

@@ -117,7 +117,7 @@ def _inspect_gif(data: Data) -> Contents:
             extension, body = take(data, position + 1, 1), position + 2
             blocks = list(_gif_blocks(data, body))
             if extension == b"\xf9":
-                delay = struct.unpack("<H", blocks[0][1:3])[0]
+                delay = int.from_bytes(blocks[0][1:3], "little")
             if extension == b"\xfe":
                 label += b"".join(blocks)
             position = body + sum(len(block) + 1 for block in blocks) + 1

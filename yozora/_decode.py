@@ -81,9 +81,7 @@ def _read(path: Path) -> Generator[Any]:
             yield from _steady(timed, fps)
         except EOFError:
             raise MediaError(f"{path} is cut off: its end is missing") from None
-        except (FFmpegError, ValueError, IndexError) as error:
-            if isinstance(error, OSError) and not isinstance(error, FFmpegError):
-                raise
+        except (FFmpegError, OSError, ValueError, IndexError) as error:
             raise MediaError(f"{path} is not a video or picture that can be read, or it is damaged") from error
 
 
@@ -91,12 +89,14 @@ def _open(path: Path) -> IO[bytes]:
     try:
         if path.is_dir():
             raise MediaError(f"{path} is a folder; give a video or picture file")
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise MediaError(f"{path} is not an ordinary file")
         file = path.open("rb")
     except FileNotFoundError:
         raise MediaError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    if not file.seekable() or not os.fstat(file.fileno()).st_size:
+    if not os.fstat(file.fileno()).st_size:
         file.close()
         raise MediaError(f"{path} is empty")
     return file
@@ -118,8 +118,7 @@ def _describe(
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise MediaError(f"{path} has no picture that can be decoded")
-    if stream.codec_context.width * stream.codec_context.height > _MOST_PIXELS:
-        raise MediaError(f"{path} is too large: {stream.codec_context.width}x{stream.codec_context.height} pixels")
+    _check_size(stream.codec_context.width, stream.codec_context.height, path)
     _check_whole(container, path)
     label = contents.label if contents else container.metadata.get("comment", "")
     if container.format.name in _PICTURES:
@@ -127,6 +126,11 @@ def _describe(
     if contents and contents.durations:
         return _rate(contents.durations, 0.01 if contents.kind == "gif" else 0.001), label, _av_frames(container, path)
     return _nominal_rate(stream), label, _av_frames(container, path)
+
+
+def _check_size(width: int, height: int, path: Path) -> None:
+    if width * height > _MOST_PIXELS:
+        raise MediaError(f"{path} is too large: {width}x{height} pixels")
 
 
 def _first_only(frames: Iterator[Timed]) -> Generator[Timed]:
@@ -231,6 +235,7 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
 def _webp_frames(data: _containers.Data, path: Path) -> Generator[Timed]:
     """Draw each frame of an animated WebP onto the canvas, as its container specification says."""
     width, height = _containers.webp_size(data)
+    _check_size(width, height, path)
     canvas, time = np.zeros((height, width, 4), np.uint8), 0.0
     for frame in _containers.webp_frames(data):
         patch = _still(frame.image)

@@ -33,7 +33,8 @@ def test_prompts_are_balanced_and_held_out(prompts: list[Prompt]) -> None:
         assert prompt.scene.seed >= HELD_OUT_SEEDS
         assert prompt.scene.style == "realistic" and not is_held_out(prompt.scene)
         assert prompt.scene.camera.kind == "still" or not prompt.direction
-        assert prompt.colour in prompt.text
+        assert prompt.scene.place.weather == "clear" and prompt.scene.place.time != "night"
+        assert prompt.text and "\n" not in prompt.text
 
 
 def test_prompts_are_the_same_every_time(prompts: list[Prompt]) -> None:

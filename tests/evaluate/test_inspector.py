@@ -51,12 +51,23 @@ def test_an_empty_clip_shows_nothing(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (33, 50), (64, 64)])
 def test_output_grid_covers_any_size(height: int, width: int) -> None:
+    network = Inspector(InspectorConfig(widths=(8, 8, 8), shape_widths=(8, 8)))
+    frames, grid = torch.zeros(2, 3, height, width), ((height + 1) // 2, (width + 1) // 2)
+    cells = network(frames)
+    assert cells.thing.shape == (2, *grid)
+    assert cells.colour.shape == (2, 10, *grid)
+    assert network.shapes(frames, cells.thing.sigmoid(), torch.tensor([[0, 0, 1, 1]] * 2).float()).shape == (2, 6)
+
+
+def test_the_square_around_a_thing_follows_it() -> None:
     network = Inspector(InspectorConfig(widths=(8, 8, 8)))
-    pixels = network(torch.zeros(2, 3, height, width))
-    grid = ((height + 1) // 2, (width + 1) // 2)
-    assert pixels.thing.shape == (2, *grid)
-    assert pixels.colour.shape == (2, 10, *grid)
-    assert pixels.shape.shape == (2, 6, *grid)
+    frames, masks = torch.zeros(2, 3, 64, 96) - 1, torch.zeros(2, 32, 48)
+    for n, (x, y) in enumerate([(4, 6), (30, 18)]):
+        masks[n, y : y + 5, x : x + 7] = 1
+        frames[n, :, 2 * y : 2 * y + 10, 2 * x : 2 * x + 14] = 0.5
+    boxes = torch.tensor([[4, 6, 11, 11], [30, 18, 37, 23]]).float()
+    one, other = network.shapes(frames, masks, boxes)
+    assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_largest_part() -> None:
@@ -80,7 +91,7 @@ def test_a_winding_part_stays_whole() -> None:
 
 
 def test_saved_and_loaded_again(tmp_path: Path) -> None:
-    network = Inspector(InspectorConfig(widths=(8, 16)))
+    network = Inspector(InspectorConfig(widths=(8, 16), shape_widths=(8, 16)))
     save_module(network, tmp_path)
     again = load_inspector(tmp_path)
     frames = torch.rand(1, 3, 32, 32)

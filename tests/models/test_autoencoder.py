@@ -1,5 +1,7 @@
 """The autoencoder: shapes, causality, streaming, and one image as one frame."""
 
+import copy
+
 import pytest
 import torch
 
@@ -71,21 +73,27 @@ def test_an_image_is_the_first_frame(model: Autoencoder) -> None:
     torch.testing.assert_close(model.encode(frames[:, :, :1]), model.encode(frames)[:, :, :1])
 
 
-def test_latents_have_unit_variance_in_training() -> None:
-    torch.manual_seed(0)
-    model = Autoencoder(TINY).train()
-    latents = model.encode(clip(9) * 3 + 1)
-    torch.testing.assert_close(latents.mean((0, 2, 3, 4)), torch.zeros(4), atol=1e-3, rtol=0)
-    torch.testing.assert_close(latents.var((0, 2, 3, 4)), torch.ones(4), atol=1e-2, rtol=0)
+def noisy(model: Autoencoder, frames: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return model.noisy_forward(frames, torch.Generator().manual_seed(seed))[0]
 
 
-def test_noise_is_added_in_training_only() -> None:
-    model = Autoencoder(TINY)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+@torch.no_grad()
+def test_statistics_gathered_in_training_normalise_latents(model: Autoencoder) -> None:
+    model = copy.deepcopy(model)
+    before = model(clip(9))
+    for _ in range(1500):
+        model.norm.gather(torch.randn(2, 4, 3, 2, 3) * torch.tensor([1, 2, 3, 4]).view(-1, 1, 1, 1) + 5)
+    torch.testing.assert_close(model.norm.mean, torch.full((4,), 5.0), atol=0.8, rtol=0)
+    torch.testing.assert_close(model.norm.var.sqrt(), torch.tensor([1.0, 2, 3, 4]), atol=0, rtol=0.2)
+    torch.testing.assert_close(model(clip(9)), before)  # what normalises is undone before decoding
+
+
+@torch.no_grad()
+def test_noise_is_added_for_training_only(model: Autoencoder) -> None:
+    model = copy.deepcopy(model)
     frames = clip(5)
-    assert not torch.equal(model(frames), model(frames))
-    model.eval()
+    assert torch.equal(noisy(model, frames, 1), noisy(model, frames, 1))
+    assert not torch.equal(noisy(model, frames, 1), noisy(model, frames, 2))
     assert torch.equal(model(frames), model(frames))
 
 
@@ -101,6 +109,6 @@ def test_everything_is_trained() -> None:
     optimiser = torch.optim.SGD(model.parameters(), 1e-2)
     for _ in range(2):  # the first step opens the zero-initialised convolutions
         optimiser.zero_grad()
-        model(clip(5)).sub(clip(5)).square().mean().backward()
+        noisy(model, clip(5)).sub(clip(5)).square().mean().backward()
         optimiser.step()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())

@@ -162,3 +162,22 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot write"):
         save_module(Transformer(TINY), tmp_path / "file")
+
+
+def test_int8_matrices_come_back_as_nearly_the_same_floats(tmp_path: Path) -> None:
+    transformer = Transformer(TINY)
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter)
+    save_module(transformer, tmp_path, torch.int8)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert stored["patch.weight"].dtype == torch.int8
+    assert stored["patch.bias"].dtype == torch.bfloat16
+    loaded = load_module(Transformer, tmp_path)
+    for (name, before), after in zip(transformer.named_parameters(), loaded.parameters(), strict=True):
+        if before.ndim == 2:
+            bound = before.abs().amax(1, keepdim=True) / 253
+            assert ((before - after).abs() <= bound).all(), name
+    del stored["patch.weight.scale_of_rows"]
+    save_file(stored, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match="lack a scale"):
+        load_module(Transformer, tmp_path)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,19 @@ from yozora.errors import SceneError
 from yozora.world.pack import pack_bodies
 from yozora.world.rays import FAR, meet, normal
 from yozora.world.render import draw, render
-from yozora.world.scene import COLOURS, GROUNDS, MATERIALS, SHAPES, STYLES, TIMES, WEATHERS, Body, Place, Scene
-from yozora.world.scene import Trajectory
+from yozora.world.scene import (
+    COLOURS,
+    GROUNDS,
+    MATERIALS,
+    SHAPES,
+    STYLES,
+    TIMES,
+    WEATHERS,
+    Body,
+    Place,
+    Scene,
+    Trajectory,
+)
 from yozora.world.simulate import simulate
 
 HALF = {
@@ -29,7 +41,7 @@ HALF = {
     "capsule": (0.25, 0.25, 0.3),
     "torus": (0.4, 0.4, 0.15),
 }
-INSIDE: dict[str, Callable[[np.ndarray, tuple[float, float, float]], np.ndarray]] = {  # [..., 3] -> bool
+INSIDE: dict[str, Callable[[np.ndarray, tuple[float, float, float]], Any]] = {  # [..., 3] -> bool
     "sphere": lambda p, h: np.linalg.norm(p, axis=-1) < h[0],
     "box": lambda p, h: (np.abs(p) < np.array(h)).all(axis=-1),
     "cylinder": lambda p, h: (np.hypot(p[..., 0], p[..., 1]) < h[0]) & (np.abs(p[..., 2]) < h[2]),
@@ -130,7 +142,9 @@ def test_a_scene_without_bodies_is_a_landscape() -> None:
     assert rendering.truth is not None and not rendering.truth.ids.any()
 
 
-@pytest.mark.parametrize("bad", [(0, 32, 2, 8.0), (32, -1, 2, 8.0), (99999, 32, 2, 8.0), (32, 32, 0, 8.0), (32, 32, 2, 0.0)])
+@pytest.mark.parametrize(
+    "bad", [(0, 32, 2, 8.0), (32, -1, 2, 8.0), (99999, 32, 2, 8.0), (32, 32, 0, 8.0), (32, 32, 2, 0.0)]
+)
 def test_impossible_pictures_are_refused(bad: tuple[int, int, int, float]) -> None:
     with pytest.raises(SceneError):
         render(scene_of(), *bad)

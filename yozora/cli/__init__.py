@@ -54,7 +54,7 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line (`arguments` without the program's name; None: the process's own); returns the exit code."""
+    """Runs the command line on `arguments` (None: those of the process) and returns the exit code."""
     try:
         code = app(arguments, prog_name="yozora", standalone_mode=False) or 0
         sys.stdout.flush()

@@ -78,7 +78,7 @@ class HoldMap:
 
 @dataclass(frozen=True)
 class Canvas:
-    """What a Generator fills: `frames` frames of `width` × `height` pixels at `fps`, following `cues`, keeping `anchors`.
+    """What a Generator fills: `frames` frames of `width` × `height` at `fps`, which follow `cues` and keep `anchors`.
 
     Raises CanvasError for anything that no model could fill; `check(grid)` adds what one model's grid asks.
     """
@@ -101,7 +101,8 @@ class Canvas:
             raise CanvasError(f"{self.seconds:.6g} s is too long: at most {MAX_SECONDS:g} s")
         if self.width * self.height * self.frames > MAX_PIXELS:
             raise CanvasError(
-                f"{self.frames} frames of {self.width}x{self.height} are too much: ask for a smaller size or fewer seconds"
+                f"{self.frames} frames of {self.width}x{self.height} are too much: "
+                "ask for a smaller size or fewer seconds"
             )
         check_prompt(self.negative, what="negative prompt")
         self._check_cues()
@@ -129,8 +130,8 @@ class Canvas:
             for frame in (anchor.start, anchor.end):
                 if frame and (frame - 1) % grid.temporal:
                     raise CanvasError(
-                        f"an anchor must cover whole latent frames: its first frame and the one after its last are 0 or "
-                        f"1 + {grid.temporal}k, not {anchor.start} and {anchor.end}"
+                        "an anchor must cover whole latent frames: its first frame and the one after its last are 0 "
+                        f"or 1 + {grid.temporal}k, not {anchor.start} and {anchor.end}"
                     )
 
     def hold_map(self, grid: Grid) -> HoldMap:
@@ -215,7 +216,8 @@ class Canvas:
                 raise CanvasError(f"an anchor is {w}x{h} and the canvas {width}x{height}: fit it to the canvas first")
             if anchor.end > self.frames:
                 raise CanvasError(
-                    f"an anchor covers frames {anchor.start} to {anchor.end - 1}, past the canvas's last, {self.frames - 1}"
+                    f"an anchor covers frames {anchor.start} to {anchor.end - 1}, "
+                    f"past the canvas's last, {self.frames - 1}"
                 )
         for before, after in pairwise(anchors):
             if after.start < before.end:

@@ -116,11 +116,9 @@ class Generator:
         solver: str | None = None,
     ) -> tuple[Clip, ...]:
         """One clip a seed, sampled in one batch; as `run`, without the progress."""
-        result = None
-        for result in self.run(canvas, seeds, steps=steps, guidance=guidance, solver=solver):
-            pass
-        assert isinstance(result, tuple)
-        return result
+        *_, clips = self.run(canvas, seeds, steps=steps, guidance=guidance, solver=solver)
+        assert isinstance(clips, tuple)
+        return clips
 
     @overload
     def run(
@@ -228,7 +226,7 @@ class Generator:
         return _repeat(text, batch), null, self._known(held.frames, hold.shape[1]), hold
 
     def _known(self, frames: np.ndarray, length: int) -> Tensor:
-        """Pixel frames uint8 [F, H, W, 3] → clean latents float32 [1, C, length, h, w], zero after those of `frames`."""
+        """Pixel frames uint8 [F, H, W, 3] → clean latents float32 [1, C, length, h, w], zero after `frames`."""
         pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].to(self.bundle.device)
         latents = self.bundle.autoencoder.encode((pixels.float() / 127.5 - 1).to(self.bundle.dtype)).float()
         known = latents.new_zeros((*latents.shape[:2], length, *latents.shape[3:]))

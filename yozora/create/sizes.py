@@ -129,8 +129,8 @@ def choose_size(
     resolution: str | int | None = None,
 ) -> tuple[int, int]:
     """(width, height) for what was asked: an exact size, or the nearest fit to an aspect ("16:9" or width / height) and
-    a resolution (pixels of the short side, "144p" or 144). Without a resolution the model's trained area is kept, and
-    one of its trained sizes is taken where it has that aspect. Raises CanvasError."""
+    a resolution (pixels of the short side, "144p" or 144). Without a resolution, the trained size or the fit to the
+    trained area that is nearest. Raises CanvasError."""
     if size is not None:
         if aspect is not None or resolution is not None:
             raise CanvasError("give a size, or an aspect and a resolution, not both")
@@ -141,10 +141,9 @@ def choose_size(
         return native.size
     ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
     if resolution is None:
-        near = [trained for trained in native.sizes if abs(math.log(trained[0] / trained[1] / ratio)) < 0.06]
-        if near:
-            return min(near, key=lambda trained: abs(math.log(trained[0] / trained[1] / ratio)))
-        return fit_size(ratio, native.size[0] * native.size[1], native.grid)
+        area = native.size[0] * native.size[1]
+        fits = (*native.sizes, fit_size(ratio, area, native.grid))
+        return min(fits, key=lambda size: _misfit(size, ratio, size[0] * size[1] if size in native.sizes else area))
     short = parse_resolution(resolution)
     return fit_size(ratio, short * short * max(ratio, 1 / ratio), native.grid)
 
@@ -156,7 +155,7 @@ def fit_size(ratio: float, area: float, grid: Grid) -> tuple[int, int]:
         raise CanvasError(f"{round(ideal[0])}x{round(ideal[1])} is too large: at most {MAX_SIDE} pixels a side")
     columns, rows = (_around(round(side), grid.step) for side in ideal)
     options = [(w, h) for w in columns for h in rows]
-    return min(options, key=lambda wh: abs(math.log(wh[0] / wh[1] / ratio)) + abs(math.log(wh[0] * wh[1] / area)))
+    return min(options, key=lambda size: _misfit(size, ratio, area))
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -191,9 +190,16 @@ def parse_resolution(resolution: str | int) -> int:
 
 
 def check_fps(fps: float) -> None:
+    """Raises CanvasError for a rate out of range."""
     low, high = FPS_RANGE
     if not (math.isfinite(fps) and low <= fps <= high):
         raise CanvasError(f"{fps:g} frames a second is not a rate: use {low:g} to {high:g}")
+
+
+def _misfit(size: tuple[int, int], ratio: float, area: float) -> float:
+    """How far a size is from a shape and an area, in logarithms."""
+    width, height = size
+    return abs(math.log(width / height / ratio)) + abs(math.log(width * height / area))
 
 
 def _around(side: int, step: int) -> tuple[int, int]:

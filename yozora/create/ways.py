@@ -55,8 +55,9 @@ def image_to_video(
     resolution: str | int | None = None,
     negative: str = "",
 ) -> Canvas:
-    """The first frame is held. `image` is a file, a Clip (its first frame counts) or uint8 [H, W, 3]; it is cropped about
-    its centre to the canvas, whose aspect is the picture's unless another is asked for. Raises CanvasError, MediaError."""
+    """The first frame is held. `image` is a file, a Clip (its first frame counts) or uint8 [H, W, 3]; it is cropped
+    about its centre to the canvas, whose aspect is the picture's unless another is asked for. Raises CanvasError,
+    MediaError."""
     picture, source = read_picture(image)
     if size is None and aspect is None:
         aspect = float(np.clip(picture.size[0] / picture.size[1], 1 / 8, 8))

@@ -15,8 +15,7 @@ from yozora.clip import Clip
 from yozora.errors import ConfigError
 from yozora.evaluate.inspector import Finding
 from yozora.train.data import HELD_OUT_SEEDS
-from yozora.world import MIXES, SceneMix, is_held_out, render, sample_scene
-from yozora.world.describe import describe_with_facts
+from yozora.world import MIXES, SceneMix, describe_with_facts, is_held_out, render, sample_scene
 from yozora.world.heldout import COLOUR_SHAPES
 from yozora.world.scene import COLOURS, DIRECTIONS, SHAPES, Scene
 

@@ -43,36 +43,49 @@ def _load(folder: Path, device: str) -> Inspector:
 
 @torch.no_grad()
 def inspect_clip(clip: Clip, inspector: Inspector | None = None) -> Finding:
-    """Judges the largest thing in each frame: its colour and shape are what most of its cells say, over all frames."""
+    """Judges the largest thing in each frame: its colour is what most of its cells say over all frames, its shape what
+    the frames that show all of it say together, its direction the geometry of its masks."""
     inspector = inspector or load_inspector()
-    masks, votes = [], torch.zeros(len(inspector.config.colours) + len(inspector.config.shapes))
-    for start in range(0, len(clip.frames), BATCH):
-        part, found = _look(inspector, clip.frames[start : start + BATCH])
-        masks.append(part)
-        votes += found
-    mask = torch.cat(masks).numpy()
-    if not mask.any():
+    looks = [_look(inspector, clip.frames[start : start + BATCH]) for start in range(0, len(clip.frames), BATCH)]
+    masks, colours, shapes = (torch.cat(part) for part in zip(*looks, strict=True))
+    path = track(masks.numpy())
+    if not path.seen.any():
         return Finding()
-    colours, shapes = votes.split([len(inspector.config.colours), len(inspector.config.shapes)])
+    whole = path.seen & ~path.cut
+    judged = torch.from_numpy(whole if whole.any() else path.seen)
     return Finding(
-        inspector.config.colours[int(colours.argmax())],
-        inspector.config.shapes[int(shapes.argmax())],
-        direction(track(mask)),
-        float(mask.any((1, 2)).mean()),
+        inspector.config.colours[int(colours.sum(0).argmax())],
+        inspector.config.shapes[int(shapes[judged].sum(0).argmax())],
+        direction(path),
+        float(path.seen.mean()),
     )
 
 
-def _look(inspector: Inspector, frames: np.ndarray) -> tuple[Tensor, Tensor]:
-    """uint8 `[T, H, W, 3]` → the largest thing's mask, bool `[T, h, w]`, and how many of its cells are of each colour
-    and each shape `[colours + shapes]`, all on the CPU."""
+def _look(inspector: Inspector, frames: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """uint8 `[T, H, W, 3]` → of the largest thing in each frame the mask, bool `[T, h, w]`, how many of its cells are
+    of each colour `[T, colours]`, and the log probability of each shape `[T, shapes]`; all on the CPU."""
     device = next(inspector.parameters()).device
-    pixels = inspector((torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float()) / 127.5 - 1)
-    mask = largest_part(pixels.thing > 0)
+    pictures = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    cells = inspector(pictures)
+    mask = largest_part(cells.thing > 0)
     mask &= mask.sum((1, 2), keepdim=True) >= LEAST_CELLS
-    counts = [
-        torch.bincount(logits.argmax(1)[mask], minlength=logits.shape[1]) for logits in (pixels.colour, pixels.shape)
-    ]
-    return mask.cpu(), torch.cat(counts).float().cpu()
+    votes = F.one_hot(cells.colour.argmax(1), len(inspector.config.colours)) * mask[..., None]
+    shapes = inspector.shapes(pictures, cells.thing.sigmoid(), boxes(mask)).log_softmax(1)
+    return mask.cpu(), votes.sum((1, 2)).cpu(), shapes.cpu()
+
+
+def boxes(mask: Tensor) -> Tensor:
+    """Left, top, right, bottom of each mask, bool `[N, h, w]` → float `[N, 4]`; the whole frame for an empty one."""
+    sides = []
+    for dim in (1, 2):  # columns, then rows
+        filled = mask.any(dim).float()
+        size = filled.shape[1]
+        empty = ~filled.any(1)
+        sides.append(
+            (filled.argmax(1).masked_fill(empty, 0), (size - filled.flip(1).argmax(1)).masked_fill(empty, size))
+        )
+    (left, right), (top, bottom) = sides
+    return torch.stack([left, top, right, bottom], dim=1).float()
 
 
 def largest_part(mask: Tensor) -> Tensor:

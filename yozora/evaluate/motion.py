@@ -40,7 +40,7 @@ class Track:
 
 def track(mask: np.ndarray) -> Track:
     """Follows the mask, bool [T, H, W]."""
-    frames, height, width = mask.shape
+    height, width = mask.shape[1:]
     area = mask.sum((1, 2)).astype(float)
     size = np.maximum(area, 1)
     x = (mask.sum(1) * (np.arange(width) + 0.5)).sum(1) / size

@@ -6,8 +6,9 @@ What is unusual about it:
 - 4x in time and 16x in space, half of the spatial work done by a pixel-unshuffle before the first convolution.
 - Each resampling step has a parameter-free shortcut (averaged or repeated channels), which a strongly compressing
   autoencoder needs in order to train fast (Chen et al., "Deep Compression Autoencoder", 2024).
-- Latents have zero mean and unit variance per channel by construction: a batch norm without affine. In training, noise
-  of a fixed size is added to them, so that the decoder forgives small errors of the diffusion model.
+- In training, noise of a fixed size is added to the latents, whose size is bounded: so much information a channel and no
+  more, and a decoder that forgives small errors of the diffusion model.
+- Outside, latents have zero mean and unit variance per channel, by statistics gathered in training.
 
 Streaming state is a plain tuple of tensors, given in and returned; the modules keep nothing between calls.
 """
@@ -79,9 +80,9 @@ class Autoencoder(nn.Module):
                 f"the autoencoder takes sides that are multiples of 16, not {frames.shape[-1]}x{frames.shape[-2]}"
             )
         latents, state = self.encoder(frames.transpose(1, 2), state)
-        return self.norm(latents).transpose(1, 2), state
+        return self.norm(latents.transpose(1, 2)), state
 
-    def encode_stream(self, chunks: Iterable[Frames]) -> Iterator[Latents]:
+    def encode_stream(self, chunks: Iterable[Float[Tensor, "b 3 _ h w"]]) -> Iterator[Float[Tensor, "b c _ i j"]]:
         """`encode_chunk` over an iterable; memory does not grow with its length."""
         state = None
         for chunk in chunks:
@@ -95,46 +96,62 @@ class Autoencoder(nn.Module):
 
     def decode_chunk(self, latents: Latents, state: State | None) -> tuple[Frames, State]:
         """The next latent frames of a stream: n of them give 4n frames, and 4n - 3 at its start (`state` None)."""
-        frames, state = self.decoder(latents.transpose(1, 2), state)
+        frames, state = self.decoder(self.norm.undo(latents).transpose(1, 2), state)
         return frames.transpose(1, 2), state
 
-    def decode_stream(self, chunks: Iterable[Latents]) -> Iterator[Frames]:
+    def decode_stream(self, chunks: Iterable[Float[Tensor, "b c _ i j"]]) -> Iterator[Float[Tensor, "b 3 _ h w"]]:
         """`decode_chunk` over an iterable; memory does not grow with its length."""
         state = None
         for chunk in chunks:
             frames, state = self.decode_chunk(chunk, state)
             yield frames
 
-    def forward(self, frames: Frames, generator: torch.Generator | None = None) -> Frames:
-        """Reconstruction. In training mode, noise of size `latent_noise` is added to the latents on the way."""
-        latents = self.encode(frames)
-        if self.training:
-            noise = torch.randn(latents.shape, generator=generator).to(latents)
-            latents = latents + self.config.latent_noise * noise
-        return self.decode(latents)
+    def forward(self, frames: Frames) -> Frames:
+        """Reconstruction."""
+        return self.decode(self.encode(frames))
+
+    def noisy_forward(self, frames: Frames, generator: torch.Generator) -> tuple[Frames, Latents]:
+        """For training: reconstruction through latents with noise of size `latent_noise`, and those latents before the
+        noise and before normalisation. Their statistics are gathered on the way."""
+        latents = self.encoder(frames.transpose(1, 2), None)[0]
+        self.norm.gather(latents.transpose(1, 2))
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        again = self.decoder(latents + self.config.latent_noise * noise, None)[0]
+        return again.transpose(1, 2), latents.transpose(1, 2)
 
 
 class LatentNorm(nn.Module):
-    """Per-channel normalisation to zero mean and unit variance; batch statistics in training, running ones after."""
+    """Per-channel normalisation by running statistics, and back; `momentum` is how fast they follow."""
 
     mean: Tensor
     var: Tensor
 
-    def __init__(self, channels: int, momentum: float = 0.02):
+    def __init__(self, channels: int, momentum: float = 0.01):
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("var", torch.ones(channels))
 
-    def forward(self, x: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h w"]:
-        mean, var = self.mean, self.var
-        if self.training:
-            mean, var = x.float().mean((0, 1, 3, 4)), x.float().var((0, 1, 3, 4))
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.var.lerp_(var, self.momentum)
-        scale = torch.rsqrt(var + 1e-5)
-        return x * scale.to(x.dtype)[:, None, None] - (mean * scale).to(x.dtype)[:, None, None]
+    @torch.no_grad()
+    def gather(self, x: Latents) -> None:
+        """Moves the statistics towards those of a batch."""
+        x = x.float()
+        square = (x - self.mean[:, None, None, None]).square().mean((0, 2, 3, 4))
+        self.mean.lerp_(x.mean((0, 2, 3, 4)), self.momentum)
+        self.var.lerp_(square, self.momentum)
+
+    def forward(self, x: Latents) -> Latents:
+        mean, std = self._shaped(x)
+        return (x - mean) / std
+
+    def undo(self, x: Latents) -> Latents:
+        """The inverse."""
+        mean, std = self._shaped(x)
+        return x * std + mean
+
+    def _shaped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (-1, 1, 1, 1)
+        return self.mean.to(x.dtype).view(shape), (self.var + 1e-5).sqrt().to(x.dtype).view(shape)
 
 
 class Encoder(nn.Module):
@@ -189,23 +206,25 @@ def run_layers(layers: nn.ModuleList, x: Tensor, batch: int, state: State | None
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a skip; the first also sees half of the channels of the frame before."""
+    """Two 3x3 convolutions on a normed copy, and a skip; the first also sees half of the channels of the frame before."""
 
     def __init__(self, width: int):
         super().__init__()
         self.memory = width // 2
+        self.scale = nn.Parameter(torch.ones(width))
         self.first = conv(width + self.memory, width)
         self.second = conv(width, width)
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor, batch: int, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         x = x.contiguous(memory_format=torch.channels_last)
-        seen = x[:, : self.memory]
+        normed = F.rms_norm(x.permute(0, 2, 3, 1), self.scale.shape, self.scale.to(x.dtype), 1e-5).permute(0, 3, 1, 2)
+        seen = normed[:, : self.memory]
         if memory is None:
             memory = torch.zeros_like(seen[:batch])
         frames = seen.unflatten(0, (batch, -1))
         shifted = torch.cat([memory[:, None], frames[:, :-1]], dim=1).flatten(0, 1)
-        h = self.second(F.relu(self.first(torch.cat([x, shifted], dim=1))))
+        h = self.second(F.relu(self.first(torch.cat([normed, shifted], dim=1))))
         return x + h, frames[:, -1]
 
 

@@ -2,13 +2,14 @@
 
 It measures generated videos, so it must not share their faults: it is trained on renders alone, sees one frame at a
 time and never a prompt. A small U-Net finds things and colours; a smaller classifier then looks at a square around one
-thing, always of the same size, with the mask as a fourth channel: a shape is learned from far fewer frames that way than
+thing, scaled to a fixed size, with the mask as a fourth channel: that way a shape is learned from far fewer frames than
 cell by cell. No normalisation layers: residual branches start at zero, which is enough at this size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,16 +42,16 @@ class Cells(NamedTuple):
 
 
 class Inspector(nn.Module):
-    """Frames `[N, 3, H, W]` in -1..1 of any size → `Cells` on a grid of ceil(H / 2) × ceil(W / 2); see also `shapes`."""
+    """Frames `[N, 3, H, W]` in -1..1 of any size → `Cells` on a grid of ceil(H / 2) × ceil(W / 2); and `shapes`."""
 
     def __init__(self, config: InspectorConfig):
         super().__init__()
         self.config = config
         w = config.widths
         self.stem = nn.Conv2d(12, w[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(w, w[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(w))
         self.inward = nn.ModuleList(Block(width) for width in w)
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(w, w[1:], strict=False))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(w))
         self.outward = nn.ModuleList(Block(width) for width in w[:-1])
         self.head = nn.Conv2d(w[0], 1 + len(config.colours), 1)
         self.classifier = ShapeClassifier(config)
@@ -110,7 +111,7 @@ class ShapeClassifier(nn.Module):
         super().__init__()
         w = config.shape_widths
         self.stem = nn.Conv2d(4, w[0], 3, padding=1)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(w, w[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(w))
         self.head = nn.Linear(w[-1] * (config.crop // 2 ** (len(w) - 1)) ** 2, len(config.shapes))
 
     def forward(self, x: Tensor) -> Tensor:

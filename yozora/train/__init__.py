@@ -1,10 +1,11 @@
 """Training: losses, loops, data and checkpoints, from a TOML file, on one CPU or one GPU.
 
-`run("autoencoder" | "latents" | "text" | "transformer" | "inspector", config)` is what `yozora train` calls.
+`run(stage, config)` is what `yozora train STAGE CONFIG` calls; `scripts/train_mini.sh` shows the stages in their order.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,31 +13,22 @@ from yozora.errors import ConfigError
 
 __all__ = ["STAGES", "run"]
 
-STAGES = ("autoencoder", "latents", "text", "transformer", "inspector")
+STAGES = {  # name: module, function, class of its configuration
+    "autoencoder": ("autoencoder", "train_autoencoder", "AutoencoderStage"),
+    "text": ("text", "train_text_encoder", "TextStage"),
+    "latents": ("latents", "build_pool", "LatentsStage"),
+    "transformer": ("transformer", "train_transformer", "TransformerStage"),
+    "bundle": ("bundle", "make_bundle", "BundleStage"),
+    "inspector": ("inspector", "train_inspector", "InspectorStage"),
+}
 
 
 def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = True) -> Path:
     """Runs a stage from its TOML file and returns the folder it wrote. Raises ConfigError for bad settings."""
     from yozora.train import config as configs
 
-    if stage == "autoencoder":
-        from yozora.train.autoencoder import train_autoencoder
-
-        return train_autoencoder(configs.read_config(configs.AutoencoderStage, config, overrides), resume)
-    if stage == "latents":
-        from yozora.train.latents import build_pool
-
-        return build_pool(configs.read_config(configs.LatentsStage, config, overrides), resume)
-    if stage == "text":
-        from yozora.train.text import train_text_encoder
-
-        return train_text_encoder(configs.read_config(configs.TextStage, config, overrides), resume)
-    if stage == "transformer":
-        from yozora.train.transformer import train_transformer
-
-        return train_transformer(configs.read_config(configs.TransformerStage, config, overrides), resume)
-    if stage == "inspector":
-        from yozora.train.inspector import train_inspector
-
-        return train_inspector(configs.read_config(configs.InspectorStage, config, overrides), resume)
-    raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
+    if stage not in STAGES:
+        raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
+    module, function, settings = STAGES[stage]
+    checked = configs.read_config(getattr(configs, settings), config, overrides)
+    return getattr(importlib.import_module(f"yozora.train.{module}"), function)(checked, resume)

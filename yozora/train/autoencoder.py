@@ -1,7 +1,8 @@
 """Training the autoencoder: rendered clips in, the same clips out.
 
 Loss: mean absolute error of the pixels, plus that of their differences in space and time, which keeps edges and motion
-sharp at little cost.
+sharp at little cost. Latents whose mean square exceeds 1 cost too: against noise of a fixed size, only that bounds what
+they can carry.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yozora.clip import Clip
@@ -50,11 +52,13 @@ class AutoencoderTask:
 
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         frames = to_signed(batch.to(next(self.model.parameters()).device))
-        error = self.model(frames, generator).float() - frames
+        again, latents = self.model.noisy_forward(frames, generator)
+        error = again.float() - frames
         pixels = error.abs().mean()
         edges = sum(error.diff(dim=dim).abs().mean() for dim in (2, 3, 4) if error.shape[dim] > 1)
         psnr = 10 * torch.log10(4 / error.detach().square().mean((1, 2, 3, 4))).mean().item()
-        return pixels + self.config.gradient_weight * edges, {"psnr": psnr}
+        excess = F.relu(latents.float().square().mean((0, 2, 3, 4)) - 1).mean()  # a channel's power stays near 1
+        return pixels + self.config.gradient_weight * edges + 0.1 * excess, {"psnr": psnr}
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """Four held-out clips above their reconstructions."""

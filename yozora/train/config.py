@@ -133,6 +133,30 @@ class TransformerStage(Section):
     model: dict[str, Any] = {}
 
 
+class Card(Section):
+    """What `yozora.models.ModelInfo` says of a model."""
+
+    name: str
+    description: str
+    fps: float
+    sizes: tuple[tuple[int, int], ...]
+    frames_min: int
+    frames_max: int
+    steps: int
+    guidance: float
+    shift: float
+    solver: str = "multistep"
+
+
+class BundleStage(Section):
+    """`yozora train bundle`: the exported networks become one model folder."""
+
+    out: Path
+    transformer: Path
+    autoencoder: Path
+    card: Card
+
+
 class InspectorStage(Section):
     """`yozora train inspector`: the network that says which colour and shape a frame shows, for evaluation."""
 

@@ -34,9 +34,9 @@ def train_inspector(config: InspectorStage, resume: bool = True) -> Path:
 
 
 class Labelled(NamedTuple):
-    """Frames uint8 `[N, 3, H, W]` and, on the inspector's grid, int64 `[N, h, w]`: which body a cell shows (0: none) and
-    its colour (UNNAMED where there is none); the shape `[N]` of the largest body in view (UNNAMED where there is none)
-    and its box float32 `[N, 4]`: left, top, right, bottom in cells."""
+    """Frames uint8 `[N, 3, H, W]` and, on the inspector's grid, int64 `[N, h, w]`: which body a cell shows (0: none)
+    and its colour (UNNAMED where there is none); the shape `[N]` of the largest body in view (UNNAMED where there is
+    none) and its box float32 `[N, 4]`: left, top, right, bottom in cells."""
 
     frames: Tensor
     body: Tensor
@@ -67,8 +67,8 @@ class LabelledFrames(Source[Labelled]):
 
 
 def label(scene: Scene, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Truth ids `[T, H, W]` → body, colour, shape and box as `Labelled` has them. Walls are background, and a thing that
-    changes its colour has no name for it."""
+    """Truth ids `[T, H, W]` → body, colour, shape and box as `Labelled` has them. Walls are background, and a thing
+    that changes its colour has no name for it."""
     body = ids[:, ::2, ::2].astype(np.int64)
     body[body > len(scene.bodies)] = 0
     names = [
@@ -161,7 +161,7 @@ def _named_loss(logits: Tensor, names: Tensor) -> Tensor:
 
 @torch.no_grad()
 def scores(cells: Cells, shapes: Tensor, batch: Labelled) -> dict[str, float]:
-    """Intersection over union of things, and the shares of their cells' colours and of shapes that are named rightly."""
+    """Intersection over union of things, and the shares of their cells' colours and of shapes named rightly."""
     found, there = cells.thing > 0, batch.body > 0
     iou = (found & there).sum() / (found | there).sum().clamp(min=1)
     right = {

@@ -31,8 +31,8 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def source_stamp() -> str:
-    """A digest of the renderer's source. Numba's disk cache looks only at the file of the function it caches, so entries
-    are closures over this stamp: a change in any of these files then means a new compilation."""
+    """A digest of the renderer's source. Numba's disk cache looks only at the file of the function that it caches, so
+    entries are closures over this stamp: a change in any of these files then means a new compilation."""
     digest = hashlib.sha1(numba.__version__.encode())
     for name in ("compiled", "pack", "light", "rays", "sky", "surfaces", "shade", "styles", "truth", "render"):
         digest.update(Path(__file__).with_name(name + ".py").read_bytes())

@@ -1,4 +1,4 @@
-"""Draws a scene: rays are met analytically with every body, so a picture costs microseconds a row, not marching steps."""
+"""Draws a scene: rays meet bodies in closed form, so that a frame takes a millisecond or two."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def render(
     from yozora.world.simulate import simulate
 
     if frames < 1 or not (fps > 0 and math.isfinite(fps) and math.isfinite(start)):
-        raise SceneError(f"cannot film {frames} frames at {fps} a second from {start} s: all must be finite and above 0")
+        raise SceneError(
+            f"cannot film {frames} frames at {fps} a second from {start} s: all must be finite, and above 0"
+        )
     trajectory = simulate(scene, start + np.arange(frames) / fps)
     pictures = draw(trajectory, scene, width, height, threads)
     return Rendering(pictures, fps, scene, trajectory, truth_of(trajectory, width, height) if truth else None)
@@ -103,7 +105,9 @@ def _kernel():
             for turn in range(2 if block == 1 else 1):
                 for row in range(height):
                     for column in range(width):
-                        paint(turn, bodies[f], cameras[f], place, texture, out[f], block, row, column, colour, key, depth)
+                        paint(
+                            turn, bodies[f], cameras[f], place, texture, out[f], block, row, column, colour, key, depth
+                        )
             for row in range(out.shape[1]):
                 for column in range(out.shape[2]):
                     finish(style, cameras[f], place, curve, colour, key, out[f], row, column, block)

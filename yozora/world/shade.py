@@ -40,6 +40,7 @@ from yozora.world.rays import FAR, distance, nearest, nearest_seen, normal, to_b
 from yozora.world.sky import FINEST, sky, smooth
 from yozora.world.surfaces import body_colour, ground_colour, ripples
 
+
 @scalar
 def look(bodies, camera, place, texture, column, row, dx, dy, dz, pixel):
     """What the camera sees along a unit direction: (r, g, b, key, distance).
@@ -265,7 +266,7 @@ def march_shadow(bodies, n, ox, oy, oz, sx, sy, sz, t, end, soft):
 def sky_visible(bodies, skip, x, y, z, nx, ny, nz):
     """Share 0..1 of the sky above a surface that bodies nearby leave open: contact shadows.
 
-    Each body is asked for its distance from a point lifted off the surface; what is nearer than the lift is in the way."""
+    Each body is asked how far it is from a point lifted off the surface; what is nearer than the lift is in the way."""
     shut = 0.0
     for n in range(bodies.shape[0]):
         if n == skip:

@@ -1,4 +1,4 @@
-"""The sky in every direction: gradient, clouds, sun, moon, stars and a city's skyline; and the noise they are made of."""
+"""The sky in every direction: gradient, clouds, sun, moon, stars a city's skyline; and the noise of it all."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ def skyline(place, r, g, b, azimuth, dz, pixel):
         if inside > 0.0:
             tone = 0.62 if layer == 0 else 0.42
             lift = 0.05 * place[DIM] * chance(int(i), layer, 7)
-            wr, wg, wb = tone * place[HORIZON] + lift, tone * place[HORIZON + 1] + lift, tone * place[HORIZON + 2] + lift
+            wr, wg = tone * place[HORIZON] + lift, tone * place[HORIZON + 1] + lift
+            wb = tone * place[HORIZON + 2] + lift
             if layer == 1 and place[DIM] < 0.9 and dz > 0.006:
                 row, column = math.floor(dz * 70.0), math.floor(a * 4.0)
                 lamp = 0.30 if chance(int(i) * 4 + int(column), int(row), 8) > 0.6 else 0.0

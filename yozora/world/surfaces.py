@@ -45,7 +45,7 @@ def ground_colour(place, texture, x, y, footprint):
     elif kind == GRASS:
         big = wave(texture, place, x, y, 2.2, footprint)
         mid = wave(texture, place, 1.3 * y + 7.0, x, 0.6, footprint)
-        tone = 1.0 + 0.22 * big + 0.20 * mid
+        tone = 1.0 + 0.16 * big + 0.09 * mid
         r, g, b = tone * (0.070 + 0.022 * big), tone * 0.150, tone * 0.030
     elif kind == SAND:
         big = wave(texture, place, x, y, 2.6, footprint)

@@ -107,7 +107,9 @@ def _kernel():
             g = min(f + 1, last)
             for row in range(ids.shape[1]):
                 for column in range(ids.shape[2]):
-                    survey(bodies[f], bodies[g], cameras[f], cameras[g], ids[f], depth[f], flow[f], alone[f], row, column)
+                    survey(
+                        bodies[f], bodies[g], cameras[f], cameras[g], ids[f], depth[f], flow[f], alone[f], row, column
+                    )
         flow[last] = math.nan
 
     return entry(survey_frames)

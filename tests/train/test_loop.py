@@ -1,0 +1,187 @@
+"""The training loop: exact resume, interruption, checkpoints and settings."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from yozora.errors import ConfigError
+from yozora.train.config import AutoencoderStage, Optim, Run, read_config
+from yozora.train.loop import fit
+from yozora.train.optim import Average, Optimisers, rate_scale
+
+OPTIM = Optim(adamw=1e-2, muon=0.02, warmup=3, decay=0.3)
+
+
+class Regression:
+    """A task small enough to run whole in a test: a network learns a fixed linear map."""
+
+    def __init__(self, stop_at: int | None = None):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.losses: dict[int, float] = {}
+        self.step = 0
+        self.stop_at = stop_at
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        return parameter.ndim == 2
+
+    def rate(self, name: str) -> float:
+        return 0.5 if name.startswith("2.") else 1.0
+
+    def batches(self, start: int) -> Iterator[Tensor]:
+        self.step = start
+        while True:
+            yield torch.randn(16, 4, generator=torch.Generator().manual_seed(self.step))
+
+    def size(self, batch: Tensor) -> int:
+        return len(batch)
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        noise = 0.1 * torch.randn(batch.shape, generator=generator)
+        loss = (self.model(batch + noise) - batch.flip(1)).square().mean()
+        self.losses[self.step] = loss.item()
+        self.step += 1
+        if self.step == self.stop_at:
+            signal.raise_signal(signal.SIGINT)
+        return loss, {}
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{step}.txt").write_text("here")
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), folder / "weights.pt")
+
+
+def run(out: Path, steps: int = 20, **settings: object) -> Run:
+    return Run.model_validate({"out": out, "steps": steps, "device": "cpu", "precision": "fp32", **settings})
+
+
+def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
+    whole = Regression()
+    export = fit(whole, run(tmp_path / "whole"), OPTIM)
+    stopped = Regression(stop_at=8)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, run(tmp_path / "parts"), OPTIM)
+    assert not (tmp_path / "parts" / "export").exists()
+    resumed = Regression()
+    again = fit(resumed, run(tmp_path / "parts"), OPTIM)
+    assert min(resumed.losses) == 8
+    losses = stopped.losses | resumed.losses
+    assert losses.keys() == whole.losses.keys()
+    for step, loss in whole.losses.items():
+        assert losses[step] == pytest.approx(loss, abs=1e-5)
+    one, other = (torch.load(folder / "weights.pt") for folder in (export, again))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name])
+
+
+def test_it_learns_and_shows_samples(tmp_path: Path) -> None:
+    task = Regression()
+    fit(task, run(tmp_path, steps=300, sample_every=100), OPTIM)
+    assert task.losses[299] < 0.3 * task.losses[0]
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"100.txt", "200.txt", "300.txt"}
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_no_resume_starts_over(tmp_path: Path) -> None:
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    again = Regression()
+    fit(again, run(tmp_path, steps=5), OPTIM, resume=False)
+    assert min(again.losses) == 0
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    other = Regression()
+    other.model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 4))
+    with pytest.raises(ConfigError, match="does not fit"):
+        fit(other, run(tmp_path, steps=10), OPTIM)
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    optimisers = Optimisers(model, OPTIM, lambda name, p: p.ndim == 2)
+    model(torch.full((1, 2), float("nan"))).sum().backward()
+    optimisers.step(1.0)
+    assert torch.equal(model.weight, before)
+
+
+def test_muon_trains_channels_last_kernels_as_it_trains_contiguous_ones() -> None:
+    def trained(memory_format: torch.memory_format) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 5, 3).to(memory_format=memory_format)
+        optimisers = Optimisers(model, OPTIM, lambda name, p: p.ndim == 4)
+        for _ in range(3):
+            model(torch.ones(1, 3, 6, 6)).square().sum().backward()
+            optimisers.step(1.0)
+        return model.weight.detach().contiguous()
+
+    torch.testing.assert_close(trained(torch.channels_last), trained(torch.contiguous_format), atol=2e-4, rtol=1e-2)
+
+
+def test_rate_warms_up_holds_and_decays() -> None:
+    rates = [rate_scale(step, 100, Optim(adamw=1, warmup=10, decay=0.2)) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:81] == [1.0] * 72
+    assert rates[99] == pytest.approx(0.05)
+
+
+def test_average_follows_the_weights() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = Average(model, decay=0.9)
+    nn.init.ones_(model.weight)
+    for step in range(200):
+        average.update(model, step)
+    assert float(average.model.weight) == pytest.approx(1, abs=1e-4)  # type: ignore[arg-type]
+
+
+GOOD = """
+[run]
+out = "x"
+steps = 1
+[optim]
+adamw = 1e-3
+[world]
+buckets = [{ width = 32, height = 32, frames = 5, batch = 1 }]
+"""
+
+
+def test_settings_are_read_and_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD)
+    config = read_config(AutoencoderStage, path, ["run.steps=7", "run.device=cpu", "optim.adamw = 2e-3"])
+    assert (config.run.steps, config.run.device, config.optim.adamw) == (7, "cpu", 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (GOOD.replace("steps = 1", "steps = 0"), [], "run.steps"),
+        (GOOD.replace("adamw", "adamx"), [], "optim.adamw"),
+        (GOOD + "colour = 1", [], "world.colour"),
+        (GOOD, ["run.steps"], "section.key=value"),
+        (GOOD, ["run.out.deep=1"], "not a section"),
+        ("[run", [], "not valid TOML"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(AutoencoderStage, path, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_config(AutoencoderStage, tmp_path / "none.toml")

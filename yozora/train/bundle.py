@@ -1,0 +1,33 @@
+"""Putting the trained networks together into one model folder, as `yozora.load` takes it.
+
+Matrices of the transformer are stored in 8 bits, everything else in 16: a model of 25 million parameters in some 35 MiB.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module, save_module, write_json
+from yozora.models.registry import CARD, ModelInfo, load_bundle
+from yozora.models.text import TextEncoder
+from yozora.models.transformer import Transformer
+from yozora.train.config import BundleStage
+
+
+def make_bundle(config: BundleStage, resume: bool = True) -> Path:
+    """Writes the folder `config.out`; what was there before is replaced. Raises ModelError where the parts do not fit."""
+    card = ModelInfo(**config.card.model_dump())
+    parts = {
+        "transformer": (load_module(Transformer, config.transformer / "transformer"), torch.int8),
+        "text_encoder": (load_module(TextEncoder, config.transformer / "text_encoder"), torch.bfloat16),
+        "autoencoder": (load_module(Autoencoder, config.autoencoder), torch.bfloat16),
+    }
+    for name, (module, dtype) in parts.items():
+        save_module(module, config.out / name, dtype)
+    write_json(config.out / CARD, dataclasses.asdict(card))
+    load_bundle(config.out)  # what cannot be loaded must not be called done
+    return config.out
