@@ -215,7 +215,7 @@ def test_broken_models_are_one_line(tiny_model: Path, home: Path, capsys: pytest
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """The real command line in a process of its own."""
-    command = [sys.executable, "-m", "yozora.cli", *arguments]
+    command = [sys.executable, "-m", "yozora", *arguments]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -1,4 +1,4 @@
-"""`python -m yozora.cli`."""
+"""`python -m yozora`."""
 
 import sys
 

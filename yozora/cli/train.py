@@ -9,15 +9,9 @@ from typing import Annotated
 import typer
 
 from yozora.errors import YozoraError
+from yozora.train import STAGES
 
-
-class Stage(StrEnum):
-    """The stages of training a model, in the order in which they are run."""
-
-    autoencoder = "autoencoder"
-    latents = "latents"
-    text = "text"
-    transformer = "transformer"
+Stage = StrEnum("Stage", {name: name for name in STAGES})
 
 
 def train(

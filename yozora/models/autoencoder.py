@@ -41,10 +41,6 @@ class AutoencoderConfig:
     decoder_depths: tuple[int, int, int] = (2, 2, 3)
     latent_noise: float = 0.1
 
-    def __post_init__(self) -> None:
-        for name in ("encoder_widths", "encoder_depths", "decoder_widths", "decoder_depths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
-
     @property
     def spatial(self) -> int:
         """Pixels along one side of a latent cell."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from yozora.clip import Clip
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import save_module
-from yozora.train.config import AutoencoderStage, Bucket
+from yozora.train.config import AutoencoderStage, Bucket, build
 from yozora.train.data import HELD_OUT_SEEDS, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit
 from yozora.world import sample_scene
@@ -35,7 +35,7 @@ class AutoencoderTask:
     def __init__(self, config: AutoencoderStage):
         self.config = config
         torch.manual_seed(config.run.seed)
-        self.model = Autoencoder(AutoencoderConfig(**config.model)).to(memory_format=torch.channels_last)
+        self.model = Autoencoder(build(AutoencoderConfig, config.model)).to(memory_format=torch.channels_last)
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name

@@ -5,14 +5,18 @@ Values can be overridden from the command line as `section.key=value`; the value
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from yozora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Section(BaseModel):
@@ -167,6 +171,7 @@ class InspectorStage(Section):
 
 
 StageConfig = TypeVar("StageConfig", bound=Section)
+ModelConfig = TypeVar("ModelConfig", bound="DataclassInstance")
 
 
 def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = ()) -> StageConfig:
@@ -185,6 +190,20 @@ def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = 
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {where}: {first['msg']}") from None
+
+
+def build(kind: type[ModelConfig], settings: dict[str, Any]) -> ModelConfig:
+    """A network's configuration, a dataclass, from a `[model]` section; raises ConfigError for what it does not know."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"unknown setting model.{name}; known: {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("model", *first["loc"]))
+        raise ConfigError(f"{where}: {first['msg']}") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

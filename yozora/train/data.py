@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -160,7 +160,9 @@ class LatentPool:
                 with safe_open(file, "pt") as shard:
                     self._open[file] = shard.get_tensor("latents")
             except (SafetensorError, OSError) as error:
-                raise ConfigError(f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again") from None
+                raise ConfigError(
+                    f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again"
+                ) from None
         return self._open[file]
 
 

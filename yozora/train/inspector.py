@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from yozora.models.folder import save_module
 from yozora.models.inspector import Cells, Inspector, InspectorConfig
-from yozora.train.config import InspectorStage
+from yozora.train.config import InspectorStage, build
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
 from yozora.train.loop import fit
 from yozora.world import Scene, render, sample_scene
@@ -98,7 +98,7 @@ class InspectorTask:
         self.config = config
         torch.manual_seed(config.run.seed)
         names = {"colours": tuple(COLOURS), "shapes": SHAPES}
-        self.model = Inspector(InspectorConfig(**names | config.model)).to(memory_format=torch.channels_last)  # pyright: ignore
+        self.model = Inspector(build(InspectorConfig, names | config.model)).to(memory_format=torch.channels_last)
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name

@@ -19,13 +19,32 @@ from torch import Tensor, nn
 
 from yozora.models.folder import save_module
 from yozora.models.text import TextEncoder, TextEncoderConfig, train_tokenizer
-from yozora.train.config import TextStage
+from yozora.train.config import TextStage, build
 from yozora.train.data import HELD_OUT_SEEDS, load_mix, pick, stream
 from yozora.train.loop import fit
 from yozora.world import describe, describe_with_facts, sample_scene
+from yozora.world import scene as world
 from yozora.world.describe import FACTS
 
 TOKENIZER_CAPTIONS = 4000
+CAPTIONS_PER_SCENE = 4  # staging a scene costs more than describing it
+VOCABULARY: dict[str, tuple[str, ...]] = {  # the values that a fact can have; a `second_` fact has those of the first
+    "count": ("1", "2", "3", "4", "5"),
+    "shape": world.SHAPES,
+    "colour": tuple(world.COLOURS),
+    "colour_to": tuple(world.COLOURS),
+    "size": tuple(world.SIZES),
+    "material": world.MATERIALS,
+    "motion": world.MOTIONS,
+    "direction": tuple(world.DIRECTIONS),
+    "ground": world.GROUNDS,
+    "time": world.TIMES,
+    "weather": world.WEATHERS,
+    "camera": world.CAMERAS,
+    "camera_direction": tuple(dict.fromkeys(d for ds in world.CAMERA_DIRECTIONS.values() for d in ds if d)),
+    "style": world.STYLES,
+}
+VALUES = {name: VOCABULARY[name.removeprefix("second_")] for name in FACTS}
 
 
 def train_text_encoder(config: TextStage, resume: bool = True) -> Path:
@@ -51,12 +70,13 @@ class CaptionBatches:
         random = np.random.default_rng((self.config.run.seed, step))
         mix = load_mix(self.config.mix)
         captions, values = [], []
-        for seed in random.integers(0, HELD_OUT_SEEDS, self.config.batch):
-            language, detail = pick(self.config.languages, random), pick(self.config.details, random)
+        for seed in random.integers(0, HELD_OUT_SEEDS, -(-self.config.batch // CAPTIONS_PER_SCENE)):
             scene = sample_scene(int(seed) + self.first_seed, mix)
-            caption, facts = describe_with_facts(scene, language, detail, int(random.integers(1 << 31)))
-            captions.append(caption)
-            values.append([1 + FACTS[name].index(facts[name]) if name in facts else 0 for name in FACTS])
+            for _ in range(CAPTIONS_PER_SCENE):
+                language, detail = pick(self.config.languages, random), pick(self.config.details, random)
+                caption, facts = describe_with_facts(scene, language, detail, int(random.integers(1 << 31)))
+                captions.append(caption)
+                values.append([1 + v.index(facts[name]) if facts.get(name) in v else 0 for name, v in VALUES.items()])
         return Read(captions, torch.tensor(values))
 
 
@@ -66,7 +86,7 @@ class Reader(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(len(FACTS), width) / width**0.5)
-        self.classify = nn.ModuleList(nn.Linear(width, 1 + len(values)) for values in FACTS.values())
+        self.classify = nn.ModuleList(nn.Linear(width, 1 + len(values)) for values in VALUES.values())
 
     def forward(self, states: Tensor, mask: Tensor) -> list[Tensor]:
         """States `[B, L, W]`, mask `[B, L]` → for each fact logits `[B, 1 + values]`."""
@@ -82,7 +102,7 @@ class TextTask:
         self.config = config
         torch.manual_seed(config.run.seed)
         tokenizer = train_tokenizer(_sample_captions(config), config.vocabulary)
-        encoder = TextEncoder(TextEncoderConfig(**{"vocab_size": config.vocabulary, **config.model}), tokenizer)
+        encoder = TextEncoder(build(TextEncoderConfig, {"vocab_size": config.vocabulary, **config.model}), tokenizer)
         self.model = nn.ModuleDict({"text": encoder, "reader": Reader(encoder.config.width)})
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
@@ -132,9 +152,10 @@ def _sample_captions(config: TextStage) -> list[str]:
     """Captions in every language and detail, for the vocabulary."""
     random = np.random.default_rng(config.run.seed)
     mix = load_mix(config.mix)
-    captions = []
+    scene, captions = None, []
     for index in range(TOKENIZER_CAPTIONS):
-        scene = sample_scene(int(random.integers(HELD_OUT_SEEDS)), mix)
+        if scene is None or index % CAPTIONS_PER_SCENE == 0:
+            scene = sample_scene(int(random.integers(HELD_OUT_SEEDS)), mix)
         language = list(config.languages)[index % len(config.languages)]
         captions.append(describe(scene, language, pick(config.details, random), seed=index))
     return captions

@@ -23,7 +23,7 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.train.config import TransformerStage
+from yozora.train.config import TransformerStage, build
 from yozora.train.data import LatentPool, pick, pick_bucket, stream
 from yozora.train.loop import fit
 from yozora.world import Scene, describe
@@ -79,7 +79,9 @@ class TransformerTask:
         self.config = config
         torch.manual_seed(config.run.seed)
         text = load_module(TextEncoder, config.text_encoder)
-        transformer = Transformer(TransformerConfig(**{"text_width": text.config.width, **config.model}))
+        self.autoencoder = load_module(Autoencoder, config.autoencoder)
+        given = {"channels": self.autoencoder.config.channels, "text_width": text.config.width}
+        transformer = Transformer(build(TransformerConfig, given | config.model))
         if config.start_from:
             transformer = load_module(Transformer, config.start_from / "transformer")
             text = load_module(TextEncoder, config.start_from / "text_encoder")
@@ -116,7 +118,7 @@ class TransformerTask:
         """The sample prompts at 20 steps with guidance 4: a video each, and one contact sheet."""
         networks: nn.ModuleDict = model  # type: ignore[assignment]
         device = next(model.parameters()).device
-        autoencoder = load_module(Autoencoder, self.config.autoencoder, device).eval()
+        autoencoder = self.autoencoder.to(device)
         bucket = max(self.config.buckets, key=lambda b: b.weight)
         shape = (len(PROMPTS), autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
         noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0)).to(device)

@@ -150,7 +150,8 @@ class Scene:
                 Body(**{**b, "position": tuple(b["position"]), "motion": Motion(**b["motion"])}) for b in raw["bodies"]
             )
             walls = tuple(
-                Wall(tuple(w["position"]), tuple(w["half"]), w["colour"]) for w in raw["walls"]  # type: ignore[arg-type]
+                Wall(tuple(w["position"]), tuple(w["half"]), w["colour"])
+                for w in raw["walls"]  # type: ignore[arg-type]
             )
             place, camera = Place(**raw["place"]), Camera(**raw["camera"])
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -1,0 +1,183 @@
+"""Every stage, end to end, at a tiny size: from nothing to a folder that generates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import yozora
+from yozora.errors import ConfigError
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module
+from yozora.train import STAGES, run
+from yozora.train.config import Bucket, TransformerStage
+from yozora.train.data import LatentPool, RenderedClips, stream
+from yozora.train.transformer import draw_levels
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "buckets = [{ width = 32, height = 32, frames = 5, batch = 2 }]"
+OPTIM = "[optim]\nadamw = 1e-3\nmuon = 0.01\nwarmup = 1\n"
+CONFIGS = {
+    "autoencoder": f"""
+        [run]\nout = "{{out}}/autoencoder"\nsteps = 3\nworkers = 0\nsample_every = 3\ndevice = "cpu"
+        {OPTIM}
+        [world]\nmix = "simple"\n{BUCKET}
+        [model]\nchannels = 4\nencoder_widths = [8, 8, 8]\nencoder_depths = [1, 1, 1]
+        decoder_widths = [8, 8, 8]\ndecoder_depths = [1, 1, 1]""",
+    "text": f"""
+        mix = "simple"\nbatch = 4\nvocabulary = 300
+        [run]\nout = "{{out}}/text"\nsteps = 2\nworkers = 0\nsample_every = 2\ndevice = "cpu"
+        {OPTIM}
+        [model]\nwidth = 16\ndepth = 1\nheads = 2""",
+    "latents": """
+        autoencoder = "{out}/autoencoder/export"\nmix = "simple"\nshard = 3
+        buckets = [{{ width = 32, height = 32, frames = 5, clips = 5 }}]
+        [run]\nout = "{out}/latents"\nworkers = 1\ndevice = "cpu" """,
+    "transformer": f"""
+        pool = "{{out}}/latents"\nautoencoder = "{{out}}/autoencoder/export"\ntext_encoder = "{{out}}/text/export"
+        buckets = [{{{{ width = 32, height = 32, frames = 5, batch = 2 }}}}, {{{{ width = 32, height = 32, frames = 1, batch = 2 }}}}]
+        [run]\nout = "{{out}}/transformer"\nsteps = 4\nworkers = 1\nsample_every = 4\ndevice = "cpu"
+        {OPTIM}
+        [model]\nwidth = 24\ndepth = 1\nheads = 2""",
+    "bundle": """
+        out = "{out}/bundle"\ntransformer = "{out}/transformer/export"\nautoencoder = "{out}/autoencoder/export"
+        [card]\nname = "tiny"\ndescription = "a test"\nfps = 12\nsizes = [[32, 32]]\nframes_min = 1\nframes_max = 5
+        steps = 2\nguidance = 2\nshift = 1""",
+}
+
+
+def write(stage: str, out: Path) -> Path:
+    text = "\n".join(
+        line.strip()
+        for line in CONFIGS[stage]
+        .replace(BUCKET, BUCKET.replace("{", "{{").replace("}", "}}"))
+        .format(out=out)
+        .splitlines()
+    )
+    path = out / f"{stage}.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    for stage in CONFIGS:
+        run(stage, write(stage, out))
+    return out
+
+
+def test_the_stages_make_a_model_that_generates(trained: Path) -> None:
+    generator = yozora.load(trained / "bundle", device="cpu")
+    clip = generator.generate("a red ball bounces", seed=1)
+    assert clip.frames.shape == (5, 32, 32, 3)
+    for stage in ("autoencoder", "text", "transformer"):
+        assert list((trained / stage / "samples").iterdir()), stage
+
+
+def test_every_shipped_configuration_is_valid() -> None:
+    from yozora.train import config as configs
+
+    folders = [ROOT / "configs" / name for name in ("mini", "mini-gpu")]
+    for folder in folders:
+        for stage in ("autoencoder", "text", "latents", "transformer", "bundle"):
+            configs.read_config(getattr(configs, STAGES[stage][2]), folder / f"{stage}.toml")
+
+
+def test_a_pool_keeps_its_shards_and_knows_its_scenes(trained: Path) -> None:
+    pool = trained / "latents"
+    shards = {path: path.stat().st_mtime_ns for path in pool.glob("*.safetensors")}
+    assert len(shards) == 2
+    run("latents", trained / "latents.toml")
+    assert shards == {path: path.stat().st_mtime_ns for path in pool.glob("*.safetensors")}
+    bucket = Bucket(width=32, height=32, frames=5, batch=1)
+    latents, scene = LatentPool(pool).draw(bucket, np.random.default_rng(0))
+    assert latents.shape == (4, 2, 2, 2)
+    assert scene.bodies
+
+
+def test_latents_are_those_of_the_scene(trained: Path) -> None:
+    from yozora.train.data import clip_tensor, to_signed
+
+    bucket = Bucket(width=32, height=32, frames=5, batch=1)
+    latents, scene = LatentPool(trained / "latents").draw(bucket, np.random.default_rng(3))
+    autoencoder = load_module(Autoencoder, trained / "autoencoder" / "export")
+    frames = to_signed(clip_tensor(scene, bucket, 12.0))[None]
+    with torch.no_grad():
+        expected = autoencoder.encode(frames)[0]
+    torch.testing.assert_close(latents.float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_a_pool_that_is_not_there(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(ConfigError, match="no latents in"):
+        LatentPool(tmp_path)
+    bucket = Bucket(width=64, height=32, frames=5, batch=1)
+    with pytest.raises(ConfigError, match="no clips of 64x32"):
+        LatentPool(trained / "latents").draw(bucket, np.random.default_rng(0))
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path, trained: Path) -> None:
+    for path in (trained / "latents").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ConfigError, match="safetensors cannot be read"):
+        LatentPool(tmp_path).draw(Bucket(width=32, height=32, frames=5, batch=1), np.random.default_rng(0))
+
+
+def test_batches_depend_on_the_step_alone() -> None:
+    from yozora.train.config import World
+
+    world = World.model_validate({"mix": "simple", "buckets": [{"width": 32, "height": 32, "frames": 5, "batch": 2}]})
+    source = RenderedClips(world, seed=5)
+    alone = [source.batch(step) for step in (2, 3)]
+    for workers in (0, 2):
+        for batch, expected in zip(stream(source, 2, 4, workers), alone, strict=True):
+            assert torch.equal(batch, expected)
+
+
+def test_levels_follow_the_sampler_s_rule() -> None:
+    config = TransformerStage.model_validate(
+        {
+            "run": {"out": "x", "steps": 1},
+            "optim": {"adamw": 1},
+            "pool": "x",
+            "text_encoder": "x",
+            "autoencoder": "x",
+            "buckets": [{"width": 32, "height": 32, "frames": 5, "batch": 1}],
+            "anchored": 0.5,
+        }
+    )
+    levels = draw_levels(4000, 6, config, torch.Generator().manual_seed(0))
+    assert levels.shape == (4000, 6)
+    assert levels.min() >= 0 and levels.max() <= 1
+    plain = (levels == levels[:, :1]).all(1)
+    assert 0.4 < plain.float().mean() < 0.65  # a hold that is too weak to show leaves a clip plain
+    anchored = levels[~plain]
+    assert (anchored.amax(1) > 0).all()
+    assert (anchored == 0).any(1).float().mean() > 0.7
+    assert (anchored[:, 0] < anchored[:, -1]).float().mean() > 0.5  # the first frame is the usual anchor
+    assert draw_levels(3, 1, config, torch.Generator()).shape == (3, 1)
+
+
+def test_the_command_line_trains(tmp_path: Path) -> None:
+    path = write("autoencoder", tmp_path)
+    command = [sys.executable, "-m", "yozora", "train", "autoencoder", str(path), "--set", "run.steps=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "autoencoder" / "export" / "config.json").read_text())["class"] == "Autoencoder"
+    command[-1] = "run.steps=none"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_unknown_stage(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown stage"):
+        run("dreaming", tmp_path / "x.toml")
