@@ -38,7 +38,7 @@ SHEET_COLUMNS = 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How well a model follows prompts.")
     parser.add_argument("--model", default="mini", help="name or folder")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--held-out", type=int, default=32, help="prompts of combinations that training left out")

@@ -118,7 +118,7 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
 def test_muon_trains_channels_last_kernels_as_it_trains_contiguous_ones() -> None:
     def trained(memory_format: torch.memory_format) -> Tensor:
         torch.manual_seed(0)
-        model = nn.Conv2d(3, 5, 3).to(memory_format=memory_format)
+        model = nn.Conv2d(3, 5, 3).to(memory_format=memory_format)  # pyright: ignore
         optimisers = Optimisers(model, OPTIM, lambda name, p: p.ndim == 4)
         for _ in range(3):
             model(torch.ones(1, 3, 6, 6)).square().sum().backward()

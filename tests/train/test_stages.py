@@ -41,7 +41,10 @@ CONFIGS = {
         [run]\nout = "{out}/latents"\nworkers = 1\ndevice = "cpu" """,
     "transformer": f"""
         pool = "{{out}}/latents"\nautoencoder = "{{out}}/autoencoder/export"\ntext_encoder = "{{out}}/text/export"
-        buckets = [{{{{ width = 32, height = 32, frames = 5, batch = 2 }}}}, {{{{ width = 32, height = 32, frames = 1, batch = 2 }}}}]
+        buckets = [
+            {{{{ width = 32, height = 32, frames = 5, batch = 2 }}}},
+            {{{{ width = 32, height = 32, frames = 1, batch = 2 }}}},
+        ]
         [run]\nout = "{{out}}/transformer"\nsteps = 4\nworkers = 1\nsample_every = 4\ndevice = "cpu"
         {OPTIM}
         [model]\nwidth = 24\ndepth = 1\nheads = 2""",

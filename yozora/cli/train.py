@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +10,9 @@ import typer
 from yozora.errors import YozoraError
 from yozora.train import STAGES
 
-Stage = StrEnum("Stage", {name: name for name in STAGES})
-
 
 def train(
-    stage: Annotated[Stage, typer.Argument(help="What to train or to prepare.")],
+    stage: Annotated[str, typer.Argument(help=f"One of: {', '.join(STAGES)}.")],
     config: Annotated[Path, typer.Argument(help="The TOML file that describes the run.")],
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. run.steps=100.")
@@ -29,4 +26,4 @@ def train(
         if error.name and error.name.startswith("yozora"):
             raise
         raise YozoraError(f"training needs {error.name}: pip install 'yozora[train,world]'") from None
-    print(f"{stage}: written to {run(stage.value, config, overrides or [], resume)}")
+    print(f"{stage}: written to {run(stage, config, overrides or [], resume)}")

@@ -78,7 +78,8 @@ def following_prompts(count: int = 64, held_out: bool = False) -> list[Prompt]:
     random.shuffle(others)
     motions = [(travels if i % 2 == 0 else others)[i // 2] for i in range(count)]
     order = random.permutation(count)  # or else every other shape would travel
-    return [_prompt(i, *pairs[order[i]], motions[i], held_out) for i in range(count)]
+    looks = [pairs[k] for k in order]
+    return [_prompt(i, colour, shape, motions[i], held_out) for i, (colour, shape) in enumerate(looks)]
 
 
 def _next_colour(colour: str, shape: str) -> str:

@@ -47,7 +47,7 @@ def track(mask: np.ndarray) -> Track:
     y = (mask.sum(2) * (np.arange(height) + 0.5)).sum(1) / size
     edge = np.ones((height, width), bool)
     edge[1:-1, 1:-1] = False
-    return Track(width, height, x, y, area, (mask & edge).any((1, 2)))
+    return Track(width, height, x, y, area, np.asarray((mask & edge).any((1, 2))))
 
 
 def direction(path: Track) -> str:

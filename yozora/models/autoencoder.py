@@ -6,8 +6,8 @@ What is unusual about it:
 - 4x in time and 16x in space, half of the spatial work done by a pixel-unshuffle before the first convolution.
 - Each resampling step has a parameter-free shortcut (averaged or repeated channels), which a strongly compressing
   autoencoder needs in order to train fast (Chen et al., "Deep Compression Autoencoder", 2024).
-- In training, noise of a fixed size is added to the latents, whose size is bounded: so much information a channel and no
-  more, and a decoder that forgives small errors of the diffusion model.
+- In training, noise of a fixed size is added to the latents, whose size is bounded: so much information a channel and
+  no more, and a decoder that forgives small errors of the diffusion model.
 - Outside, latents have zero mean and unit variance per channel, by statistics gathered in training.
 
 Streaming state is a plain tuple of tensors, given in and returned; the modules keep nothing between calls.
@@ -53,7 +53,7 @@ class AutoencoderConfig:
 
 
 class Autoencoder(nn.Module):
-    """Frames `[B, 3, 1+4k, H, W]` in -1..1  <->  latents `[B, channels, 1+k, H/16, W/16]`, unit variance per channel."""
+    """Frames `[B, 3, 1+4k, H, W]` in -1..1 to latents `[B, channels, 1+k, H/16, W/16]` of unit variance, and back."""
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
@@ -75,8 +75,8 @@ class Autoencoder(nn.Module):
             raise CanvasError(
                 f"the autoencoder takes sides that are multiples of 16, not {frames.shape[-1]}x{frames.shape[-2]}"
             )
-        latents, state = self.encoder(frames.transpose(1, 2), state)
-        return self.norm(latents.transpose(1, 2)), state
+        latents, after = self.encoder(frames.transpose(1, 2), state)
+        return self.norm(latents.transpose(1, 2)), after
 
     def encode_stream(self, chunks: Iterable[Float[Tensor, "b 3 _ h w"]]) -> Iterator[Float[Tensor, "b c _ i j"]]:
         """`encode_chunk` over an iterable; memory does not grow with its length."""
@@ -92,8 +92,8 @@ class Autoencoder(nn.Module):
 
     def decode_chunk(self, latents: Latents, state: State | None) -> tuple[Frames, State]:
         """The next latent frames of a stream: n of them give 4n frames, and 4n - 3 at its start (`state` None)."""
-        frames, state = self.decoder(self.norm.undo(latents).transpose(1, 2), state)
-        return frames.transpose(1, 2), state
+        frames, after = self.decoder(self.norm.undo(latents).transpose(1, 2), state)
+        return frames.transpose(1, 2), after
 
     def decode_stream(self, chunks: Iterable[Float[Tensor, "b c _ i j"]]) -> Iterator[Float[Tensor, "b 3 _ h w"]]:
         """`decode_chunk` over an iterable; memory does not grow with its length."""
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
 
 
 def run_layers(layers: nn.ModuleList, x: Tensor, batch: int, state: State | None) -> tuple[Tensor, State]:
-    """Threads one state tensor a layer through the layers; `state` None is the start of a video. x is `[B*T, C, h, w]`."""
+    """Threads one state tensor a layer through the layers (`state` None: the start of a video); x `[B*T, C, h, w]`."""
     before = state or (None,) * len(layers)
     after = []
     for layer, memory in zip(layers, before, strict=True):
@@ -202,7 +202,7 @@ def run_layers(layers: nn.ModuleList, x: Tensor, batch: int, state: State | None
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions on a normed copy, and a skip; the first also sees half of the channels of the frame before."""
+    """Two 3x3 convolutions on a normed copy, and a skip; the first also sees half the channels of the frame before."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -35,7 +35,7 @@ class AutoencoderTask:
     def __init__(self, config: AutoencoderStage):
         self.config = config
         torch.manual_seed(config.run.seed)
-        self.model = Autoencoder(build(AutoencoderConfig, config.model)).to(memory_format=torch.channels_last)
+        self.model = Autoencoder(build(AutoencoderConfig, config.model)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name

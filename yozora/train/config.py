@@ -32,7 +32,7 @@ class Job(Section):
     seed: int = 0
     device: str = "auto"
     precision: Literal["bf16", "fp32"] = "bf16"
-    workers: int = Field(1, ge=0)
+    workers: int = Field(default=1, ge=0)
 
 
 class Run(Job):
@@ -40,20 +40,20 @@ class Run(Job):
 
     steps: int = Field(gt=0)
     checkpoint_seconds: float = 45.0
-    log_every: int = Field(20, gt=0)
-    sample_every: int = Field(0, ge=0)
+    log_every: int = Field(default=20, gt=0)
+    sample_every: int = Field(default=0, ge=0)
 
 
 class Optim(Section):
     """AdamW, with Muon on hidden matrices when `muon` > 0; warmup, a constant stretch, a linear decay to zero."""
 
     adamw: float = Field(gt=0)
-    muon: float = Field(0.0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: int = Field(100, ge=0)
-    decay: float = Field(0.2, ge=0, le=1)
-    clip: float = Field(1.0, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
+    muon: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: int = Field(default=100, ge=0)
+    decay: float = Field(default=0.2, ge=0, le=1)
+    clip: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
 
 
 class Bucket(Section):
@@ -63,14 +63,14 @@ class Bucket(Section):
     height: int = Field(gt=0)
     frames: int = Field(gt=0)
     batch: int = Field(gt=0)
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
 
 
 class World(Section):
     """What is rendered: a mix of scenes by name or by its weights, at `fps` frames a second."""
 
     mix: str | dict[str, Any] = "full"
-    fps: float = Field(12.0, gt=0)
+    fps: float = Field(default=12.0, gt=0)
     buckets: tuple[Bucket, ...] = Field(min_length=1)
 
 
@@ -81,7 +81,7 @@ class AutoencoderStage(Section):
     optim: Optim
     world: World
     model: dict[str, Any] = {}
-    gradient_weight: float = Field(0.5, ge=0)
+    gradient_weight: float = Field(default=0.5, ge=0)
 
 
 class PoolBucket(Section):
@@ -99,9 +99,9 @@ class LatentsStage(Section):
     run: Job
     autoencoder: Path
     mix: str | dict[str, Any] = "full"
-    fps: float = Field(12.0, gt=0)
+    fps: float = Field(default=12.0, gt=0)
     buckets: tuple[PoolBucket, ...] = Field(min_length=1)
-    shard: int = Field(256, gt=0)
+    shard: int = Field(default=256, gt=0)
 
 
 class TextStage(Section):
@@ -110,10 +110,10 @@ class TextStage(Section):
     run: Run
     optim: Optim
     mix: str | dict[str, Any] = "full"
-    batch: int = Field(128, gt=0)
+    batch: int = Field(default=128, gt=0)
     languages: dict[str, float] = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
     details: dict[str, float] = {"short": 0.7, "dense": 0.2, "timed": 0.1}
-    vocabulary: int = Field(2048, ge=300)
+    vocabulary: int = Field(default=2048, ge=300)
     model: dict[str, Any] = {}
 
 
@@ -128,11 +128,11 @@ class TransformerStage(Section):
     buckets: tuple[Bucket, ...] = Field(min_length=1)
     languages: dict[str, float] = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
     details: dict[str, float] = {"short": 0.7, "dense": 0.2, "timed": 0.1}
-    drop_prompt: float = Field(0.1, ge=0, le=1)
-    anchored: float = Field(0.5, ge=0, le=1)
-    shift: float = Field(2.0, gt=0)
-    level_std: float = Field(1.0, gt=0)
-    text_rate: float = Field(0.3, ge=0)
+    drop_prompt: float = Field(default=0.1, ge=0, le=1)
+    anchored: float = Field(default=0.5, ge=0, le=1)
+    shift: float = Field(default=2.0, gt=0)
+    level_std: float = Field(default=1.0, gt=0)
+    text_rate: float = Field(default=0.3, ge=0)
     start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
     model: dict[str, Any] = {}
 
@@ -193,7 +193,7 @@ def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = 
 
 
 def build(kind: type[ModelConfig], settings: dict[str, Any]) -> ModelConfig:
-    """A network's configuration, a dataclass, from a `[model]` section; raises ConfigError for what it does not know."""
+    """A network's configuration, a dataclass, from a `[model]` section; ConfigError for what it does not know."""
     known = [field.name for field in dataclasses.fields(kind)]
     for name in settings:
         if name not in known:

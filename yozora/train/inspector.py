@@ -75,7 +75,7 @@ def label(scene: Scene, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
         UNNAMED,
         *(list(COLOURS).index(b.colour) if b.motion.kind != "recolour" else UNNAMED for b in scene.bodies),
     ]
-    shape, box = np.full(len(ids), UNNAMED, np.int64), np.tile(np.float32([0, 0, 1, 1]), (len(ids), 1))
+    shape, box = np.full(len(ids), UNNAMED, np.int64), np.tile(np.array([0, 0, 1, 1], np.float32), (len(ids), 1))
     for t, frame in enumerate(body):
         counts = np.bincount(frame.ravel(), minlength=2)[1:]
         if counts.max() >= LEAST_CELLS:
@@ -98,7 +98,7 @@ class InspectorTask:
         self.config = config
         torch.manual_seed(config.run.seed)
         names = {"colours": tuple(COLOURS), "shapes": SHAPES}
-        self.model = Inspector(build(InspectorConfig, names | config.model)).to(memory_format=torch.channels_last)
+        self.model = Inspector(build(InspectorConfig, names | config.model)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name

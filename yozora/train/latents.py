@@ -30,7 +30,7 @@ def build_pool(config: LatentsStage, resume: bool = True) -> Path:
     """Renders and encodes what the configuration asks for; with `resume`, shards that are there are kept."""
     device = pick_device(config.run.device)
     autoencoder = load_module(Autoencoder, config.autoencoder, device).eval()
-    autoencoder.to(memory_format=torch.channels_last)
+    autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
     config.run.out.mkdir(parents=True, exist_ok=True)
     for number, bucket in enumerate(config.buckets):
         shards = -(-bucket.clips // config.shard)

@@ -25,7 +25,10 @@ from yozora.train.optim import Average, Optimisers, rate_scale
 class Task(Protocol):
     """What a stage gives the loop."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+        ...
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         """Whether Muon should train this parameter."""

@@ -1,7 +1,7 @@
-"""Training the diffusion transformer, and the text encoder with it: rectified flow with a noise level per latent frame.
+"""Training the diffusion transformer and the text encoder: rectified flow with a noise level per latent frame.
 
-Half of a batch (`anchored`) sees some frames held at a low noise level while the rest is noisy, as every way of creating
-but the plain one will show them; the other half has one level a clip.
+A share of the clips (`anchored`) has some frames held at a low noise level while the rest is noisy, as every way of
+creating but the plain one will show them; the others have one level a clip.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 `Scene` is a small, frozen, JSON-able description. `simulate(scene, times)` turns it into a `Trajectory`, `render` draws
 a trajectory, `describe` says it in words; all three are pure functions.
 
-World axes: x to the right of the first camera view, y away from it, z up; the ground is z = 0. Metres, seconds, radians.
+World axes: x to the right of the first camera view, y away from it, z up; the ground is z = 0. All in metres, seconds
+and radians.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class Body:
-    """One object: its look, where it stands on the ground at the start (x, y in metres), its turn about z, its motion."""
+    """One object: its look, where on the ground it starts (x, y in metres), its turn about z, and its motion."""
 
     shape: str
     colour: str
@@ -124,7 +125,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Scene:
-    """A whole scene. `duration` in seconds is how long the motions are planned for; `seed` drives textures and shake."""
+    """A whole scene. The motions are planned for `duration` seconds; `seed` drives textures and shake."""
 
     seed: int
     bodies: tuple[Body, ...]

@@ -348,6 +348,7 @@ class Teller:
 
 
 def capital(text: str) -> str:
+    """The text with a capital letter first."""
     return text[:1].upper() + text[1:]
 
 
