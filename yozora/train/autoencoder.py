@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from yozora.clip import Clip
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import save_module
-from yozora.train.config import AutoencoderStage, Bucket, build
+from yozora.train.config import AutoencoderStage, build
 from yozora.train.data import HELD_OUT_SEEDS, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit
 from yozora.world import sample_scene
@@ -77,16 +77,3 @@ class AutoencoderTask:
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder, torch.bfloat16)
-
-
-@torch.no_grad()
-def reconstruction(model: Autoencoder, config: AutoencoderStage, clips: int, bucket: Bucket) -> dict[str, float]:
-    """Held-out PSNR (dB) of `clips` scenes that training never drew: mean, worst, and of the scenes' first frames."""
-    mix, device = load_mix(config.world.mix), next(model.parameters()).device
-    scores, firsts = [], []
-    for seed in range(HELD_OUT_SEEDS, HELD_OUT_SEEDS + clips):
-        frames = to_signed(clip_tensor(sample_scene(seed, mix), bucket, config.world.fps)[None].to(device))
-        error = (model(frames).float().clamp(-1, 1) - frames).square()
-        scores.append(float(10 * torch.log10(4 / error.mean())))
-        firsts.append(float(10 * torch.log10(4 / error[:, :, 0].mean())))
-    return {"psnr": float(np.mean(scores)), "worst": min(scores), "first_frame": float(np.mean(firsts))}
