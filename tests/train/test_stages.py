@@ -181,6 +181,24 @@ def test_the_command_line_trains(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("stage", "override", "message"),
+    [
+        ("autoencoder", "model.depth=3", "unknown setting model.depth"),
+        ("autoencoder", "model.channels='many'", "model.channels"),
+        ("transformer", "model.heads=5", "width 24 over 5 heads"),
+        ("bundle", "card.colour='red'", "unknown setting card.colour"),
+        ("bundle", "card.fps=0", "must be positive"),
+        ("latents", "mix='dreams'", "unknown mix"),
+        ("latents", "run.device='tpu9'", "cannot be used"),
+    ],
+)
+def test_settings_that_no_network_takes(trained: Path, stage: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        run(stage, trained / f"{stage}.toml", [override, f'{"out" if stage == "bundle" else "run.out"}="{trained}/no"'])
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_stage(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown stage"):
         run("dreaming", tmp_path / "x.toml")

@@ -15,12 +15,12 @@ from yozora.models.folder import load_module, save_module, write_json
 from yozora.models.registry import CARD, ModelInfo, load_bundle
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
-from yozora.train.config import BundleStage
+from yozora.train.config import BundleStage, build
 
 
 def make_bundle(config: BundleStage, resume: bool = True) -> Path:
     """Writes the folder `config.out`, over what was there before. Raises ModelError where the parts do not fit."""
-    card = ModelInfo(**config.card.model_dump())
+    card = build(ModelInfo, config.card, "card")
     parts = {
         "transformer": (load_module(Transformer, config.transformer / "transformer"), torch.int8),
         "text_encoder": (load_module(TextEncoder, config.transformer / "text_encoder"), torch.bfloat16),

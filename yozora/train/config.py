@@ -137,28 +137,13 @@ class TransformerStage(Section):
     model: dict[str, Any] = {}
 
 
-class Card(Section):
-    """What `yozora.models.ModelInfo` says of a model."""
-
-    name: str
-    description: str
-    fps: float
-    sizes: tuple[tuple[int, int], ...]
-    frames_min: int
-    frames_max: int
-    steps: int
-    guidance: float
-    shift: float
-    solver: str = "multistep"
-
-
 class BundleStage(Section):
     """`yozora train bundle`: the exported networks become one model folder."""
 
     out: Path
     transformer: Path
     autoencoder: Path
-    card: Card
+    card: dict[str, Any]
 
 
 class InspectorStage(Section):
@@ -192,17 +177,17 @@ def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = 
         raise ConfigError(f"{path}: {where}: {first['msg']}") from None
 
 
-def build(kind: type[ModelConfig], settings: dict[str, Any]) -> ModelConfig:
-    """A network's configuration, a dataclass, from a `[model]` section; ConfigError for what it does not know."""
+def build(kind: type[ModelConfig], settings: dict[str, Any], section: str = "model") -> ModelConfig:
+    """A dataclass, such as a network's configuration, from a section; ConfigError for what it does not know."""
     known = [field.name for field in dataclasses.fields(kind)]
     for name in settings:
         if name not in known:
-            raise ConfigError(f"unknown setting model.{name}; known: {', '.join(known)}")
+            raise ConfigError(f"unknown setting {section}.{name}; known: {', '.join(known)}")
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in ("model", *first["loc"]))
+        where = ".".join(str(part) for part in (section, *first["loc"]))
         raise ConfigError(f"{where}: {first['msg']}") from None
 
 

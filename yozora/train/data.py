@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from yozora.errors import ConfigError
+from yozora.errors import ConfigError, YozoraError
 from yozora.train.config import Bucket, World
 from yozora.world import MIXES, Scene, SceneMix, render, sample_scene
 
@@ -52,7 +52,12 @@ def stream(source: Source[Batch], start: int, steps: int, workers: int) -> Itera
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
     )
-    yield from loader
+    try:
+        yield from loader
+    except YozoraError as error:  # from a worker, its message is the last line of a whole traceback
+        raise type(error)(
+            str(error).strip().splitlines()[-1].removeprefix(f"yozora.errors.{type(error).__name__}: ")
+        ) from None
 
 
 def _start_worker(index: int) -> None:
