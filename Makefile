@@ -40,7 +40,7 @@ train: .venv/.dev ## train the shipped model from nothing, about two and a half 
 	@scripts/train_mini.sh
 
 bench: .venv/.dev ## measure speed, reconstruction and prompt following; tables and bench/results/*.json
-	@for bench in speed autoencoder prompt_following; do .venv/bin/python bench/$$bench.py || exit; done
+	@for bench in world speed autoencoder flow_loss prompt_following; do .venv/bin/python bench/$$bench.py || exit; done
 
 clean: ## remove what these commands wrote, except training runs and the virtual environment
 	@rm -rf out.mp4 out.png data build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
