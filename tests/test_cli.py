@@ -169,6 +169,10 @@ BAD = {
     "unwritable": (["a", "-o", "/proc/o.mp4"], "/proc"),
     "sheet ending": (["a", "--sheet", "s.mp4"], "a contact sheet is a .png"),
     "sheet is output": (["a", "-o", "o.png", "--sheet", "o.png"], "same file"),
+    "sheet is output by another way": (["a", "-o", "o.png", "--sheet", "folder.mp4/../o.png"], "same file"),
+    "far above the trained size": (["a", "--size", "4096x4096", "--seconds", "1"], "times the most this model was"),
+    "outside the trained size and no seed": (["a", "--size", "256x256", "--seed", "-1"], "seed -1"),
+    "size below the grid": (["a", "--size", "1x1"], "the nearest that fits is 32x32"),
     "missing model": (["a", "--model", "missing"], "missing"),
     "device": (["a", "--device", "banana"], "cannot be used here"),
 }
@@ -229,7 +233,7 @@ def test_a_process_exits_with_2_and_one_line(tiny_model: Path, home: Path) -> No
 
 def test_ctrl_c_during_sampling_is_130_and_leaves_nothing(tiny_model: Path, home: Path) -> None:
     # a size outside the trained range makes it say a warning just before it starts to sample
-    arguments = ["generate", "a", "--model", str(tiny_model), "--steps", "1000", "--size", "256x256", "--seconds", "9"]
+    arguments = ["generate", "a", "--model", str(tiny_model), "--steps", "1000", "--size", "256x256", "--seconds", "8"]
     process = start(*arguments, cwd=home)
     assert process.stderr is not None
     assert process.stderr.readline().startswith("warning: ")
@@ -241,6 +245,38 @@ def test_ctrl_c_during_sampling_is_130_and_leaves_nothing(tiny_model: Path, home
     assert err.strip().splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     assert names(home) == []
+
+
+def test_ctrl_c_while_it_is_imported_is_130_and_one_line(home: Path) -> None:
+    script = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'yozora.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from yozora.__main__ import run\n"
+        "sys.exit(run())"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_what_no_model_could_do_is_said_without_torch(home: Path) -> None:
+    script = (
+        "import sys; from yozora.cli import main; "
+        "assert all(main(['generate', 'a', *wrong.split()]) == 2 for wrong in sys.argv[1:]); "
+        "assert 'torch' not in sys.modules"
+    )
+    wrong = [
+        "--size large", "--size 0x0", "--size 64x64 --aspect 1:1", "--aspect 0:0", "--resolution tall", "--seconds 0",
+        "--seed -1", "--steps 0", "--guidance nan", "--variations 65", "--image missing.png", "-o o.xyz",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", script, *wrong]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == done.stderr.count("error: ") == len(wrong)
 
 
 def test_a_reader_that_goes_away_is_no_traceback(home: Path) -> None:
@@ -292,6 +328,8 @@ def test_world_sample_writes_clips_captions_scenes_and_a_sheet(home: Path, capsy
     assert [caption["file"] for caption in captions] == ["000.mp4", "001.mp4"]
     assert all(caption["short"] and caption["dense"] and caption["timed"] for caption in captions)
     assert Clip.read(home / "w/000.mp4").frames.shape == (8, 48, 64, 3)
+    scenes = [json.loads(line) for line in (home / "w/scenes.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [scene["duration"] for scene in scenes] == [0.5, 0.5]  # a clip shows all that its captions tell
 
 
 @pytest.mark.parametrize(
@@ -302,6 +340,7 @@ def test_world_sample_writes_clips_captions_scenes_and_a_sheet(home: Path, capsy
         ["--size", "0x0"],
         ["--seconds", "0"],
         ["--seconds", "inf"],
+        ["--size", "4096x4096", "--seconds", "60"],
         ["--fps", "0"],
         ["--seed", "-1"],
         ["--language", "xx"],
@@ -315,6 +354,7 @@ def test_world_sample_bad_input(home: Path, capsys: pytest.CaptureFixture[str], 
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+    assert "model" not in err
     assert names(home) == []
 
 

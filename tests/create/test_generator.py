@@ -1,5 +1,6 @@
 """The Generator: reproducible, true to what is held, and of the shape that was asked for."""
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -186,6 +187,15 @@ def test_bad_runs_are_refused_when_called(generator: Generator) -> None:
         generator.run(Canvas(64, 64, 9, 8.0, (Cue(0.0, "a"),), loop=True))
     with pytest.raises(CanvasError, match="multiple of 32"):
         generator.run(Canvas(64, 50, 9, 8.0, (Cue(0.0, "a"),)))
+    with pytest.raises(CanvasError, match="times the most this model was trained on"):
+        generator.run(Canvas(4096, 4096, 9, 8.0, (Cue(0.0, "a"),)))
+
+
+@pytest.mark.parametrize("change", [{"solver": "none"}, {"steps": 1001}, {"guidance": 51.0}, {"fps": 1000.0}])
+def test_a_card_that_asks_for_what_no_run_can_do(generator: Generator, change: dict) -> None:
+    card = dataclasses.replace(generator.bundle.card, **change)
+    with pytest.raises(ModelError, match=r"correct its model\.json"):
+        Generator(dataclasses.replace(generator.bundle, card=card))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "banana", "meta", ""])

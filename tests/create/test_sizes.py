@@ -1,6 +1,7 @@
 """Sizes and lengths: what fits the grid, and what is said about what does not."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -20,10 +21,11 @@ def test_latent_frame_0_is_frame_0_and_every_other_one_is_four_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "low", "high"), [(100, 130, "96x128", "128x160"), (10, 64, "32x64", "32x64")]
+    ("width", "height", "nearest"),
+    [(100, 130, "fit are 96x128 and 128x160$"), (10, 64, "fits is 32x64$"), (1, 1, "fits is 32x32$")],
 )
-def test_a_size_off_the_grid_names_the_nearest_that_fit(width: int, height: int, low: str, high: str) -> None:
-    with pytest.raises(CanvasError, match=f"{low} and {high}"):
+def test_a_size_off_the_grid_names_the_nearest_that_fit(width: int, height: int, nearest: str) -> None:
+    with pytest.raises(CanvasError, match=nearest):
         GRID.check_size(width, height)
 
 
@@ -40,7 +42,9 @@ def test_a_size_passes_or_is_a_line_and_the_sizes_named_pass(width: int, height:
     except CanvasError as error:
         assert "\n" not in str(error)
         if "nearest" in str(error):
-            for name in str(error).rsplit("are ", 1)[1].split(" and "):
+            names = re.findall(r"\d+x\d+", str(error).split("nearest")[1])
+            assert len(set(names)) == len(names) >= 1
+            for name in names:
                 GRID.check_size(*parse_size(name))
     else:
         assert width % 32 == height % 32 == 0
@@ -115,3 +119,13 @@ def test_cautions_speak_of_what_is_outside_the_trained_range_only() -> None:
     assert NATIVE.cautions(160, 96, 1, 1.0) == []  # a picture has no rate
     assert len(NATIVE.cautions(256, 256, 17, 12.0)) == 1
     assert len(NATIVE.cautions(256, 32, 33, 24.0)) == 3
+
+
+def test_up_to_64_times_the_tokens_of_the_largest_trained_canvas() -> None:
+    assert GRID.tokens(160, 96, 25) == 5 * 3 * 7
+    NATIVE.check_tokens(1024, 1024, 25)  # 64 times 128x128
+    NATIVE.check_tokens(128, 128, 1 + 4 * 447)
+    with pytest.raises(CanvasError, match=r"1024 times .* 64 times is the limit: ask for a smaller size or fewer seco"):
+        NATIVE.check_tokens(4096, 4096, 25)
+    with pytest.raises(CanvasError, match="the limit"):
+        NATIVE.check_tokens(1024, 1024, 29)

@@ -87,6 +87,9 @@ def test_parts_of_different_models(tiny: Path) -> None:
         {"frames_max": 0},
         {"steps": "many"},
         {"shift": -1},
+        {"shift": float("nan")},
+        {"fps": float("inf")},
+        {"guidance": float("inf")},
     ],
 )
 def test_cards_that_cannot_be(tiny: Path, change: dict[str, object]) -> None:
@@ -94,6 +97,20 @@ def test_cards_that_cannot_be(tiny: Path, change: dict[str, object]) -> None:
     with pytest.raises(ModelError, match=r"model\.json"):
         load_bundle("tiny")
     assert list_models() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sizes": [[64, 64], [72, 64]]}, "size 72x64 is no multiple of 32"),
+        ({"frames_max": 16}, r"16 frames is not 1 \+ 4k"),
+        ({"frames_min": 2}, r"2 frames is not 1 \+ 4k"),
+    ],
+)
+def test_cards_off_the_grid_of_their_model(tiny: Path, change: dict[str, object], said: str) -> None:
+    (tiny / "model.json").write_text(json.dumps({**CARD, **change}))
+    with pytest.raises(ModelError, match=rf"model\.json: {said}"):
+        load_bundle("tiny")
 
 
 def test_a_card_says_what_it_lacks(tiny: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     stopped = Regression(stop_at=8)
     with pytest.raises(KeyboardInterrupt):
         fit(stopped, run(tmp_path / "parts"), OPTIM)
-    assert not (tmp_path / "parts" / "export").exists()
+    assert (tmp_path / "parts" / "export" / "weights.pt").exists()  # what there is so far can be used
     resumed = Regression()
     again = fit(resumed, run(tmp_path / "parts"), OPTIM)
     assert min(resumed.losses) == 8
@@ -81,6 +83,38 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     one, other = (torch.load(folder / "weights.pt") for folder in (export, again))
     for name in one:
         torch.testing.assert_close(one[name], other[name])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_loop import OPTIM, Regression, fit, run
+
+class Killed(Regression):
+    def loss(self, batch, generator):
+        if self.step == 60:
+            os.kill(os.getpid(), signal.SIGKILL)
+        import time
+        time.sleep(0.04)
+        return super().loss(batch, generator)
+
+fit(Killed(), run(Path({out!r}), steps=80, checkpoint_seconds=1), OPTIM)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    whole = Regression()
+    fit(whole, run(tmp_path / "whole", steps=80), OPTIM)
+    out = tmp_path / "killed"
+    code = KILLED.format(tests=str(Path(__file__).parent), out=str(out))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    resumed = Regression()
+    fit(resumed, run(out, steps=80), OPTIM)
+    assert 0 < min(resumed.losses) < 60
+    for step, loss in resumed.losses.items():
+        assert loss == pytest.approx(whole.losses[step], abs=1e-5)
 
 
 def test_it_learns_and_shows_samples(tmp_path: Path) -> None:

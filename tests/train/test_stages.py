@@ -105,6 +105,18 @@ def test_a_pool_keeps_its_shards_and_knows_its_scenes(trained: Path) -> None:
     assert scene.bodies
 
 
+def test_a_pool_of_other_settings_is_not_gone_on_with(trained: Path, tmp_path: Path) -> None:
+    config, out = trained / "latents.toml", f'run.out="{tmp_path}/pool"'
+    small = [out, "buckets=[{width=32, height=32, frames=5, clips=1}]"]
+    run("latents", config, small)
+    before = next((tmp_path / "pool").glob("*.safetensors")).read_bytes()
+    for change in ("run.seed=99", "fps=24", 'mix="full"', f'autoencoder="{trained}/bundle/autoencoder"'):
+        with pytest.raises(ConfigError, match="other settings"):
+            run("latents", config, [*small, change])
+    run("latents", config, [*small, "run.seed=99"], resume=False)
+    assert next((tmp_path / "pool").glob("*.safetensors")).read_bytes() != before
+
+
 def test_latents_are_those_of_the_scene(trained: Path) -> None:
     from yozora.train.data import clip_tensor, to_signed
 
@@ -191,11 +203,26 @@ def test_the_command_line_trains(tmp_path: Path) -> None:
         ("bundle", "card.fps=0", "must be positive"),
         ("latents", "mix='dreams'", "unknown mix"),
         ("latents", "run.device='tpu9'", "cannot be used"),
+        ("autoencoder", "model.channels=-1", "at least 1"),
+        ("autoencoder", "model.channels=3", "multiple"),
+        ("autoencoder", "model.encoder_widths=[1,2,3]", "multiple"),
+        ("autoencoder", "run.seed=-1", "run.seed"),
+        ("autoencoder", "run.out='/proc/none'", "cannot make the folder"),
+        ("autoencoder", f"run.out='{__file__}'", "cannot make the folder"),
+        ("autoencoder", "optim.adamw=1e30", "optim.adamw"),
+        ("autoencoder", "world.fps=1e9", "world.fps"),
+        ("autoencoder", "world.buckets=[{width=30, height=32, frames=5, batch=1}]", "multiple of 32"),
+        ("autoencoder", "world.buckets=[{width=32, height=32, frames=4, batch=1}]", "1, 5, 9"),
+        ("transformer", "languages={}", "one above 0"),
+        ("transformer", "languages={en=0}", "one above 0"),
+        ("transformer", "languages={en=-1, de=2}", "one above 0"),
+        ("transformer", "run.out='/proc/none'", "cannot make the folder"),
     ],
 )
 def test_settings_that_no_network_takes(trained: Path, stage: str, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        run(stage, trained / f"{stage}.toml", [override, f'{"out" if stage == "bundle" else "run.out"}="{trained}/no"'])
+        elsewhere = f'{"out" if stage == "bundle" else "run.out"}="{trained}/no"'
+        run(stage, trained / f"{stage}.toml", [elsewhere, override])
     assert "\n" not in str(caught.value)
 
 

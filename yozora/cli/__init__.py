@@ -1,7 +1,7 @@
 """The command line: one verb a way. Thin: it reads arguments, calls the rooms below and prints.
 
-Anything a user did wrong is one line on stderr and exit code 2, Ctrl-C is 130. Nothing heavy is imported before a
-command needs it, so that `--help` is quick.
+Anything a user did wrong is one line on stderr and exit code 2; Ctrl-C is KeyboardInterrupt, which `yozora.__main__`
+turns into 130. Nothing heavy is imported before a command needs it, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from yozora.errors import YozoraError
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130  # what a shell gives for Ctrl-C; typer turns it into this exit code
+INTERRUPTED = 130  # typer turns Ctrl-C into this exit code
 
 app = typer.Typer(
     name="yozora",
@@ -54,15 +54,18 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line on `arguments` (None: those of the process) and returns the exit code."""
+    """Runs the command line on `arguments` (None: those of the process) and returns the exit code. Raises
+    KeyboardInterrupt."""
     try:
         code = app(arguments, prog_name="yozora", standalone_mode=False) or 0
         sys.stdout.flush()
-        return _fail("interrupted", code) if code == INTERRUPTED else code
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
     except (YozoraError, typer.TyperException) as error:
         return _fail(error.format_message() if isinstance(error, typer.TyperException) else str(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", INTERRUPTED)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except BrokenPipeError:
         # whoever read our output has gone; Python would complain once more when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -46,32 +46,22 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line a file.")] = False,
 ) -> None:
     """Make a video of PROMPT."""
-    from yozora.clip import check_writable
-    from yozora.create.canvas import check_prompt
-
+    asked = {"seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution, "negative": negative}
+    first = secrets.randbelow(2**31) if seed is None else seed
     # what can be said without loading the model is said before
-    check_prompt(prompt, needed=image is None)
-    check_prompt(negative, what="negative prompt")
-    files = _numbered(output, variations)
-    sheets = _numbered(sheet, variations) if sheet else []
-    for path in sheets:
-        if path.suffix.lower() != ".png":
-            raise CanvasError(f"a contact sheet is a .png, not {path.name!r}")
-    for path in [*files, *sheets]:
-        check_writable(path)
-    if set(files) & set(sheets):
-        raise CanvasError("the output and the contact sheet are the same file: name them differently")
+    files, sheets = _files(output, sheet, variations)
+    seeds = [first + i for i in range(variations)]
+    _check(prompt, image, asked, seeds, steps, guidance)
 
     start = time.perf_counter()
     generator = _load(model, device)
-    asked = {"seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution, "negative": negative}
     canvas = _canvas(generator, prompt, image, output, asked)
+    generator.check(canvas, seeds)
     cautions = generator.cautions(canvas)
     for line in cautions:
         print(f"warning: {line}", file=sys.stderr)
-    first = secrets.randbelow(2**31) if seed is None else seed
     timings = {"load": time.perf_counter() - start}
-    clips = _run(generator, canvas, [first + i for i in range(variations)], steps, guidance, timings)
+    clips = _run(generator, canvas, seeds, steps, guidance, timings)
     written = time.perf_counter()
     for path, clip in zip(files, clips, strict=True):
         clip.write(path)
@@ -84,6 +74,52 @@ def generate(
     else:
         for path, clip in zip(files, clips, strict=True):
             print(_line(path, clip, timings["total"]))
+
+
+def _check(
+    prompt: str,
+    image: Path | None,
+    asked: dict[str, Any],
+    seeds: list[int],
+    steps: int | None,
+    guidance: float | None,
+) -> None:
+    """Raises CanvasError, MediaError for what no model could do. Needs no torch, so it is quick."""
+    from yozora.create.canvas import check_prompt
+    from yozora.create.limits import check_guidance, check_seeds, check_steps
+    from yozora.create.sizes import Grid, Native, check_seconds, choose_size
+    from yozora.create.ways import read_picture
+
+    check_prompt(prompt, needed=image is None)
+    check_prompt(asked["negative"], what="negative prompt")
+    check_seeds(seeds)
+    if steps is not None:
+        check_steps(steps)
+    if guidance is not None:
+        check_guidance(guidance)
+    if asked["seconds"] is not None:
+        check_seconds(asked["seconds"])
+    choose_size(Native(grid=Grid(1, 1, 1)), asked["size"], asked["aspect"], asked["resolution"])
+    if image is not None:
+        read_picture(image)
+
+
+def _files(output: Path, sheet: Path | None, variations: int) -> tuple[list[Path], list[Path]]:
+    """The videos' files and the contact sheets'. Raises CanvasError, MediaError where they cannot be written."""
+    from yozora.clip import check_writable
+    from yozora.create.limits import check_variations
+
+    check_variations(variations)
+    files = _numbered(output, variations)
+    sheets = _numbered(sheet, variations) if sheet else []
+    for path in sheets:
+        if path.suffix.lower() != ".png":
+            raise CanvasError(f"a contact sheet is a .png, not {path.name!r}")
+    for path in [*files, *sheets]:
+        check_writable(path)
+    if {path.resolve() for path in files} & {path.resolve() for path in sheets}:
+        raise CanvasError("the output and the contact sheet are the same file: name them differently")
+    return files, sheets
 
 
 def _load(model: str, device: str) -> Generator:
@@ -153,8 +189,6 @@ def _bars() -> Iterator[Any]:
 
 def _numbered(path: Path, variations: int) -> list[Path]:
     """out.mp4 → out.mp4, or out-1.mp4, out-2.mp4 … for several."""
-    if not 1 <= variations <= 64:
-        raise CanvasError(f"{variations} variations cannot be made at once: use 1 to 64")
     if variations == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{i + 1}{path.suffix}") for i in range(variations)]

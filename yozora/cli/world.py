@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import MediaError, SceneError, YozoraError
+from yozora.errors import CanvasError, MediaError, SceneError, YozoraError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 world = typer.Typer(help="The simulated world that the shipped model learns from.", no_args_is_help=True)
 MAX_CLIPS = 100_000
+MAX_PIXELS = 2**28  # width × height × frames of a clip, which is rendered in memory: 0.8 GB
 
 
 @world.callback()
@@ -51,21 +53,24 @@ def sample(
     width, height, frames = _check(size, seconds, fps, count, seed, language)
     if mix not in MIXES:
         raise SceneError(f"unknown mix {mix!r}; known: {', '.join(MIXES)}")
+    # what a caption tells then fills the clip, no less and no more; a mix lasts at least 0.1 s
+    lasting = replace(MIXES[mix], duration=max(0.1, frames / fps))
     _make_folder(output)
-    captions, scenes, firsts = [], [], []
+    captions, scenes, rows = [], [], []
+    most = min(12, max(1, MAX_PIXELS // (6 * width * height)))
     digits = max(3, len(str(count - 1)))
     for i in _progress(count):
-        scene = sample_scene(seed + i, MIXES[mix])
+        scene = sample_scene(seed + i, lasting)
         clip = Clip(render(scene, width, height, frames, fps).frames, fps)
         name = f"{i:0{digits}d}.mp4"
         clip.write(output / name)
         captions.append(_caption(name, scene, language, seed + i))
         scenes.append(scene.to_json())
-        if len(firsts) < 12:
-            firsts.append(clip)
+        if len(rows) < most:
+            rows.append(_row(clip))
     _write_lines(output / "captions.jsonl", captions)
     _write_lines(output / "scenes.jsonl", scenes)
-    Clip(_sheet(firsts)[None], 1.0).write(output / "sheet.png")
+    Clip(_sheet(rows)[None], 1.0).write(output / "sheet.png")
     print(f"{output}: {count} clips of {width}x{height}, {frames} frames; captions.jsonl, scenes.jsonl, sheet.png")
 
 
@@ -77,25 +82,35 @@ def _caption(name: str, scene: Scene, language: str, seed: int) -> str:
     return json.dumps(line, ensure_ascii=False)
 
 
-def _sheet(clips: list[Clip]) -> np.ndarray:
-    """A row of six frames a clip, one below the other: uint8 [H, W, 3]."""
+def _row(clip: Clip) -> np.ndarray:
+    """Six frames of a clip side by side: uint8 [H, 6 W, 3]."""
     import numpy as np
 
-    rows = []
-    for clip in clips:
-        shown = np.linspace(0, len(clip.frames) - 1, 6).round().astype(int)
-        rows.append(np.concatenate(list(clip.frames[shown]), axis=1))
+    shown = np.linspace(0, len(clip.frames) - 1, 6).round().astype(int)
+    return np.concatenate(list(clip.frames[shown]), axis=1)
+
+
+def _sheet(rows: list[np.ndarray]) -> np.ndarray:
+    """The rows one below the other."""
+    import numpy as np
+
     return np.concatenate(rows, axis=0)
 
 
 def _check(size: str, seconds: float, fps: float, count: int, seed: int, language: str) -> tuple[int, int, int]:
     """(width, height, frames). Raises CanvasError, SceneError."""
-    from yozora.create.sizes import Grid, Native, check_fps, frames_for, parse_size
+    from yozora.create.sizes import Grid, check_fps, check_seconds, parse_size
 
     width, height = parse_size(size)
     Grid(spatial=2, patch=1).check_size(width, height)  # H.264 in yuv420p wants even sides
     check_fps(fps)
-    frames = frames_for(seconds, fps, Native(grid=Grid(temporal=1)))
+    check_seconds(seconds)
+    frames = Grid(temporal=1).nearest_frames(seconds, fps)
+    if width * height * frames > MAX_PIXELS:
+        raise CanvasError(
+            f"{frames} frames of {width}x{height} are too much for a clip: "
+            "ask for a smaller size, fewer seconds or fewer frames a second"
+        )
     if not 1 <= count <= MAX_CLIPS:
         raise SceneError(f"{count} clips cannot be made: use 1 to {MAX_CLIPS}")
     if seed < 0 or seed + count > 2**63:

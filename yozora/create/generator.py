@@ -6,7 +6,6 @@ seed, so that it depends neither on the device nor on what else is made in the s
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,16 +20,13 @@ from torch import Tensor
 
 from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
-from yozora.create.sizes import Grid, Native
+from yozora.create.limits import check_guidance, check_seeds, check_steps
+from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.ways import Picture, image_to_video, text_to_video
 from yozora.diffusion import SOLVERS, cue_text, guided, sample, schedule
 from yozora.errors import CanvasError, ModelError
-from yozora.models.registry import Bundle, load_bundle
+from yozora.models.registry import CARD, Bundle, load_bundle
 
-MAX_STEPS = 1000
-MAX_GUIDANCE = 50.0
-MAX_SEED = 2**63 - 1
-MAX_VARIATIONS = 64
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 DECODE_LATENTS = 4  # latent frames decoded at a time
 
@@ -60,10 +56,8 @@ class Settings:
     solver: str
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise CanvasError(f"{self.steps} steps cannot be taken: use 1 to {MAX_STEPS}")
-        if not (math.isfinite(self.guidance) and 0 <= self.guidance <= MAX_GUIDANCE):
-            raise CanvasError(f"guidance {self.guidance:g} is out of range: use 0 to {MAX_GUIDANCE:g} (1 is none)")
+        check_steps(self.steps)
+        check_guidance(self.guidance)
         if self.solver not in SOLVERS:
             raise CanvasError(f"unknown solver {self.solver!r}; known: {', '.join(SOLVERS)}")
 
@@ -75,13 +69,18 @@ def load(name_or_folder: str | Path = "mini", device: str = "auto", dtype: torch
 
 
 class Generator:
-    """A loaded model; see `load`."""
+    """A loaded model; see `load`. Raises ModelError where its card asks for what no run can do."""
 
     def __init__(self, bundle: Bundle):
         config, card = bundle.autoencoder.config, bundle.card
         self.bundle = bundle
         self.grid = Grid(config.spatial, config.temporal, bundle.transformer.config.patch[1])
         self.native = Native(card.sizes, card.frames_min, card.frames_max, card.fps, self.grid)
+        try:
+            check_fps(card.fps)
+            self.settings()
+        except CanvasError as error:
+            raise ModelError(f"the model {card.name!r} cannot be used ({error}): correct its {CARD}") from None
 
     def generate(
         self,
@@ -144,7 +143,7 @@ class Generator:
         batch) a tuple of Clips. Stop early by closing the iterator. Raises CanvasError before any work."""
         seeds = [seed] if isinstance(seed, int) else list(seed)
         settings = self.settings(steps, guidance, solver)
-        self._check(canvas, seeds)
+        self.check(canvas, seeds)
         for line in self.cautions(canvas):
             warnings.warn(line, YozoraWarning, stacklevel=2)
         return self._run(canvas, seeds, settings, previews, single=isinstance(seed, int))
@@ -166,15 +165,13 @@ class Generator:
             lines.append(f"the prompt is longer than this model reads ({most} tokens): its end is left out")
         return lines
 
-    def _check(self, canvas: Canvas, seeds: list[int]) -> None:
+    def check(self, canvas: Canvas, seeds: Sequence[int]) -> None:
+        """Raises CanvasError for a canvas that this model cannot fill, and for seeds that are none."""
         canvas.check(self.grid)
+        self.native.check_tokens(canvas.width, canvas.height, canvas.frames)
         if canvas.loop:
             raise CanvasError("looping is not supported by this model: leave loop out")
-        if not 1 <= len(seeds) <= MAX_VARIATIONS:
-            raise CanvasError(f"{len(seeds)} variations cannot be made at once: use 1 to {MAX_VARIATIONS}")
-        for seed in seeds:
-            if not 0 <= seed <= MAX_SEED:
-                raise CanvasError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
+        check_seeds(seeds)
 
     def _run(
         self, canvas: Canvas, seeds: list[int], settings: Settings, previews: bool, *, single: bool

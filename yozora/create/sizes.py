@@ -16,6 +16,7 @@ from yozora.errors import CanvasError
 MAX_SECONDS = 60.0
 MAX_SIDE = 4096
 MAX_PIXELS = 2**31  # width × height × frames
+MAX_TIMES = 64  # tokens of a canvas, against those of the largest canvas that the model was trained on
 FPS_RANGE = (1.0, 120.0)
 
 
@@ -40,6 +41,10 @@ class Grid:
         """(latent frames, latent height, latent width)."""
         return self.latent_frames(frames), height // self.spatial, width // self.spatial
 
+    def tokens(self, width: int, height: int, frames: int) -> int:
+        """Tokens of a canvas."""
+        return self.latent_frames(frames) * (height // self.step) * (width // self.step)
+
     def nearest_frames(self, seconds: float, fps: float) -> int:
         """The length 1 + 4k, in frames, that is nearest to so many seconds."""
         return 1 + self.temporal * max(0, round((seconds * fps - 1) / self.temporal))
@@ -48,15 +53,14 @@ class Grid:
         """Raises CanvasError, naming the nearest sizes that fit, where a side is no multiple of the token."""
         for name, side in (("width", width), ("height", height)):
             if side <= 0:
-                raise CanvasError(f"{name} {side} is not a size: use a positive multiple of {self.step}")
+                raise CanvasError(f"{name} {side} is not a size: it must be positive")
             if side > MAX_SIDE:
                 raise CanvasError(f"{name} {side} is too large: at most {MAX_SIDE} pixels")
         if width % self.step or height % self.step:
             (w_low, w_high), (h_low, h_high) = _around(width, self.step), _around(height, self.step)
-            raise CanvasError(
-                f"size {width}x{height} is no multiple of {self.step}: "
-                f"the nearest that fit are {w_low}x{h_low} and {w_high}x{h_high}"
-            )
+            low, high = f"{w_low}x{h_low}", f"{w_high}x{h_high}"
+            nearest = f"nearest that fits is {low}" if low == high else f"nearest that fit are {low} and {high}"
+            raise CanvasError(f"size {width}x{height} is no multiple of {self.step}: the {nearest}")
 
     def check_frames(self, frames: int) -> None:
         """Raises CanvasError, naming the nearest lengths, where `frames` is not 1 + 4k."""
@@ -89,6 +93,16 @@ class Native:
         """The longest trained length in seconds."""
         return self.frames_max / self.fps
 
+    def check_tokens(self, width: int, height: int, frames: int) -> None:
+        """Raises CanvasError for a canvas so far above what was trained that hours of work would come to nothing."""
+        most = max(self.grid.tokens(w, h, self.frames_max) for w, h in self.sizes)
+        times = self.grid.tokens(width, height, frames) / most
+        if times > MAX_TIMES:
+            raise CanvasError(
+                f"{frames} frames of {width}x{height} are {times:.0f} times the most this model was trained on, and "
+                f"{MAX_TIMES} times is the limit: ask for a smaller size or fewer seconds"
+            )
+
     def cautions(self, width: int, height: int, frames: int, fps: float) -> list[str]:
         """One line for each way in which a canvas lies outside what the model was trained on."""
         lines = []
@@ -112,13 +126,7 @@ def frames_for(seconds: float | None, fps: float, native: Native) -> int:
     check_fps(fps)
     if seconds is None:
         return native.frames_max
-    trained = f"this model was trained on up to {native.seconds_max:.3g} s"
-    if not math.isfinite(seconds) or seconds <= 0:
-        raise CanvasError(
-            f"{seconds:g} s is not a length: ask for more than 0 and at most {MAX_SECONDS:g} s ({trained})"
-        )
-    if seconds > MAX_SECONDS:
-        raise CanvasError(f"{seconds:g} s is too long: at most {MAX_SECONDS:g} s ({trained})")
+    check_seconds(seconds, f" (this model was trained on up to {native.seconds_max:.3g} s)")
     return native.grid.nearest_frames(seconds, fps)
 
 
@@ -194,6 +202,14 @@ def check_fps(fps: float) -> None:
     low, high = FPS_RANGE
     if not (math.isfinite(fps) and low <= fps <= high):
         raise CanvasError(f"{fps:g} frames a second is not a rate: use {low:g} to {high:g}")
+
+
+def check_seconds(seconds: float, note: str = "") -> None:
+    """Raises CanvasError, whose line ends in `note`, for a length that is not finite, not positive or too long."""
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise CanvasError(f"{seconds:g} s is not a length: ask for more than 0 and at most {MAX_SECONDS:g} s{note}")
+    if seconds > MAX_SECONDS:
+        raise CanvasError(f"{seconds:g} s is too long: at most {MAX_SECONDS:g} s{note}")
 
 
 def _misfit(size: tuple[int, int], ratio: float, area: float) -> float:

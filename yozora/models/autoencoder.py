@@ -41,6 +41,23 @@ class AutoencoderConfig:
     decoder_depths: tuple[int, int, int] = (2, 2, 3)
     latent_noise: float = 0.1
 
+    def __post_init__(self) -> None:
+        e, d = self.encoder_widths, self.decoder_widths
+        if min(self.channels, *e, *d) < 1 or min(*self.encoder_depths, *self.decoder_depths) < 0:
+            raise ValueError("channels and widths must be at least 1, depths at least 0")
+        if not 0 <= self.latent_noise <= 10:
+            raise ValueError(f"latent_noise must be between 0 and 10, not {self.latent_noise}")
+        groups = {  # the shortcuts average or repeat whole groups of channels
+            "encoder_widths": (8 * e[0] % e[1], 8 * e[1] % e[2], e[2] % self.channels),
+            "decoder_widths": (d[2] % self.channels, 8 * d[1] % d[2], 8 * d[0] % d[1]),
+        }
+        for name, rests in groups.items():
+            if any(rests):
+                raise ValueError(
+                    f"{name}: 8 times a width must be a multiple of the next coarser one, and the coarsest one of "
+                    f"channels ({self.channels})"
+                )
+
     @property
     def spatial(self) -> int:
         """Pixels along one side of a latent cell."""
@@ -130,8 +147,10 @@ class LatentNorm(nn.Module):
 
     @torch.no_grad()
     def gather(self, x: Latents) -> None:
-        """Moves the statistics towards those of a batch."""
+        """Moves the statistics towards those of a batch, unless it is not finite."""
         x = x.float()
+        if not x.isfinite().all():
+            return
         square = (x - self.mean[:, None, None, None]).square().mean((0, 2, 3, 4))
         self.mean.lerp_(x.mean((0, 2, 3, 4)), self.momentum)
         self.var.lerp_(square, self.momentum)

@@ -5,6 +5,7 @@ A model folder holds `transformer/`, `autoencoder/` and `text_encoder/` (see `fo
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class ModelInfo:
     def __post_init__(self) -> None:
         if not self.name or not self.sizes:
             raise ValueError("a model needs a name and at least one size")
+        if not all(map(math.isfinite, (self.fps, self.shift, self.guidance))):
+            raise ValueError("fps, shift and guidance must be finite numbers")
         if self.fps <= 0 or self.shift <= 0 or self.steps < 1 or self.guidance < 0:
             raise ValueError("fps, shift and steps must be positive, guidance at least 0")
         if min(min(size) for size in self.sizes) < 1 or not 1 <= self.frames_min <= self.frames_max:
@@ -74,13 +77,10 @@ def load_bundle(
     transformer = load_module(Transformer, folder / "transformer", device, dtype)
     autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
     text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
-    wanted, given = transformer.config, (autoencoder.config.channels, text_encoder.config.width)
-    if given != (wanted.channels, wanted.text_width):
-        raise ModelError(
-            f"the parts of {folder} do not fit: its transformer takes {wanted.channels} channels and text of width "
-            f"{wanted.text_width}, the others give {given[0]} and {given[1]}; use parts trained together"
-        )
-    return Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype)
+    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype)
+    _check_parts(folder, bundle)
+    _check_card(folder, bundle)
+    return bundle
 
 
 def list_models() -> list[ModelInfo]:
@@ -120,3 +120,25 @@ def quick_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     quick = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if quick else torch.float32
+
+
+def _check_parts(folder: Path, bundle: Bundle) -> None:
+    """Raises ModelError for parts that cannot feed one another."""
+    wanted, given = bundle.transformer.config, (bundle.autoencoder.config.channels, bundle.text_encoder.config.width)
+    if given != (wanted.channels, wanted.text_width):
+        raise ModelError(
+            f"the parts of {folder} do not fit: its transformer takes {wanted.channels} channels and text of width "
+            f"{wanted.text_width}, the others give {given[0]} and {given[1]}; use parts trained together"
+        )
+
+
+def _check_card(folder: Path, bundle: Bundle) -> None:
+    """Raises ModelError for a card with sizes or lengths that are not on the grid of the model's tokens."""
+    card, config = bundle.card, bundle.autoencoder.config
+    step = config.spatial * bundle.transformer.config.patch[1]
+    for width, height in card.sizes:
+        if width % step or height % step:
+            raise ModelError(f"{folder / CARD}: size {width}x{height} is no multiple of {step}; correct it")
+    for frames in (card.frames_min, card.frames_max):
+        if (frames - 1) % config.temporal:
+            raise ModelError(f"{folder / CARD}: {frames} frames is not 1 + {config.temporal}k; correct it")

@@ -9,9 +9,9 @@ import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from yozora.errors import ConfigError
 
@@ -25,11 +25,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _some_weight(weights: dict[str, float]) -> dict[str, float]:
+    if not weights or min(weights.values()) < 0 or not 0 < sum(weights.values()) < float("inf"):
+        raise ValueError("needs weights of at least 0, and one above 0")
+    return weights
+
+
+Weights = Annotated[dict[str, float], AfterValidator(_some_weight)]
+
+
 class Job(Section):
     """Where it is written, and what it runs on. `workers` are processes that prepare data."""
 
     out: Path
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     device: str = "auto"
     precision: Literal["bf16", "fp32"] = "bf16"
     workers: int = Field(default=1, ge=0)
@@ -39,7 +48,7 @@ class Run(Job):
     """How long. `steps` may be changed on resume: the learning rate decays over the run's last part."""
 
     steps: int = Field(gt=0)
-    checkpoint_seconds: float = 45.0
+    checkpoint_seconds: float = Field(default=45.0, ge=1, le=3600)
     log_every: int = Field(default=20, gt=0)
     sample_every: int = Field(default=0, ge=0)
 
@@ -47,8 +56,8 @@ class Run(Job):
 class Optim(Section):
     """AdamW, with Muon on hidden matrices when `muon` > 0; warmup, a constant stretch, a linear decay to zero."""
 
-    adamw: float = Field(gt=0)
-    muon: float = Field(default=0.0, ge=0)
+    adamw: float = Field(gt=0, le=1)
+    muon: float = Field(default=0.0, ge=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=100, ge=0)
     decay: float = Field(default=0.2, ge=0, le=1)
@@ -56,12 +65,24 @@ class Optim(Section):
     ema: float = Field(default=0.999, ge=0, lt=1)
 
 
-class Bucket(Section):
+class Size(Section):
+    """A size and length of clip that the models take: sides in multiples of 32 pixels, 1, 5, 9, ... frames."""
+
+    width: int = Field(gt=0, le=4096, multiple_of=32)
+    height: int = Field(gt=0, le=4096, multiple_of=32)
+    frames: int = Field(gt=0, le=10_000)
+
+    @field_validator("frames")
+    @classmethod
+    def _check_frames(cls, frames: int) -> int:
+        if frames % 4 != 1:
+            raise ValueError(f"must be 1, 5, 9, ..., not {frames}")
+        return frames
+
+
+class Bucket(Size):
     """One size and length of clip, the batch it is trained with, and how often it is drawn."""
 
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
-    frames: int = Field(gt=0)
     batch: int = Field(gt=0)
     weight: float = Field(default=1.0, gt=0)
 
@@ -70,7 +91,7 @@ class World(Section):
     """What is rendered: a mix of scenes by name or by its weights, at `fps` frames a second."""
 
     mix: str | dict[str, Any] = "full"
-    fps: float = Field(default=12.0, gt=0)
+    fps: float = Field(default=12.0, gt=0, le=240)
     buckets: tuple[Bucket, ...] = Field(min_length=1)
 
 
@@ -84,12 +105,9 @@ class AutoencoderStage(Section):
     gradient_weight: float = Field(default=0.5, ge=0)
 
 
-class PoolBucket(Section):
+class PoolBucket(Size):
     """One size and length of clip, and how many of them the pool holds."""
 
-    width: int = Field(gt=0)
-    height: int = Field(gt=0)
-    frames: int = Field(gt=0)
     clips: int = Field(gt=0)
 
 
@@ -99,7 +117,7 @@ class LatentsStage(Section):
     run: Job
     autoencoder: Path
     mix: str | dict[str, Any] = "full"
-    fps: float = Field(default=12.0, gt=0)
+    fps: float = Field(default=12.0, gt=0, le=240)
     buckets: tuple[PoolBucket, ...] = Field(min_length=1)
     shard: int = Field(default=256, gt=0)
 
@@ -111,8 +129,8 @@ class TextStage(Section):
     optim: Optim
     mix: str | dict[str, Any] = "full"
     batch: int = Field(default=128, gt=0)
-    languages: dict[str, float] = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
-    details: dict[str, float] = {"short": 0.7, "dense": 0.2, "timed": 0.1}
+    languages: Weights = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
+    details: Weights = {"short": 0.7, "dense": 0.2, "timed": 0.1}
     vocabulary: int = Field(default=2048, ge=300)
     model: dict[str, Any] = {}
 
@@ -126,12 +144,12 @@ class TransformerStage(Section):
     text_encoder: Path
     autoencoder: Path  # draws the sample videos
     buckets: tuple[Bucket, ...] = Field(min_length=1)
-    languages: dict[str, float] = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
-    details: dict[str, float] = {"short": 0.7, "dense": 0.2, "timed": 0.1}
+    languages: Weights = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
+    details: Weights = {"short": 0.7, "dense": 0.2, "timed": 0.1}
     drop_prompt: float = Field(default=0.1, ge=0, le=1)
     anchored: float = Field(default=0.5, ge=0, le=1)
-    shift: float = Field(default=2.0, gt=0)
-    level_std: float = Field(default=1.0, gt=0)
+    shift: float = Field(default=2.0, gt=0, le=100)
+    level_std: float = Field(default=1.0, gt=0, le=10)
     text_rate: float = Field(default=0.3, ge=0)
     start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
     model: dict[str, Any] = {}
@@ -174,7 +192,7 @@ def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = 
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg']}") from None
+        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def build(kind: type[ModelConfig], settings: dict[str, Any], section: str = "model") -> ModelConfig:
@@ -188,7 +206,7 @@ def build(kind: type[ModelConfig], settings: dict[str, Any], section: str = "mod
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (section, *first["loc"]))
-        raise ConfigError(f"{where}: {first['msg']}") from None
+        raise ConfigError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

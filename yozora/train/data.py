@@ -61,7 +61,8 @@ def stream(source: Source[Batch], start: int, steps: int, workers: int) -> Itera
 
 
 def _start_worker(index: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     os.nice(5)
 

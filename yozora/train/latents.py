@@ -2,10 +2,12 @@
 
 A pool is a folder of shards, `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and a
 `.jsonl` beside it with one scene a line. Captions are not stored: each time a clip is drawn, it is described anew.
+`pool.json` says with which settings and which autoencoder the shards were made, so that a resumed run cannot mix two.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from dataclasses import dataclass
@@ -16,14 +18,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module
+from yozora.models.folder import load_module, read_json, write_json
 from yozora.train.config import Bucket, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
-from yozora.train.loop import autocast, pick_device
+from yozora.train.loop import autocast, make_folder, pick_device
 from yozora.world import Scene, sample_scene
 
 BATCH = 16
+MANIFEST = "pool.json"
 
 
 def build_pool(config: LatentsStage, resume: bool = True) -> Path:
@@ -31,7 +35,7 @@ def build_pool(config: LatentsStage, resume: bool = True) -> Path:
     device = pick_device(config.run.device)
     autoencoder = load_module(Autoencoder, config.autoencoder, device).eval()
     autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
-    config.run.out.mkdir(parents=True, exist_ok=True)
+    _claim(config, resume)
     for number, bucket in enumerate(config.buckets):
         shards = -(-bucket.clips // config.shard)
         for shard in range(shards):
@@ -44,6 +48,32 @@ def build_pool(config: LatentsStage, resume: bool = True) -> Path:
             rate = clips / (time.monotonic() - started)
             print(f"{stem.name}  {shard + 1}/{shards}  {rate:.1f} clips/s", flush=True)
     return config.run.out
+
+
+def _claim(config: LatentsStage, resume: bool) -> None:
+    """Makes the folder, and makes sure that what lies in it was made as is asked for now: see MANIFEST."""
+    out = config.run.out
+    make_folder(out)
+    asked = config.model_dump(mode="json", exclude={"run": {"out", "device", "workers"}, "autoencoder": True})
+    digest = hashlib.sha256()
+    for path in sorted(config.autoencoder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    asked["autoencoder_sha256"] = digest.hexdigest()
+    if not resume:
+        for path in (*out.glob("*.jsonl"), *out.glob("*.safetensors"), *out.glob(MANIFEST)):
+            path.unlink()
+    if (out / MANIFEST).exists():
+        if read_json(out / MANIFEST) != asked:
+            raise ConfigError(
+                f"{out} holds latents made with other settings or another autoencoder; "
+                "use --no-resume to make them again, or another run.out"
+            )
+    elif any(out.glob("*.jsonl")):
+        raise ConfigError(
+            f"{out} holds latents of unknown origin; use --no-resume to make them again, or another run.out"
+        )
+    else:
+        write_json(out / MANIFEST, asked)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
     task.model.to(device)
     optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate)
     average = Average(task.model, optim.ema)
-    run.out.mkdir(parents=True, exist_ok=True)
+    make_folder(run.out)
     step = _load(run.out, task.model, average, optimisers) if resume else 0
     log = Log(run)
     saved = time.monotonic()
@@ -98,11 +98,20 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
         _save(run.out, step, task.model, average, optimisers)
         log.close()
         if stopped and step < run.steps:
+            task.export(average.model, run.out / "export")  # what there is so far can be used, too
             print(f"stopped at step {step}; the same command goes on from here", flush=True)
             raise KeyboardInterrupt
     export = run.out / "export"
     task.export(average.model, export)
     return export
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder of a run; ConfigError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.out: cannot make the folder {path} ({error.strerror}); choose another") from None
 
 
 def pick_device(name: str) -> torch.device:
@@ -172,9 +181,15 @@ def _save(out: Path, step: int, model: nn.Module, average: Average, optimisers: 
         "average": average.model.state_dict(),
         "optimisers": optimisers.state_dict(),
     }
-    temporary = out / f"checkpoint.{os.getpid()}.tmp"
-    torch.save(state, temporary)
-    os.replace(temporary, out / "checkpoint.pt")  # atomic: a kill leaves the old checkpoint or the new one
+    temporary = out / "checkpoint.tmp"
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, out / "checkpoint.pt")  # atomic: a kill leaves the old checkpoint or the new one
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(
+            f"cannot write a checkpoint to {out} ({str(error).splitlines()[0]}); is the disk full?"
+        ) from None
 
 
 def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers) -> int:
