@@ -221,7 +221,13 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """The real command line in a process of its own."""
     command = [sys.executable, "-m", "yozora", *arguments]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=_heed_ctrl_c)
+
+
+def _heed_ctrl_c() -> None:
+    """A test run in the background of a shell ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_process_exits_with_2_and_one_line(tiny_model: Path, home: Path) -> None:

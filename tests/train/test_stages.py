@@ -14,7 +14,7 @@ import torch
 import yozora
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module
+from yozora.models.folder import load_module, save_module
 from yozora.train import STAGES, run
 from yozora.train.config import Bucket, TransformerStage
 from yozora.train.data import LatentPool, RenderedClips, stream
@@ -110,7 +110,10 @@ def test_a_pool_of_other_settings_is_not_gone_on_with(trained: Path, tmp_path: P
     small = [out, "buckets=[{width=32, height=32, frames=5, clips=1}]"]
     run("latents", config, small)
     before = next((tmp_path / "pool").glob("*.safetensors")).read_bytes()
-    for change in ("run.seed=99", "fps=24", 'mix="full"', f'autoencoder="{trained}/bundle/autoencoder"'):
+    other = load_module(Autoencoder, trained / "autoencoder" / "export")
+    other.decoder.head.bias.data += 1  # type: ignore[union-attr]
+    save_module(other, tmp_path / "other")
+    for change in ("run.seed=99", "fps=24", 'mix="full"', f'autoencoder="{tmp_path}/other"'):
         with pytest.raises(ConfigError, match="other settings"):
             run("latents", config, [*small, change])
     run("latents", config, [*small, "run.seed=99"], resume=False)
