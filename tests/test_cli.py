@@ -326,7 +326,6 @@ def test_doctor_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_world_sample_writes_clips_captions_scenes_and_a_sheet(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("numba")
     code = main(["world", "sample", "-n", "2", "-o", "w", "--size", "64x48", "--seconds", "0.5", "--language", "de"])
     assert (code, capsys.readouterr().err) == (0, "")
     assert names(home / "w") == ["000.mp4", "001.mp4", "captions.jsonl", "scenes.jsonl", "sheet.png"]
@@ -355,7 +354,6 @@ def test_world_sample_writes_clips_captions_scenes_and_a_sheet(home: Path, capsy
     ],
 )
 def test_world_sample_bad_input(home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    pytest.importorskip("numba")
     assert main(["world", "sample", "-o", "w", *arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")

@@ -65,7 +65,8 @@ def deterministic_velocity() -> Callable[[Tensor, Tensor], Tensor]:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_same_numbers_as_diffusers_euler(shift: float) -> None:
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers
+
     velocity, noise = deterministic_velocity(), noise_of(2, 4, 2, 2, 2)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
     scheduler.set_timesteps(sigmas=schedule(7, shift)[:-1].tolist())
@@ -78,7 +79,8 @@ def test_same_numbers_as_diffusers_euler(shift: float) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 def test_same_numbers_as_diffusers_dpm() -> None:
-    diffusers = pytest.importorskip("diffusers")
+    import diffusers
+
     velocity, noise = deterministic_velocity(), noise_of(2, 4, 2, 2, 2)
     scheduler = diffusers.DPMSolverMultistepScheduler(
         use_flow_sigmas=True,
