@@ -61,8 +61,7 @@ def stream(source: Source[Batch], start: int, steps: int, workers: int) -> Itera
 
 
 def _start_worker(index: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     torch.set_num_threads(1)
     os.nice(5)
 

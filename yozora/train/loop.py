@@ -77,7 +77,12 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
         batches = task.batches(step)
         while step < run.steps and not stopped:
             waited = time.monotonic()
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except RuntimeError:
+                if not stopped:
+                    raise
+                break  # the signal that stops the run has ended its data workers, too
             waited = time.monotonic() - waited
             generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
             task.model.train()
