@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     resumed = Regression()
     fit(resumed, run(out, steps=80), OPTIM)
-    assert 0 < min(resumed.losses) < 60
+    assert 0 < min(resumed.losses) <= 60
     for step, loss in resumed.losses.items():
         assert loss == pytest.approx(whole.losses[step], abs=1e-5)
 
