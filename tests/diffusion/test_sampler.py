@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +67,7 @@ def deterministic_velocity() -> Callable[[Tensor, Tensor], Tensor]:
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_same_numbers_as_diffusers_euler(shift: float) -> None:
-    import diffusers
+    diffusers: Any = importlib.import_module("diffusers")  # its lazy exports have no types
 
     velocity, noise = deterministic_velocity(), noise_of(2, 4, 2, 2, 2)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
@@ -79,7 +81,7 @@ def test_same_numbers_as_diffusers_euler(shift: float) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 def test_same_numbers_as_diffusers_dpm() -> None:
-    import diffusers
+    diffusers: Any = importlib.import_module("diffusers")  # its lazy exports have no types
 
     velocity, noise = deterministic_velocity(), noise_of(2, 4, 2, 2, 2)
     scheduler = diffusers.DPMSolverMultistepScheduler(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +81,7 @@ def from_wan(theirs: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("heads", "head_width", "ffn"), [(2, 128, 2.0), (3, 16, 35 / 6), (2, 12, 4.0)])
 @pytest.mark.parametrize("per_token", [False, True])
 def test_same_numbers_as_diffusers(heads: int, head_width: int, ffn: float, per_token: bool) -> None:
-    import diffusers.models.transformers.transformer_wan as wan
+    wan: Any = importlib.import_module("diffusers.models.transformers.transformer_wan")
 
     width = heads * head_width
     config = TransformerConfig(channels=4, width=width, depth=2, heads=heads, ffn=ffn, text_width=24, freq_dim=64)
@@ -112,7 +114,7 @@ def test_same_numbers_as_diffusers(heads: int, head_width: int, ffn: float, per_
 
 
 def test_every_wan_parameter_has_a_place() -> None:
-    import diffusers.models.transformers.transformer_wan as wan
+    wan: Any = importlib.import_module("diffusers.models.transformers.transformer_wan")
 
     with torch.device("meta"):  # the shape of Wan 2.1 T2V 1.3B
         theirs = wan.WanTransformer3DModel(
