@@ -1,0 +1,92 @@
+"""Reading media: real-world files come out upright, steady and opaque."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import corners, gradient, psnr, quadrants, write_with_av
+
+from yozora.clip import Clip
+
+
+@pytest.mark.parametrize("rotation, turned", [(0, 0), (90, 1), (180, 2), (-90, 3)])
+def test_phone_videos_are_turned_upright(tmp_path: Path, rotation: int, turned: int) -> None:
+    path = write_with_av(tmp_path / "x.mp4", np.repeat(quadrants(96, 64)[None], 3, 0), rotation=rotation)
+    clip = Clip.read(path)  # the matrix turns counter-clockwise, as numpy does
+    assert clip.size == ((96, 64) if turned % 2 == 0 else (64, 96))
+    assert corners(clip.frames[0]) == corners(np.rot90(quadrants(96, 64), turned))
+
+
+def test_exif_orientation_of_photographs(tmp_path: Path) -> None:
+    Clip(quadrants(96, 64)[None], 1).write(tmp_path / "x.jpg")
+    data = (tmp_path / "x.jpg").read_bytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, 6, 0, 0)  # 6: turn right to see it
+    (tmp_path / "x.jpg").write_bytes(data[:2] + struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif + data[2:])
+    clip = Clip.read(tmp_path / "x.jpg")
+    assert clip.size == (64, 96)
+    assert corners(clip.frames[0]) == ["blue", "red", "white", "green"]
+
+
+def test_variable_rate_becomes_constant(tmp_path: Path) -> None:
+    """Frame n is shown from times[n] (1/600 s) on; at 30 fps a tick is 20 of these."""
+    times = [0, 20, 40, 100, 120, 125, 160, 180, 200]
+    path = write_with_av(
+        tmp_path / "x.mp4", np.stack([np.full((32, 32, 3), 25 * n, np.uint8) for n in range(9)]), times=times
+    )
+    clip = Clip.read(path)
+    shown = np.round(clip.frames.mean((1, 2, 3)) / 25).astype(int).tolist()
+    assert clip.fps == 30
+    assert shown[:11] == [0, 1, 2, 2, 2, 3, 5, 5, 6, 7, 8]
+
+
+def test_gif_with_frames_of_various_lengths(tmp_path: Path) -> None:
+    frames = np.stack([np.full((16, 16, 3), value, np.uint8) for value in (0, 120, 240)])
+    Clip(frames, 10).write(tmp_path / "x.gif")
+    data = bytearray((tmp_path / "x.gif").read_bytes())
+    delays = [at for at in range(len(data)) if data[at : at + 3] == b"!\xf9\x04"]
+    for at, delay in zip(delays, (10, 30, 20), strict=True):
+        data[at + 4 : at + 6] = struct.pack("<H", delay)
+    (tmp_path / "x.gif").write_bytes(data)
+    clip = Clip.read(tmp_path / "x.gif")
+    assert clip.fps == 10
+    assert np.round(clip.frames.mean((1, 2, 3)) / 120).tolist() == [0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("codec, pixels, ending", [("libx264", "yuv420p10le", "mp4"), ("ffv1", "yuv444p10le", "mkv")])
+def test_ten_bits(tmp_path: Path, codec: str, pixels: str, ending: str) -> None:
+    frames = gradient()
+    clip = Clip.read(write_with_av(tmp_path / f"x.{ending}", frames, codec, pixels))
+    assert clip.frames.shape == frames.shape
+    assert psnr(clip.frames, frames) > 35
+
+
+def test_transparency_is_seen_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((1, 32, 32, 4), np.uint8)
+    rgba[:, :16] = (255, 0, 0, 255)
+    rgba[:, 16:, :16] = (0, 0, 0, 51)
+    path = write_with_av(tmp_path / "x.png", rgba, "png", "rgba", source="rgba")
+    frame = Clip.read(path).frames[0]
+    assert frame[0, 0].tolist() == [255, 0, 0]
+    assert frame[31, 0].tolist() == [204, 204, 204]
+    assert frame[31, 31].tolist() == [255, 255, 255]
+
+
+def test_webp_of_another_encoder_with_partial_frames(tmp_path: Path) -> None:
+    """FFmpeg's own animation encoder stores only what changes, and merges frames that are alike."""
+    frames = np.repeat(gradient(1, 64, 64), 6, 0)
+    for index in range(6):
+        frames[index, 8:24, 4 + 8 * (index // 2) : 20 + 8 * (index // 2)] = (250, 40, 30)
+    path = write_with_av(tmp_path / "x.webp", frames, "libwebp_anim", "bgra", source="rgb24")
+    clip = Clip.read(path)
+    assert clip.frames.shape[1:] == frames.shape[1:]
+    assert psnr(clip.frames[0], frames[0]) > 30
+    assert psnr(clip.frames[-1], frames[-1]) > 30
+
+
+def test_non_square_pixels(tmp_path: Path) -> None:
+    path = write_with_av(tmp_path / "x.mp4", gradient(3, 72, 58), aspect=Fraction(16, 12))
+    assert Clip.read(path).size == (96, 58)
