@@ -18,7 +18,9 @@ $yozora train text "$configs/text.toml"
 # 3. A pool of scenes is rendered and encoded once. Captions are written anew each time a clip is drawn.
 $yozora train latents "$configs/latents.toml"
 
-# 4. The transformer learns the flow from noise to those latents, told what they show.
+# 4. The transformer learns the flow from noise to those latents, told what they show: first of pictures and moments,
+#    then of whole clips.
+$yozora train transformer "$configs/pictures.toml"
 $yozora train transformer "$configs/transformer.toml"
 
 # 5. The three networks become one folder. Move it to yozora/models/weights/mini to ship it.

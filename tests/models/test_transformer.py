@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from yozora.models.transformer import Transformer, TransformerConfig, rotary_table
+from yozora.models.transformer import PLACE_WIDTH, Transformer, TransformerConfig, place_table, rotary_table
 
 TINY = TransformerConfig(channels=4, width=48, depth=2, heads=4, text_width=16, freq_dim=32)
 
@@ -141,6 +141,25 @@ def test_a_fresh_model_answers_zero_and_learns_everywhere() -> None:
         optimiser.step()
     silent = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert silent == []
+
+
+def test_only_absolute_positions_tell_edges_from_the_middle_of_the_same_picture() -> None:
+    """Where every token is alike, rotary positions alone cannot say which is where."""
+    alike = torch.ones(1, TINY.channels, 1, 8, 8)
+    _, _, text = inputs(batch=1)
+    spread = []
+    for absolute in (False, True):
+        model = fresh(dataclasses.replace(TINY, absolute=absolute))
+        velocity = model(alike, torch.ones(1, 1), text).unflatten(4, (4, 2)).unflatten(3, (4, 2))
+        spread.append(velocity.amax((3, 5)).sub(velocity.amin((3, 5))).max().item())
+    assert spread[0] < 1e-4 and spread[1] > 0.1
+
+
+def test_places_are_those_of_the_picture_at_any_size() -> None:
+    small, large = (place_table((2, n, n), torch.device("cpu")) for n in (3, 9))
+    assert small.shape == (2, 9, PLACE_WIDTH) and torch.unique(large[0], dim=0).shape[0] == 81
+    middle = [table.unflatten(1, (n, n))[:, n // 2, n // 2] for table, n in ((small, 3), (large, 9))]
+    torch.testing.assert_close(middle[0], middle[1])
 
 
 def test_levels_per_frame_equal_levels_per_token() -> None:

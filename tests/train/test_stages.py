@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ CONFIGS = {
         buckets = [{{ width = 32, height = 32, frames = 5, clips = 5 }}]
         [run]\nout = "{out}/latents"\nworkers = 1\ndevice = "cpu" """,
     "transformer": f"""
+        layout = 0.5
         pool = "{{out}}/latents"\nautoencoder = "{{out}}/autoencoder/export"\ntext_encoder = "{{out}}/text/export"
         buckets = [
             {{{{ width = 32, height = 32, frames = 5, batch = 2 }}}},
@@ -47,7 +49,7 @@ CONFIGS = {
         ]
         [run]\nout = "{{out}}/transformer"\nsteps = 4\nworkers = 1\nsample_every = 4\ndevice = "cpu"
         {OPTIM}
-        [model]\nwidth = 24\ndepth = 1\nheads = 2""",
+        [model]\nwidth = 24\ndepth = 1\nheads = 2\nabsolute = true""",
     "bundle": """
         out = "{out}/bundle"\ntransformer = "{out}/transformer/export"\nautoencoder = "{out}/autoencoder/export"
         [card]\nname = "tiny"\ndescription = "a test"\nfps = 12\nsizes = [[32, 32]]\nframes_min = 1\nframes_max = 5
@@ -91,6 +93,7 @@ def test_every_shipped_configuration_is_valid() -> None:
     for folder in folders:
         for stage in ("autoencoder", "text", "latents", "transformer", "bundle"):
             configs.read_config(getattr(configs, STAGES[stage][2]), folder / f"{stage}.toml")
+    configs.read_config(TransformerStage, ROOT / "configs" / "mini" / "pictures.toml")
 
 
 def test_a_pool_keeps_its_shards_and_knows_its_scenes(trained: Path) -> None:
@@ -100,9 +103,21 @@ def test_a_pool_keeps_its_shards_and_knows_its_scenes(trained: Path) -> None:
     run("latents", trained / "latents.toml")
     assert shards == {path: path.stat().st_mtime_ns for path in pool.glob("*.safetensors")}
     bucket = Bucket(width=32, height=32, frames=5, batch=1)
-    latents, scene = LatentPool(pool).draw(bucket, np.random.default_rng(0))
-    assert latents.shape == (4, 2, 2, 2)
-    assert scene.bodies
+    clip = LatentPool(pool).draw(bucket, np.random.default_rng(0))
+    assert clip.latents.shape == (4, 2, 2, 2) and clip.bodies.shape == (2, 4, 4)
+    assert clip.scene.bodies
+
+
+def test_a_pool_draws_all_its_clips_equally_whatever_their_length(trained: Path, tmp_path: Path) -> None:
+    buckets = "buckets=[{width=32, height=32, frames=1, clips=6}, {width=32, height=32, frames=5, clips=2}]"
+    run("latents", trained / "latents.toml", [f'run.out="{tmp_path}/pool"', buckets, "run.workers=0"])
+    pool, random = LatentPool(tmp_path / "pool"), np.random.default_rng(0)
+    still, moving = (Bucket(width=32, height=32, frames=frames, batch=1) for frames in (1, 5))
+    drawn = [pool.draw(still, random) for _ in range(400)]
+    assert {clip.latents.shape for clip in drawn} == {(4, 1, 2, 2)}
+    counts = Counter(clip.scene.seed for clip in drawn)
+    assert len(counts) == 8 and min(counts.values()) > 20
+    assert {pool.draw(moving, random).latents.shape for _ in range(20)} == {(4, 2, 2, 2)}
 
 
 def test_a_pool_of_other_settings_is_not_gone_on_with(trained: Path, tmp_path: Path) -> None:
@@ -122,11 +137,14 @@ def test_a_pool_of_other_settings_is_not_gone_on_with(trained: Path, tmp_path: P
 
 def test_latents_are_those_of_the_scene(trained: Path) -> None:
     from yozora.train.data import clip_tensor, to_signed
+    from yozora.train.latents import clip_start
 
     bucket = Bucket(width=32, height=32, frames=5, batch=1)
-    latents, scene = LatentPool(trained / "latents").draw(bucket, np.random.default_rng(3))
+    latents, scene, _ = LatentPool(trained / "latents").draw(bucket, np.random.default_rng(3))
     autoencoder = load_module(Autoencoder, trained / "autoencoder" / "export")
-    frames = to_signed(clip_tensor(scene, bucket, 12.0))[None]
+    start = clip_start(scene, 5, 12.0)
+    assert 0 < start < scene.duration - 5 / 12
+    frames = to_signed(clip_tensor(scene, bucket, 12.0, start))[None]
     with torch.no_grad():
         expected = autoencoder.encode(frames)[0]
     torch.testing.assert_close(latents.float(), expected, atol=0.05, rtol=0.05)

@@ -21,6 +21,8 @@ from yozora.errors import ModelError
 from yozora.models.attention import attend
 
 PAD, BOS = "<pad>", "<bos>"
+LENGTH_STEP = 8
+"""Texts come in few lengths, because the first use of a new size costs a CPU as much as several steps of training."""
 TOKENIZER_FILE = "tokenizer.json"
 
 log = logging.getLogger(__name__)
@@ -76,14 +78,14 @@ class TextEncoder(nn.Module):
         return self.encode(ids, mask), mask
 
     def tokenize(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """B prompts → (ids int64 [B, L], mask bool [B, L]) on the CPU; L is the longest prompt's, at least 1."""
+        """B prompts → (ids int64 [B, L], mask bool [B, L]) on the CPU; L is the longest prompt's, rounded up."""
         limit = self.config.max_tokens
         rows = [
             [self.bos, *encoding.ids] for encoding in self.tokenizer.encode_batch(prompts, add_special_tokens=False)
         ]
         if (longest := max(map(len, rows), default=1)) > limit:
             log.warning("a prompt of %d tokens was cut to the %d that the model reads", longest, limit)
-        length = min(longest, limit)
+        length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, limit)
         ids = torch.full((len(rows), length), self.pad)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
         for n, row in enumerate(rows):

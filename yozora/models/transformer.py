@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from yozora.models.attention import attend
 
+PLACE_WIDTH = 32  # half of it for the frame's number, a quarter each for row and column
+
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values [B, heads, L, width / heads] of one block's cross-attention: those of a prompt never change."""
 
@@ -45,6 +47,9 @@ class TransformerConfig:
     freq_dim: int = 256
     eps: float = 1e-6
     cross_norm: bool = True
+    absolute: bool = False
+    """Whether each token is also told where it stands: rotary positions alone only compare tokens, and pure noise looks
+    the same everywhere. The open models do without."""
     out_channels: int | None = None
     """Channels of the velocity, where a model reads more than it writes (None: `channels`)."""
 
@@ -125,6 +130,27 @@ def rotary_table(head_width: int, grid: tuple[int, int, int], device: torch.devi
             angles.append(angle.view(shape).expand(*grid, width // 2))
         angle = torch.cat(angles, dim=-1).flatten(0, 2)
         return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device)
+
+
+@functools.lru_cache(maxsize=32)
+def place_table(grid: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Where tokens stand, float32 [T, S, PLACE_WIDTH]: sines and cosines of the frame's number, as a transformer's
+    positions (Vaswani et al. 2017), and of row and column as parts of the picture, so that any size has the same edges.
+    """
+    eighth = PLACE_WIDTH // 8
+    with torch.inference_mode(False):  # as above
+        frame = torch.arange(grid[0], dtype=torch.float64)[:, None] * 100.0 ** -(torch.arange(2 * eighth) / 2 / eighth)
+        sides = [
+            ((torch.arange(n, dtype=torch.float64)[:, None] + 0.5) / n - 0.5) * torch.pi * 2.0 ** torch.arange(eighth)
+            for n in grid[1:]
+        ]
+        row, column = (torch.cat((side.sin(), side.cos()), dim=-1) for side in sides)
+        parts = (
+            torch.cat((frame.sin(), frame.cos()), dim=-1)[:, None, None].expand(*grid, -1),
+            row[None, :, None].expand(*grid, -1),
+            column[None, None].expand(*grid, -1),
+        )
+        return torch.cat(parts, dim=-1).flatten(1, 2).float().to(device)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -280,6 +306,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.patch = nn.Linear(config.channels * config.patch_volume, config.width)
+        self.place = nn.Linear(PLACE_WIDTH, config.width, bias=False) if config.absolute else None
         self.time = TimeEmbedding(config)
         self.text = FeedForward(config.text_width, config.width, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -291,7 +318,8 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, Block):
                 for branch in (module.attention.out, module.cross.out, module.ffn.down):
@@ -300,6 +328,8 @@ class Transformer(nn.Module):
                     module.table.zero_()[2::3] = 1.0  # the two gates
         nn.init.zeros_(self.time.modulation.weight)
         nn.init.zeros_(self.head.out.weight)
+        if self.place is not None:
+            nn.init.zeros_(self.place.weight)
 
     def forward(
         self, latents: Tensor, levels: Tensor, text: Tensor | list[KeyValue], text_mask: Tensor | None = None
@@ -313,6 +343,8 @@ class Transformer(nn.Module):
         """
         grid = self.token_grid(latents, levels)
         x = self.patchify(latents, grid)
+        if self.place is not None:
+            x = x + self.place(place_table(grid, latents.device).to(self.place.weight.dtype)).float()
         time, modulation = self.time(levels.unsqueeze(-1) if levels.ndim == 2 else levels.flatten(2))
         table = rotary_table(self.config.head_width, grid, latents.device)
         prompts = text if isinstance(text, list) else [self.text(text.to(self.patch.weight.dtype))] * len(self.blocks)

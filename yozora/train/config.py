@@ -151,6 +151,7 @@ class TransformerStage(Section):
     shift: float = Field(default=2.0, gt=0, le=100)
     level_std: float = Field(default=1.0, gt=0, le=10)
     text_rate: float = Field(default=0.3, ge=0)
+    layout: float = Field(default=0.0, ge=0)  # weight of the second task: see yozora.train.layout
     start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
     model: dict[str, Any] = {}
 

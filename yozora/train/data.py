@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -119,11 +119,19 @@ def to_signed(frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PooledClip:
-    """One clip of a pool: where its latents lie, and the scene it shows."""
+    """One clip of a pool: where its tensors lie, and the scene it shows."""
 
     file: Path
     row: int
     scene: str
+
+
+class Drawn(NamedTuple):
+    """A clip out of a pool: latents `[C, T, h, w]`, its scene, and the scene's `body_maps`."""
+
+    latents: Tensor
+    scene: Scene
+    bodies: Tensor
 
 
 class LatentPool:
@@ -143,10 +151,10 @@ class LatentPool:
             self.clips.setdefault((width, height, frames), []).extend(rows)
         if not self.clips:
             raise ConfigError(f"no latents in {folder}; make them with: yozora train latents CONFIG.toml")
-        self._open: dict[Path, Tensor] = {}
+        self._open: dict[Path, dict[str, Tensor]] = {}
 
-    def draw(self, bucket: Bucket, random: np.random.Generator) -> tuple[Tensor, Scene]:
-        """A random clip of at least the bucket's length and of its size, cut to it: latents `[C, T, h, w]`, scene."""
+    def draw(self, bucket: Bucket, random: np.random.Generator) -> Drawn:
+        """A random clip of at least the bucket's length and of its size, cut to it."""
         pools = [
             clips
             for (width, height, frames), clips in self.clips.items()
@@ -154,21 +162,30 @@ class LatentPool:
         ]
         if not pools:
             raise ConfigError(f"{self.folder} has no clips of {bucket.width}x{bucket.height}, {bucket.frames} frames")
-        clips = pools[int(random.integers(len(pools)))]
-        clip = clips[int(random.integers(len(clips)))]
-        latents = self._latents(clip.file)[clip.row][:, : 1 + (bucket.frames - 1) // 4]
-        return latents, Scene.from_json(clip.scene)
+        which = int(random.integers(sum(map(len, pools))))
+        clip = next(clips[which - before] for clips, before in _numbered(pools) if which < before + len(clips))
+        shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
+        latents, bodies = (shard[name][clip.row][..., :frames, :, :] for name in ("latents", "bodies"))
+        return Drawn(latents, Scene.from_json(clip.scene), bodies)
 
-    def _latents(self, file: Path) -> Tensor:
+    def _read(self, file: Path) -> dict[str, Tensor]:
         if file not in self._open:
             try:
                 with safe_open(file, "pt") as shard:
-                    self._open[file] = shard.get_tensor("latents")
+                    self._open[file] = {name: shard.get_tensor(name) for name in ("latents", "bodies")}
             except (SafetensorError, OSError) as error:
                 raise ConfigError(
                     f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again"
                 ) from None
         return self._open[file]
+
+
+def _numbered(pools: Sequence[list[PooledClip]]) -> Iterator[tuple[list[PooledClip], int]]:
+    """Each list with the number of clips in the lists before it."""
+    before = 0
+    for clips in pools:
+        yield clips, before
+        before += len(clips)
 
 
 def scene_lines(scenes: Sequence[Scene]) -> str:

@@ -1,7 +1,8 @@
 """Building a pool of latents: scenes rendered and encoded once, to be drawn from many times by the transformer.
 
-A pool is a folder of shards, `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and a
-`.jsonl` beside it with one scene a line. Captions are not stored: each time a clip is drawn, it is described anew.
+A pool is a folder of shards: `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and a
+tensor `bodies` (what stands where: `yozora.train.layout.body_maps`), and a `.jsonl` beside it with one scene a line.
+Captions are not stored: each time a clip is drawn, it is described anew.
 `pool.json` says with which settings and which autoencoder the shards were made, so that a resumed run cannot mix two.
 """
 
@@ -23,6 +24,7 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, read_json, write_json
 from yozora.train.config import Bucket, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
+from yozora.train.layout import body_maps
 from yozora.train.loop import autocast, make_folder, pick_device
 from yozora.world import Scene, sample_scene
 
@@ -78,17 +80,26 @@ def _claim(config: LatentsStage, resume: bool) -> None:
 
 @dataclass(frozen=True)
 class _ShardClips:
-    """The clips of one shard, in batches: uint8 `[n, 3, T, H, W]` and their scenes."""
+    """The clips of one shard, in batches: uint8 `[n, 3, T, H, W]`, what stands where, and their scenes."""
 
     config: LatentsStage
     bucket: PoolBucket
     seeds: tuple[int, ...]
 
-    def batch(self, step: int) -> tuple[Tensor, list[Scene]]:
-        mix = load_mix(self.config.mix)
+    def batch(self, step: int) -> tuple[Tensor, Tensor, list[Scene]]:
+        mix, fps = load_mix(self.config.mix), self.config.fps
         scenes = [sample_scene(seed, mix) for seed in self.seeds[step * BATCH : (step + 1) * BATCH]]
-        size = Bucket(width=self.bucket.width, height=self.bucket.height, frames=self.bucket.frames, batch=1)
-        return torch.stack([clip_tensor(scene, size, self.config.fps) for scene in scenes]), scenes
+        width, height, frames = self.bucket.width, self.bucket.height, self.bucket.frames
+        size = Bucket(width=width, height=height, frames=frames, batch=1)
+        starts = [clip_start(scene, frames, fps) for scene in scenes]
+        clips = [clip_tensor(scene, size, fps, start) for scene, start in zip(scenes, starts, strict=True)]
+        bodies = [body_maps(scene, width, height, frames, fps, s) for scene, s in zip(scenes, starts, strict=True)]
+        return torch.stack(clips), torch.stack(bodies), scenes
+
+
+def clip_start(scene: Scene, frames: int, fps: float) -> float:
+    """Where a pooled clip of the scene begins, seconds: at 0 if it takes all of it, else anywhere, always the same."""
+    return max(0.0, scene.duration - frames / fps) * np.random.default_rng(scene.seed).random()
 
 
 @torch.no_grad()
@@ -104,13 +115,15 @@ def _write_shard(
     seeds = tuple(int(s) for s in np.random.default_rng(key).integers(0, HELD_OUT_SEEDS, clips))
     source = _ShardClips(config, bucket, seeds)
     latents: list[Tensor] = []
+    bodies: list[Tensor] = []
     scenes: list[Scene] = []
-    for frames, batch in stream(source, 0, -(-clips // BATCH), config.run.workers):
+    for frames, maps, batch in stream(source, 0, -(-clips // BATCH), config.run.workers):
         with autocast(device, config.run.precision):
             latents.append(autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16))
+        bodies.append(maps)
         scenes += batch
     weights, index = stem.with_suffix(".safetensors"), stem.with_suffix(".jsonl")
-    save_file({"latents": torch.cat(latents).contiguous()}, weights)
+    save_file({"latents": torch.cat(latents).contiguous(), "bodies": torch.cat(bodies).contiguous()}, weights)
     temporary = index.with_suffix(".tmp")
     temporary.write_text(scene_lines(scenes), encoding="utf-8")
     os.replace(temporary, index)  # the index comes last: a shard with one is whole

@@ -6,11 +6,12 @@ creating but the plain one will show them; the others have one level a clip.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ from torch import Tensor, nn
 from yozora.clip import Clip
 from yozora.diffusion import add_noise, flow_loss, guided, sample, sample_levels, schedule
 from yozora.diffusion.path import mean_error
+from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import TransformerStage, build
 from yozora.train.data import LatentPool, pick, pick_bucket, stream
+from yozora.train.layout import LayoutHead, name_bodies, watched
 from yozora.train.loop import fit
 from yozora.world import Scene, describe
 
@@ -42,10 +45,11 @@ def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
 
 
 class Captioned(NamedTuple):
-    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped)."""
+    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), what stands where (`name_bodies`)."""
 
     latents: Tensor
     captions: list[str]
+    layout: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,16 @@ class PoolBatches:
         random = np.random.default_rng((self.config.run.seed, step))
         bucket = pick_bucket(self.config.buckets, random)
         drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
+        detail = pick(self.config.details, random)  # one for all: a long caption would pad every short one
         captions = [
-            "" if random.random() < self.config.drop_prompt else self._caption(scene, random) for _, scene in drawn
+            "" if random.random() < self.config.drop_prompt else self._caption(clip.scene, detail, random)
+            for clip in drawn
         ]
-        return Captioned(torch.stack([latents for latents, _ in drawn]).float(), captions)
+        layout = torch.stack([name_bodies(clip.scene, clip.bodies) for clip in drawn])
+        return Captioned(torch.stack([clip.latents for clip in drawn]).float(), captions, layout)
 
-    def _caption(self, scene: Scene, random: np.random.Generator) -> str:
-        language = pick(self.config.languages, random)
-        return describe(scene, language, pick(self.config.details, random), seed=int(random.integers(1 << 31)))
+    def _caption(self, scene: Scene, detail: str, random: np.random.Generator) -> str:
+        return describe(scene, pick(self.config.languages, random), detail, seed=int(random.integers(1 << 31)))
 
 
 class TransformerTask:
@@ -83,9 +89,11 @@ class TransformerTask:
         given = {"channels": self.autoencoder.config.channels, "text_width": text.config.width}
         transformer = Transformer(build(TransformerConfig, given | config.model))
         if config.start_from:
-            transformer = load_module(Transformer, config.start_from / "transformer")
+            transformer = grow(load_module(Transformer, config.start_from / "transformer"), config.model)
             text = load_module(TextEncoder, config.start_from / "text_encoder")
         self.model = nn.ModuleDict({"transformer": transformer, "text": text})
+        if config.layout:
+            self.model["layout"] = LayoutHead(transformer.config.width, transformer.config.patch)
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and ".blocks." in name and not name.endswith("table")
@@ -107,12 +115,20 @@ class TransformerTask:
         levels = draw_levels(latents.shape[0], latents.shape[2], self.config, generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         states, mask = self.model["text"](batch.captions)
-        velocity = self.model["transformer"](add_noise(latents, noise, levels), levels, states, mask)
+        transformer: Transformer = self.model["transformer"]  # type: ignore[assignment]
+        with watched(transformer.blocks[len(transformer.blocks) // 2 - 1]) as middle:
+            velocity = transformer(add_noise(latents, noise, levels), levels, states, mask)
         loss = flow_loss(velocity, latents, noise, levels)
         with torch.no_grad():
             plain = levels.amin(1) == levels.amax(1)
             error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
-        return loss, {"loss_unanchored": error}
+        figures = {"flow": loss.item(), "loss_unanchored": error}
+        if self.config.layout:
+            head: LayoutHead = self.model["layout"]  # type: ignore[assignment]
+            misread, figures["shapes_right"] = head.loss(middle[0], batch.layout.to(device))
+            figures["layout"] = misread.item()
+            loss = loss + self.config.layout * misread
+        return loss, figures
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts at 20 steps with guidance 4: a video each, and one contact sheet."""
@@ -139,6 +155,20 @@ class TransformerTask:
         networks: nn.ModuleDict = model  # type: ignore[assignment]
         save_module(networks["transformer"], folder / "transformer", torch.bfloat16)
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
+
+
+def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
+    """The same network in the sizes of `settings`, where that adds parts: more blocks, absolute positions.
+
+    New parts start silent, so it answers as before. Raises ConfigError where a part would change its size or go.
+    """
+    grown = Transformer(build(TransformerConfig, dataclasses.asdict(transformer.config) | settings))
+    have, want = transformer.state_dict(), grown.state_dict()
+    for name, tensor in have.items():
+        if name not in want or want[name].shape != tensor.shape:
+            raise ConfigError(f"start_from: the weights' {name} does not fit [model]; leave out what differs there")
+    grown.load_state_dict(have, strict=False)
+    return grown
 
 
 def draw_levels(batch: int, frames: int, config: TransformerStage, generator: torch.Generator) -> Tensor:
