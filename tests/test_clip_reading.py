@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import corners, gradient, psnr, quadrants, write_with_av
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from yozora.clip import Clip
 
@@ -21,14 +24,82 @@ def test_phone_videos_are_turned_upright(tmp_path: Path, rotation: int, turned: 
     assert corners(clip.frames[0]) == corners(np.rot90(quadrants(96, 64), turned))
 
 
-def test_exif_orientation_of_photographs(tmp_path: Path) -> None:
-    Clip(quadrants(96, 64)[None], 1).write(tmp_path / "x.jpg")
-    data = (tmp_path / "x.jpg").read_bytes()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x112, 3, 1, 6, 0, 0)  # 6: turn right to see it
-    (tmp_path / "x.jpg").write_bytes(data[:2] + struct.pack(">HH", 0xFFE1, len(exif) + 2) + exif + data[2:])
-    clip = Clip.read(tmp_path / "x.jpg")
-    assert clip.size == (64, 96)
-    assert corners(clip.frames[0]) == ["blue", "red", "white", "green"]
+def exif(orientation: int, order: str = ">") -> bytes:
+    """A TIFF block whose first directory has another tag and then the orientation."""
+    head = {">": b"MM\0*", "<": b"II*\0"}[order]
+    tags = struct.pack(f"{order}HHIHH", 0x0100, 3, 1, 96, 0) + struct.pack(
+        f"{order}HHIHH", 0x0112, 3, 1, orientation, 0
+    )
+    return head + struct.pack(f"{order}IH", 8, 2) + tags + bytes(4)
+
+
+def tagged(path: Path, block: bytes) -> Path:
+    """The picture with a block of EXIF put where its format has it."""
+    data = path.read_bytes()
+    if path.suffix == ".jpg":
+        data = data[:2] + struct.pack(">HH", 0xFFE1, len(block) + 8) + b"Exif\0\0" + block + data[2:]
+    elif path.suffix == ".png":
+        chunk = b"eXIf" + block
+        data = data[:33] + struct.pack(">I", len(block)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    else:
+        chunks = data[12:] + b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2)
+        data = b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+    path.write_bytes(data)
+    return path
+
+
+SEEN = {  # orientation: the corners as they are to be seen, and how numpy gets there
+    1: (["red", "green", "blue", "white"], lambda p: p),
+    2: (["green", "red", "white", "blue"], np.fliplr),
+    3: (["white", "blue", "green", "red"], lambda p: np.rot90(p, 2)),
+    4: (["blue", "white", "red", "green"], np.flipud),
+    5: (["red", "blue", "green", "white"], lambda p: p.swapaxes(0, 1)),
+    6: (["blue", "red", "white", "green"], lambda p: np.rot90(p, -1)),
+    7: (["white", "green", "blue", "red"], lambda p: np.rot90(p, 2).swapaxes(0, 1)),
+    8: (["green", "white", "red", "blue"], np.rot90),
+}
+
+
+@pytest.mark.parametrize("orientation", SEEN)
+@pytest.mark.parametrize("ending, order", [("jpg", ">"), ("jpg", "<"), ("png", ">"), ("webp", "<")])
+def test_all_eight_orientations(tmp_path: Path, orientation: int, ending: str, order: str) -> None:
+    Clip(quadrants(96, 64)[None], 1).write(tmp_path / f"x.{ending}")
+    untouched = Clip.read(tmp_path / f"x.{ending}").frames[0]
+    clip = Clip.read(tagged(tmp_path / f"x.{ending}", exif(orientation, order)))
+    names, turn = SEEN[orientation]
+    assert corners(clip.frames[0]) == names
+    assert np.array_equal(clip.frames[0], turn(untouched))
+
+
+def test_an_animated_webp_is_turned_too(tmp_path: Path) -> None:
+    Clip(np.repeat(quadrants(96, 64)[None], 3, 0), 8).write(tmp_path / "x.webp")
+    clip = Clip.read(tagged(tmp_path / "x.webp", exif(6)))
+    assert clip.frames.shape == (3, 96, 64, 3)
+    assert corners(clip.frames[2]) == SEEN[6][0]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(block=st.one_of(st.binary(max_size=40), st.binary(max_size=30).map(lambda junk: exif(6)[:9] + junk)))
+@example(block=exif(0))
+@example(block=exif(9))
+@example(block=exif(6)[:-9])
+@example(block=b"MM\0*\xff\xff\xff\xff")
+def test_exif_that_says_nothing_leaves_the_picture_be(tmp_path: Path, ending: str, block: bytes) -> None:
+    Clip(quadrants(32, 32)[None], 1).write(tmp_path / f"x.{ending}")
+    clip = Clip.read(tagged(tmp_path / f"x.{ending}", block))
+    assert sorted(corners(clip.frames[0])) == ["blue", "green", "red", "white"]
+
+
+@pytest.mark.parametrize("matrix, orientation", [((1, 0, 0, 1), 1), ((-1, 0, 0, 1), 2), ((0, 1, 1, 0), 5)])
+def test_mirrored_videos(tmp_path: Path, matrix: tuple[int, ...], orientation: int) -> None:
+    """Selfie cameras write a mirroring matrix into the MP4's track header."""
+    path = write_with_av(tmp_path / "x.mp4", np.repeat(quadrants(96, 64)[None], 2, 0))
+    data, (a, b, c, d) = bytearray(path.read_bytes()), (65536 * n for n in matrix)
+    start = data.index(b"tkhd") + 44
+    data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30)
+    path.write_bytes(data)
+    assert corners(Clip.read(path).frames[0]) == SEEN[orientation][0]
 
 
 def test_variable_rate_becomes_constant(tmp_path: Path) -> None:

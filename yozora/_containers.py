@@ -1,4 +1,4 @@
-"""What FFmpeg leaves out for pictures and animations: their text, their frame durations, whether they are whole.
+"""What FFmpeg leaves out for pictures and animations: their text, durations, orientation, whether they are whole.
 
 PNG, JPEG, GIF and WebP are short lists of labelled blocks, read and extended here by hand. A label is plain ASCII text
 (Yozora writes a recipe as JSON): a `Comment` in PNG, JPEG and GIF, the XMP description in WebP.
@@ -21,6 +21,7 @@ _XMP = (
     '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
     '<rdf:li xml:lang="x-default">{}</rdf:li></rdf:Alt></dc:description></rdf:Description></rdf:RDF></x:xmpmeta>'
 )
+_JPEG_FRAMES = {*range(0xFFC0, 0xFFD0)} - {0xFFC4, 0xFFC8, 0xFFCC}  # the headers that begin a picture of any kind
 _XMP_DESCRIPTION = re.compile(r"<dc:description>.*?<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
 
 
@@ -41,6 +42,12 @@ class Contents:
     label: str = ""
     durations: tuple[float, ...] = ()
     """Seconds that each frame of an animation is shown; empty for a picture."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in pixels as stored, or zeros where the header does not say."""
+    orientation: int = 1
+    """How EXIF says that it is to be shown, 1 (as stored) to 8."""
+    needless: tuple[int, int] = (0, 0)
+    """From where to where are bytes that FFmpeg does not need and may refuse the file for."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,16 @@ def take(data: Data, start: int, count: int) -> bytes:
 
 
 def _inspect_png(data: Data) -> Contents:
-    position, label, durations = 8, "", []
+    position, label, durations, orientation, exif = 8, "", [], 1, (0, 0)
+    width, height = struct.unpack(">II", take(data, 16, 8))
     while True:
         size, kind = struct.unpack(">I4s", take(data, position, 8))
         take(data, position + 8 + size, 4)  # the checksum closes the chunk
         if kind == b"IEND":
-            return Contents("png", label, tuple(durations))
+            return Contents("png", label, tuple(durations), (width, height), orientation, exif)
+        if kind == b"eXIf":
+            orientation = exif_orientation(take(data, position + 8, size))
+            exif = (position, position + size + 12)
         if kind == b"tEXt":
             keyword, _, text = take(data, position + 8, size).partition(b"\0")
             label = text.decode("latin-1") if keyword == b"Comment" else label
@@ -95,16 +106,38 @@ def _inspect_png(data: Data) -> Contents:
 
 
 def _inspect_jpeg(data: Data) -> Contents:
-    position, label = 2, b""
+    position, label, width, height, orientation = 2, b"", 0, 0, 1
     while True:
         marker, size = struct.unpack(">HH", take(data, position, 4))
         if marker == 0xFFFE:
             label += take(data, position + 4, size - 2)
+        if marker == 0xFFE1 and take(data, position + 4, 6) == b"Exif\0\0":
+            orientation = exif_orientation(take(data, position + 4, size - 2))
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack(">HH", take(data, position + 5, 4))
         if marker == 0xFFDA:  # the picture itself follows, up to the end marker
             if data.rfind(b"\xff\xd9", position) < 0:
                 raise EOFError
-            return Contents("jpeg", label.decode("latin-1"))
+            return Contents("jpeg", label.decode("latin-1"), (), (width, height), orientation)
         position += 2 + max(size, 2)
+
+
+def exif_orientation(exif: bytes) -> int:
+    """The orientation, 1 to 8, in a block of EXIF (tag 0x112 of its first directory); 1 where it says none."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4], "")
+    if not order:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            if tag == 0x112:
+                return value if kind == 3 and 1 <= value <= 8 else 1
+    except struct.error:  # cut short: the picture itself may be fine
+        pass
+    return 1
 
 
 def _inspect_gif(data: Data) -> Contents:
@@ -127,7 +160,7 @@ def _inspect_gif(data: Data) -> Contents:
             durations.append((delay if delay >= _FASTEST_GIF_DELAY else 10) / 100)
         else:
             raise EOFError
-    return Contents("gif", label.decode("latin-1"), tuple(durations))
+    return Contents("gif", label.decode("latin-1"), tuple(durations), struct.unpack("<HH", data[6:10]))
 
 
 def _palette_size(flags: int) -> int:
@@ -141,14 +174,30 @@ def _gif_blocks(data: Data, position: int) -> Iterator[bytes]:
 
 
 def _inspect_webp(data: Data) -> Contents:
-    label, durations = "", []
+    label, durations, size, orientation = "", [], (0, 0), 1
     for kind, body in _webp_chunks(data, 12, 8 + struct.unpack("<I", take(data, 4, 4))[0]):
+        size = max(size, _webp_chunk_size(kind, body))
         if kind == b"ANMF":
             durations.append(int.from_bytes(body[12:15], "little") / 1000)
+        elif kind == b"EXIF":
+            orientation = exif_orientation(body)
         elif kind == b"XMP ":
             found = _XMP_DESCRIPTION.search(body.decode("utf-8", "replace"))
             label = unescape(found[1]) if found else ""
-    return Contents("webp", label, tuple(durations))
+    return Contents("webp", label, tuple(durations), size, orientation)
+
+
+def _webp_chunk_size(kind: bytes, body: bytes) -> tuple[int, int]:
+    """Width and height where this chunk tells them, else zeros."""
+    if kind == b"VP8X" and len(body) >= 10:
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8 " and len(body) >= 10:
+        width, height = struct.unpack("<HH", body[6:10])
+        return width & 0x3FFF, height & 0x3FFF
+    if kind == b"VP8L" and len(body) >= 5:
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return 0, 0
 
 
 def _webp_chunks(data: Data, position: int, end: int) -> Iterator[tuple[bytes, bytes]]:
@@ -156,11 +205,6 @@ def _webp_chunks(data: Data, position: int, end: int) -> Iterator[tuple[bytes, b
         kind, size = struct.unpack("<4sI", take(data, position, 8))
         yield kind, take(data, position + 8, size)
         position += 8 + size + size % 2
-
-
-def webp_size(data: Data) -> tuple[int, int]:
-    """Width and height of the canvas of an animated WebP."""
-    return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
 
 
 def webp_frames(data: Data) -> Iterator[WebpFrame]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import struct
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,9 +27,16 @@ _PICTURES = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 # A list of what may be opened, because FFmpeg also takes text for ANSI art and playlists for videos, and follows them.
 _FORMATS = f"{_PICTURES},mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,obu,ivf,m4v,yuv4mpegpipe"
 _RGBA = "gbrap"  # planar: FFmpeg 8 spoils the last columns of packed rgba where width % 16 is 1 to 4
-_MOST_PIXELS = 2**27
+MOST_PIXELS = 2**27
 _LONGEST_GAP = 10.0  # seconds; a longer jump between two frames is a broken clock, not a pause
 
+_AS_STORED = (False, False, False)
+_EXIF_TURNS = {
+    orientation: (orientation > 4, orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8))
+    for orientation in range(1, 9)
+}
+
+Turn = tuple[bool, bool, bool]  # swap rows and columns; then mirror left and right; then mirror top and bottom
 Timed = tuple[float, float, np.ndarray]  # when a frame is shown, for how long (0 = unknown), its pixels [H, W, 3]
 
 
@@ -69,12 +77,18 @@ def _read(path: Path) -> Generator[Any]:
         try:
             data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             contents = _containers.inspect(data)
+            if contents:
+                _check_size(*contents.size, path)  # FFmpeg decodes a picture when it is opened: too late to ask
             if contents and contents.kind == "webp" and contents.durations:
-                fps, label, timed = _rate(contents.durations, 0.001), contents.label, _webp_frames(data, path)
+                fps, label, timed = _rate(contents.durations, 0.001), contents.label, _webp_frames(data, contents, path)
             else:
-                options = {"format_whitelist": _FORMATS}
                 container = stack.enter_context(
-                    av.open(_Nameless(file), "r", options=options, metadata_errors="replace")
+                    av.open(
+                        _Nameless(_needed(file, data, contents)),
+                        "r",
+                        options={"format_whitelist": _FORMATS},
+                        metadata_errors="replace",
+                    )
                 )
                 fps, label, timed = _describe(container, contents, path)
             yield fps, label
@@ -102,6 +116,12 @@ def _open(path: Path) -> IO[bytes]:
     return file
 
 
+def _needed(file: IO[bytes], data: _containers.Data, contents: _containers.Contents | None) -> IO[bytes]:
+    """The file, less what FFmpeg may refuse it for: a PNG's EXIF, in which many programs have made mistakes."""
+    start, end = contents.needless if contents else (0, 0)
+    return BytesIO(data[:start] + data[end:]) if end else file
+
+
 class _Nameless:
     """A file without its name, because FFmpeg reads protocols and number patterns into names."""
 
@@ -121,16 +141,18 @@ def _describe(
     _check_size(stream.codec_context.width, stream.codec_context.height, path)
     _check_whole(container, path)
     label = contents.label if contents else container.metadata.get("comment", "")
+    frames = _av_frames(container, path, _EXIF_TURNS[contents.orientation] if contents else None)
     if container.format.name in _PICTURES:
-        return STILL_FPS, label, _first_only(_av_frames(container, path))
+        return STILL_FPS, label, _first_only(frames)
     if contents and contents.durations:
-        return _rate(contents.durations, 0.01 if contents.kind == "gif" else 0.001), label, _av_frames(container, path)
-    return _nominal_rate(stream), label, _av_frames(container, path)
+        return _rate(contents.durations, 0.01 if contents.kind == "gif" else 0.001), label, frames
+    return _nominal_rate(stream), label, frames
 
 
 def _check_size(width: int, height: int, path: Path) -> None:
-    if width * height > _MOST_PIXELS:
-        raise MediaError(f"{path} is too large: {width}x{height} pixels")
+    if width * height > MOST_PIXELS:
+        most = f"{MOST_PIXELS / 1e6:.0f} million pixels"
+        raise MediaError(f"{path} is too large: {width}x{height}, more than {most}; make it smaller first")
 
 
 def _first_only(frames: Iterator[Timed]) -> Generator[Timed]:
@@ -186,7 +208,8 @@ def _steady(frames: Generator[Timed], fps: float) -> Iterator[np.ndarray]:
             yield waiting
 
 
-def _av_frames(container: InputContainer, path: Path) -> Generator[Timed]:
+def _av_frames(container: InputContainer, path: Path, turn: Turn | None) -> Generator[Timed]:
+    """`turn` None: as the frames themselves say."""
     from av.error import InvalidDataError
 
     stream = container.streams.video[0]
@@ -204,8 +227,8 @@ def _av_frames(container: InputContainer, path: Path) -> Generator[Timed]:
                 raise MediaError(f"{path} is damaged {time:.2f} s from its start")
             time = time + step if frame.time is None else float(frame.time)
             lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-            size = size or _shown_size(frame, stream)
-            yield time, lasts, _pixels(frame, size)
+            size, turn = size or _shown_size(frame, stream), turn or _stored_turn(frame)
+            yield time, lasts, _upright(_pixels(frame, size), turn)
 
 
 def _shown_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
@@ -214,16 +237,33 @@ def _shown_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]
     return (max(1, round(frame.width * aspect)) if aspect else frame.width), frame.height
 
 
+def _stored_turn(frame: av.VideoFrame) -> Turn:
+    """How the display matrix of a video (phones write one) turns and mirrors it."""
+    try:
+        matrix = bytes(frame.side_data.get("DISPLAYMATRIX", b""))
+    except ValueError:  # PyAV stumbles over kinds of side data that are newer than it is
+        return _EXIF_TURNS[{0: 1, 1: 8, 2: 3, 3: 6}[round(frame.rotation / 90) % 4]]
+    if len(matrix) < 20:
+        return _AS_STORED
+    a, b, _, c, d = struct.unpack("5i", matrix[:20])  # (x, y) is shown at (ax + cy, bx + dy)
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    return swapped, (c if swapped else a) < 0, (b if swapped else d) < 0
+
+
+def _upright(pixels: np.ndarray, turn: Turn) -> np.ndarray:
+    swapped, across, down = turn
+    pixels = pixels.swapaxes(0, 1) if swapped else pixels
+    return np.ascontiguousarray(pixels[:: -1 if down else 1, :: -1 if across else 1])
+
+
 def _pixels(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """uint8 `[H, W, 3]`, upright, transparent parts on white."""
+    """uint8 `[H, W, 3]` as stored, transparent parts on white."""
     width, height = size
     # Untagged high-definition video is BT.709 by convention; 2 is "unspecified".
     matrix = "ITU709" if frame.colorspace == 2 and frame.height >= 720 and "yuv" in frame.format.name else None
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
-        pixels = on_white(frame.reformat(width, height, _RGBA, src_colorspace=matrix).to_ndarray())
-    else:
-        pixels = frame.reformat(width, height, "rgb24", src_colorspace=matrix).to_ndarray()
-    return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
+        return on_white(frame.reformat(width, height, _RGBA, src_colorspace=matrix).to_ndarray())
+    return frame.reformat(width, height, "rgb24", src_colorspace=matrix).to_ndarray()
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
@@ -232,10 +272,9 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _webp_frames(data: _containers.Data, path: Path) -> Generator[Timed]:
+def _webp_frames(data: _containers.Data, contents: _containers.Contents, path: Path) -> Generator[Timed]:
     """Draw each frame of an animated WebP onto the canvas, as its container specification says."""
-    width, height = _containers.webp_size(data)
-    _check_size(width, height, path)
+    width, height = contents.size
     canvas, time = np.zeros((height, width, 4), np.uint8), 0.0
     for frame in _containers.webp_frames(data):
         patch = _still(frame.image)
@@ -243,7 +282,7 @@ def _webp_frames(data: _containers.Data, path: Path) -> Generator[Timed]:
         if canvas[area].shape != patch.shape:
             raise MediaError(f"{path} is damaged: a frame does not fit its canvas")
         canvas[area] = _over(patch, canvas[area]) if frame.blend else patch
-        yield time, frame.duration, on_white(canvas)
+        yield time, frame.duration, _upright(on_white(canvas), _EXIF_TURNS[contents.orientation])
         if frame.clear_after:
             canvas[area] = 0
         time += frame.duration
