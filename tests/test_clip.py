@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from clips import RECIPE, gradient, psnr
 
+from yozora import _pictures
 from yozora.clip import Clip, Recipe, open_frames
 from yozora.errors import MediaError
 
@@ -59,6 +60,15 @@ def test_resized() -> None:
     assert psnr(smaller.resized(96, 64).frames, clip.frames) > 40
     with pytest.raises(MediaError):
         clip.resized(0, 10)
+
+
+def test_large_frames_are_resized_as_small_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip(gradient(3, 96, 64), 8)
+    for width, height in ((48, 32), (13, 40), (150, 70)):
+        small = clip.resized(width, height).frames.astype(int)
+        with monkeypatch.context() as patch:
+            patch.setattr(_pictures, "_LARGE", 0)
+            assert np.abs(clip.resized(width, height).frames - small).max() <= 1
 
 
 def test_recipes() -> None:

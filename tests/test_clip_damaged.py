@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +65,43 @@ def test_a_webp_that_claims_to_be_enormous(tmp_path: Path) -> None:
     (tmp_path / "x.webp").write_bytes(data)
     with pytest.raises(MediaError, match="too large"):
         Clip.read(tmp_path / "x.webp")
+
+
+def png_header(side: int) -> bytes:
+    """A PNG, one row of it, whose header says side × side."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(side + 1))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg_header(side: int) -> bytes:
+    frame = struct.pack(">HHBHHB", 0xFFC0, 11, 8, side, side, 1) + b"\1\x11\0"
+    return b"\xff\xd8" + frame + struct.pack(">HH", 0xFFDA, 8) + b"\1\1\0\0?\0" + b"\xff\xd9"
+
+
+def gif_header(side: int) -> bytes:
+    return b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0) + b";"
+
+
+def webp_header(side: int) -> bytes:
+    body = b"/" + (side - 1 | (side - 1) << 14).to_bytes(4, "little")
+    return b"RIFF" + struct.pack("<I", 18) + b"WEBPVP8L" + struct.pack("<I", 5) + body + b"\0"
+
+
+@pytest.mark.parametrize(
+    "make, side", [(png_header, 12_000), (jpeg_header, 60_000), (gif_header, 40_000), (webp_header, 16_383)]
+)
+def test_a_picture_that_is_too_large_is_refused_by_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[int], bytes], side: int
+) -> None:
+    (tmp_path / "x").write_bytes(make(side))
+    monkeypatch.setattr(av, "open", None)  # which would decode it
+    with pytest.raises(MediaError, match=rf"too large: {side}x{side}, more than 134 million pixels"):
+        Clip.read(tmp_path / "x")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -6,6 +6,7 @@ import numpy as np
 
 SHEET_FRAMES = 12
 _SHEET_COLOUR = (18, 18, 26)
+_LARGE = 2**22  # pixels
 _SHEET_ASPECT = 16 / 10  # what a sheet should come near to, so that it fills a screen
 
 
@@ -18,8 +19,10 @@ def resize(frames: np.ndarray, width: int, height: int) -> np.ndarray:
         return frames
     resized = np.empty((len(frames), height, width, 3), np.uint8)
     for index, frame in enumerate(frames):  # one at a time: the float copies of a long clip would not fit
-        pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].float()
-        pixels = interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+        pixels = torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None]
+        if pixels[0, 0].numel() <= _LARGE:  # above, whole numbers: 16 times as fast, and within 1 almost everywhere
+            pixels = pixels.float()
+        pixels = interpolate(pixels, (height, width), mode="bicubic", antialias=True).float()
         resized[index] = pixels[0].permute(1, 2, 0).round_().clamp_(0, 255).byte().numpy()
     return resized
 

@@ -2,8 +2,8 @@
 
 `Clip.read` and `clip.write` hold a whole clip in memory; `open_frames` and `FrameWriter` go frame by frame, so that
 memory does not grow with length. MP4 (H.264), GIF, WebP, PNG and JPEG are written by file ending; reading takes these
-and the other common video formats, turns phone videos upright, puts transparent pictures on white and makes a variable
-frame rate constant. The recipe (what a clip was made from) travels in every format.
+and the other common video formats, turns photographs and phone videos upright, puts transparent pictures on white and
+makes a variable frame rate constant. The recipe (what a clip was made from) travels in every format.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Clip:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], max_frames: int | None = None) -> Clip:
-        """Read a video or picture, at most its first `max_frames`. A picture is one frame at 1 fps."""
+        """Read a video or picture, at most its first `max_frames`. A picture is one frame at 1 fps. Raises MediaError
+        if it cannot be read, or has more than 2**27 (134 million) pixels a frame."""
         with open_frames(path) as reader:
             frames = list(islice(reader, max_frames))
         if not frames:
