@@ -14,6 +14,7 @@ import typer
 
 from yozora import __version__
 from yozora.cli.doctor import doctor
+from yozora.cli.enhance import enhance
 from yozora.cli.generate import generate
 from yozora.cli.models import models
 from yozora.cli.train import train
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(generate)
+app.command()(enhance)
 app.add_typer(models, name="models")
 app.add_typer(world, name="world")
 app.command()(train)

@@ -19,6 +19,7 @@ STAGES = {  # name: module, function, class of its configuration
     "latents": ("latents", "build_pool", "LatentsStage"),
     "transformer": ("transformer", "train_transformer", "TransformerStage"),
     "bundle": ("bundle", "make_bundle", "BundleStage"),
+    "enhancer": ("enhancer", "train_enhancer", "EnhancerStage"),
     "inspector": ("inspector", "train_inspector", "InspectorStage"),
 }
 

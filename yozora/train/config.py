@@ -174,6 +174,32 @@ class InspectorStage(Section):
     model: dict[str, Any] = {}
 
 
+class Media(Section):
+    """A folder of videos and pictures to learn from besides the world, and the share of the batches it gives."""
+
+    folder: Path
+    share: float = Field(default=1.0, gt=0, le=1)
+
+
+class EnhancerStage(Section):
+    """`yozora train enhancer`: the network that makes frames larger and draws those between. `world.buckets` say the
+    size of what it is given; `crop` is the side of the square that is enlarged, in pixels of that.
+
+    `coded` is the share of clips that pass through the autoencoder first, as generated ones do.
+    """
+
+    run: Run
+    optim: Optim
+    world: World
+    media: Media | None = None
+    autoencoder: Path | None = None
+    coded: float = Field(default=0.5, ge=0, le=1)
+    crop: int = Field(default=64, ge=8)
+    gradient_weight: float = Field(default=0.5, ge=0)
+    between_weight: float = Field(default=1.0, ge=0)
+    model: dict[str, Any] = {}
+
+
 StageConfig = TypeVar("StageConfig", bound=Section)
 ModelConfig = TypeVar("ModelConfig", bound="DataclassInstance")
 

@@ -1,0 +1,92 @@
+"""`yozora enhance`: a clip becomes larger and smoother."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def enhance(
+    clip: Annotated[Path, typer.Argument(help="The video or picture to enhance.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write: .mp4, .gif, .webp or .png (a picture).")
+    ] = Path("out.mp4"),
+    size: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT, or the pixels of the short side, such as 1080p, which keeps the shape.")
+    ] = "1080p",
+    fps: Annotated[float | None, typer.Option(help="Frames a second; those of the clip if not given.")] = None,
+    fit: Annotated[str, typer.Option(help="How another shape is filled: crop, pad or stretch.")] = "crop",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line.")] = False,
+) -> None:
+    """Make CLIP larger, with more frames a second: it is read, enhanced and written frame by frame."""
+    from yozora.clip import check_writable, open_frames
+    from yozora.create.target import choose_target
+
+    start = time.perf_counter()
+    check_writable(output)
+    with open_frames(clip) as reader:
+        target = choose_target(reader.size, reader.fps, size, fps, fit)  # pyright: ignore[reportArgumentType]
+    enhancer = _load()
+    total = target.count(_count(clip))
+    with open_frames(clip) as reader, _bar(total) as show:
+        from yozora.create.enhance import write_enhanced
+
+        recipe = target.recipe(reader.recipe)
+        count = write_enhanced(reader, target, output, reader.recipe, enhancer, show)
+    width, height = target.size
+    took = time.perf_counter() - start
+    if as_json:
+        said = {"path": str(output), "size": [width, height], "frames": count, "fps": target.fps}
+        print(json.dumps(said | {"recipe": asdict(recipe), "seconds": round(took, 3)}, ensure_ascii=False))
+    else:
+        length = "a picture" if count == 1 else f"{count} frames, {count / target.fps:.2f} s"
+        print(f"{output}: {width}x{height}, {length}, made in {took:.1f} s")
+
+
+def _load() -> Any:
+    """The enhancer, on the GPU where there is one. Raises ModelError."""
+    import torch
+
+    from yozora.create.enhance import load_enhancer
+
+    return load_enhancer(device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _count(clip: Path) -> int:
+    """How many frames there are, found by reading them all: that takes little of the time that enhancing them will, and
+    a clip that is damaged in the middle is refused before the work and not after half of it. Raises MediaError."""
+    from yozora.clip import open_frames
+
+    with open_frames(clip) as reader:
+        return sum(1 for _ in reader)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], object]]:
+    """A function `show(count)` that draws a bar, with the time left, on a terminal and does nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *left, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("enhancing", total=total)
+        yield lambda count: progress.update(task, completed=count)

@@ -1,0 +1,100 @@
+"""What a clip is to be enhanced to: size, rate and fit, checked before any work and without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from yozora.clip import Recipe
+from yozora.create.given import Fit, check_fit
+from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_resolution, parse_size
+from yozora.errors import CanvasError
+
+MOST_TIMES = 120  # more frames than there were
+
+
+@dataclass(frozen=True)
+class Target:
+    """Frames of `source` (width, height) at `source_fps` become frames of `size` at `fps`. Raises CanvasError."""
+
+    source: tuple[int, int]
+    source_fps: float
+    size: tuple[int, int]
+    fps: float
+    fit: Fit = "crop"
+
+    def __post_init__(self) -> None:
+        check_fit(self.fit)
+        Grid(1, 1, 1).check_size(*self.size)
+        if self.fps != self.source_fps:
+            check_fps(self.fps)
+        if self.step < Fraction(1, MOST_TIMES):
+            raise CanvasError(f"{self.source_fps:g} to {self.fps:g} frames a second is too far: ask for fewer")
+
+    @property
+    def step(self) -> Fraction:
+        """Frames of the source from one frame to the next."""
+        return _exact(self.source_fps) / _exact(self.fps)
+
+    def count(self, frames: int) -> int:
+        """How many frames so many become: as near to the same length as there is, and at least one."""
+        return max(1, math.floor(frames / self.step + Fraction(1, 2))) if frames else 0
+
+    @property
+    def crop(self) -> tuple[int, int, int, int]:
+        """What of the source is used: left, top, width, height."""
+        (w, h), (width, height) = self.source, self.size
+        if self.fit != "crop":
+            return 0, 0, w, h
+        if w * height > h * width:
+            w = max(1, round(h * width / height))
+        else:
+            h = max(1, round(w * height / width))
+        return (self.source[0] - w) // 2, (self.source[1] - h) // 2, w, h
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """(width, height) of the picture on the frame: all of it, unless it is padded."""
+        if self.fit != "pad":
+            return self.size
+        scale = min(self.size[0] / self.source[0], self.size[1] / self.source[1])
+        return max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
+
+    def recipe(self, recipe: Recipe | None) -> Recipe:
+        """The clip's recipe, with what became of it under "enhance" in its canvas."""
+        recipe = recipe or Recipe()
+        said: dict[str, Any] = {"size": list(self.size), "fps": self.fps, "fit": self.fit}
+        return replace(recipe, canvas=recipe.canvas | {"enhance": said})
+
+
+def choose_target(
+    source: tuple[int, int],
+    source_fps: float,
+    size: str | tuple[int, int] = "1080p",
+    fps: float | None = None,
+    fit: Fit = "crop",
+) -> Target:
+    """The target for frames of `source` (width, height) at `source_fps`. `size` is exact, (width, height) or
+    "1920x1080", or the pixels of the short side, "1080p", which keeps the shape; `fps` None keeps the rate.
+    Raises CanvasError."""
+    if isinstance(size, str):
+        size = parse_size(size) if any(sign in size for sign in "xX×*") else _same_shape(source, parse_resolution(size))
+    return Target(source, source_fps, size, source_fps if fps is None else fps, fit)
+
+
+def _same_shape(source: tuple[int, int], short: int) -> tuple[int, int]:
+    """The size of that short side and of the source's shape, in even numbers, which every video format takes."""
+    if short < 2:
+        raise CanvasError(f"{short}p is too small: at least 2p")
+    scale = short / min(source)
+    width, height = (2 * max(1, round(side * scale / 2)) for side in source)
+    if max(width, height) > MAX_SIDE:
+        raise CanvasError(f"{short}p of this clip is {width}x{height}, too large: at most {MAX_SIDE} pixels a side")
+    return width, height
+
+
+def _exact(fps: float) -> Fraction:
+    """A rate as a ratio of whole numbers, such as 30000 / 1001."""
+    return Fraction(fps).limit_denominator(1001)
