@@ -126,6 +126,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing field": (edit_config(width="absent"), "needs width"),
     "wrong type": (edit_config(width="wide"), "width"),
     "impossible value": (edit_config(heads=5), "5 heads"),
+    "endless depth": (edit_config(depth=100_000), "depth is 100000, and nothing in the weights is larger than 256"),
+    "endless width": (edit_config(width=10**9, heads=1), "width is 1000000000"),
+    "width beyond numbers": (edit_config(width=2 * 10**399, heads=1, ffn=1), "too large to convert"),
+    "endless ffn": (edit_config(ffn=1e17), "describes no Transformer"),
+    "infinite ffn": (edit_config(ffn=1e999), "infinity"),
     "empty weights": (bytes_of("model.safetensors", lambda b: b""), "broken or truncated"),
     "truncated weights": (bytes_of("model.safetensors", lambda b: b[:-9]), "broken or truncated"),
     "truncated header": (bytes_of("model.safetensors", lambda b: b[:50]), "broken or truncated"),
@@ -154,6 +159,23 @@ def test_broken_folders(saved: Path, what: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         load_module(Transformer, saved)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"depth": 10**6}, {"width": 10**9}, {"vocab_size": 10**12}, {"max_tokens": 10**6}, {"ffn": 1e999}, {"ffn": 0.0}],
+)
+def test_text_encoders_that_no_machine_could_hold(sizes: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(sizes))):
+        TextEncoderConfig(**sizes)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"channels": 10**9}, {"encoder_depths": (1, 1, 10**6)}, {"decoder_widths": (2**20,) * 3}]
+)
+def test_autoencoders_that_no_machine_could_hold(sizes: dict) -> None:
+    with pytest.raises(ValueError, match=r"between [01] and"):
+        AutoencoderConfig(**sizes)
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from yozora.errors import CanvasError
 
+MAX_WIDTH, MAX_DEPTH = 2**16, 2**10
+
 State = tuple[Tensor, ...]
 Frames = Float[Tensor, "b 3 t h w"]
 Latents = Float[Tensor, "b c k i j"]
@@ -43,8 +45,11 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         e, d = self.encoder_widths, self.decoder_widths
-        if min(self.channels, *e, *d) < 1 or min(*self.encoder_depths, *self.decoder_depths) < 0:
-            raise ValueError("channels and widths must be at least 1, depths at least 0")
+        depths = (*self.encoder_depths, *self.decoder_depths)
+        if not (min(self.channels, *e, *d) >= 1 and max(self.channels, *e, *d) <= MAX_WIDTH):
+            raise ValueError(f"channels and widths must be between 1 and {MAX_WIDTH}")
+        if not 0 <= min(depths) <= max(depths) <= MAX_DEPTH:
+            raise ValueError(f"depths must be between 0 and {MAX_DEPTH}")
         if not 0 <= self.latent_noise <= 10:
             raise ValueError(f"latent_noise must be between 0 and 10, not {self.latent_noise}")
         groups = {  # the shortcuts average or repeat whole groups of channels

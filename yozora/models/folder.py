@@ -25,6 +25,7 @@ from yozora.errors import ModelError
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 15 * 2**20
+SMALL = 256  # a number up to this is never taken for one that the weights should show
 SCALE = ".scale_of_rows"  # ends the name of the tensor that an int8 matrix is multiplied by
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -81,26 +82,27 @@ def load_module(
         raise ModelError(f"there is no model folder {folder}; give one with {CONFIG} and {WEIGHTS}")
     config = read_config(cls, folder)
     shards = find_weights(folder)
+    check_sizes(config, shards, folder / CONFIG)
     assets = typing.cast(Any, cls).load_assets(folder) if hasattr(cls, "load_assets") else {}
     try:
         with torch.device("meta"):  # sizes only: nothing is allocated before everything is known to fit
             module = cls(config, **assets)
-        expected = module.state_dict()
-        check_fit(expected, shards, folder)
-        parameters = {name for name, _ in module.named_parameters()}
-        stored = {
-            name: tensor
-            for path, header in shards.items()
-            for name, tensor in read_tensors(path, list(header), str(device)).items()
-        }
-        state = {}
-        for name in expected:
-            tensor = dequantise(stored, name, folder)
-            wanted = dtype if name in parameters else torch.float32
-            state[name] = tensor.to(wanted) if wanted and tensor.is_floating_point() else tensor
-        module.load_state_dict(state, assign=True)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # torch counts no further than 2**63 bytes
         raise ModelError(f"{folder / CONFIG} describes no {cls.__name__}: {first_line(error)}") from None
+    expected = module.state_dict()
+    check_fit(expected, shards, folder)
+    parameters = {name for name, _ in module.named_parameters()}
+    stored = {
+        name: tensor
+        for path, header in shards.items()
+        for name, tensor in read_tensors(path, list(header), str(device)).items()
+    }
+    state = {}
+    for name in expected:
+        tensor = dequantise(stored, name, folder)
+        wanted = dtype if name in parameters else torch.float32
+        state[name] = tensor.to(wanted) if wanted and tensor.is_floating_point() else tensor
+    module.load_state_dict(state, assign=True)
     return module.eval()
 
 
@@ -127,6 +129,8 @@ def read_config(cls: type[nn.Module], folder: Path) -> Any:
         return TypeAdapter(config_class).validate_python(fields)
     except ValidationError as error:
         raise ModelError(f"{path}: {describe_invalid(error)}; restore the file it was saved with") from None
+    except OverflowError as error:
+        raise ModelError(f"{path}: {first_line(error)}; restore the file it was saved with") from None
 
 
 def describe_invalid(error: ValidationError) -> str:
@@ -272,6 +276,20 @@ def check_fit(expected: Mapping[str, Tensor], shards: Mapping[Path, Mapping[str,
         if list(expected[name].shape) != shape:
             what = f"{path}: {name} is {shape}, {CONFIG} asks for {list(expected[name].shape)}"
             raise ModelError(f"{what}; they are of different models, copy both from one")
+
+
+def check_sizes(config: Any, shards: Mapping[Path, Mapping[str, list[int]]], path: Path) -> None:
+    """Raise ModelError for a number in the configuration that is beyond every size, and the number, of the tensors:
+    even without memory, a network of a hundred thousand blocks takes minutes to build."""
+    shapes = [shape for header in shards.values() for shape in header.values()]
+    most = max(SMALL, len(shapes), *(side for shape in shapes for side in shape))
+    for name, value in dataclasses.asdict(config).items():
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(number, int) and number > most:
+                raise ModelError(
+                    f"{path}: {name} is {str(number)[:40]}, and nothing in the weights is larger than {most}; "
+                    "they are of different models, copy both from one"
+                )
 
 
 def first_line(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from yozora.errors import ModelError
 from yozora.models.attention import attend
 
 PAD, BOS = "<pad>", "<bos>"
+LARGEST = {"vocab_size": 2**20, "width": 2**16, "depth": 2**10, "heads": 2**16, "max_tokens": 2**16}
 LENGTH_STEP = 8
 """Texts come in few lengths, because the first use of a new size costs a CPU as much as several steps of training."""
 TOKENIZER_FILE = "tokenizer.json"
@@ -41,13 +42,13 @@ class TextEncoderConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "width", "depth", "heads", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, most in LARGEST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be between 1 and {most}, not {getattr(self, name)}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
-        if round(self.width * self.ffn) < 1:
-            raise ValueError(f"ffn must be positive, not {self.ffn}")
+        if not 1 / self.width <= self.ffn <= 64:
+            raise ValueError(f"ffn must be between 1 / width and 64, not {self.ffn}")
 
 
 class TextEncoder(nn.Module):
