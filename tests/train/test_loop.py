@@ -117,6 +117,20 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
         assert loss == pytest.approx(whole.losses[step], abs=1e-5)
 
 
+@pytest.mark.parametrize("signalled", [True, False])
+def test_data_workers_that_end_with_a_signalled_run_are_no_error(tmp_path: Path, signalled: bool) -> None:
+    class Orphaned(Regression):
+        def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            if self.step == 30:
+                if signalled:
+                    signal.raise_signal(signal.SIGTERM)
+                raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+            return super().loss(batch, generator)
+
+    with pytest.raises(KeyboardInterrupt if signalled else RuntimeError):
+        fit(Orphaned(), run(tmp_path, steps=80), OPTIM)
+
+
 def test_it_learns_and_shows_samples(tmp_path: Path) -> None:
     task = Regression()
     fit(task, run(tmp_path, steps=300, sample_every=100), OPTIM)

@@ -217,11 +217,19 @@ def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers)
 
 @contextmanager
 def _stop_flag() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT or SIGTERM arrives."""
+    """A list that is empty until SIGINT or SIGTERM arrives.
+
+    A signal to the whole group of processes ends the data workers, too, of which torch complains with a RuntimeError at
+    any point of the main program: then the run ends there, with its last checkpoint."""
     stopped: list[int] = []
     before = {s: signal.signal(s, lambda number, _: stopped.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
+    except RuntimeError as error:
+        if not stopped or "DataLoader worker" not in str(error):
+            raise
+        print("stopped; the same command goes on from the last checkpoint", flush=True)
+        raise KeyboardInterrupt from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
