@@ -11,20 +11,21 @@
 set -euo pipefail
 root=$(realpath "$(dirname "$0")/..")
 python=${PYTHON:-python3}
-stages="autoencoder text latents pictures transformer bundle"
+runs="autoencoder text latents pictures transformer decoder bundle" # pictures and decoder: not every model has them
 
 running() { [ -e "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null; }
 
-run() { # every stage in turn; a stage that is done is passed over in seconds
+run() { # every configuration in turn; one that is done is passed over in seconds
   if compgen -G "$root/.whl/*.whl" >/dev/null && [ ! -e "$work/site" ]; then
     "$python" -m pip install -q --no-index --no-deps --no-compile --target "$work/site" "$root"/.whl/*.whl
   fi
   export PYTHONPATH="$root:$work/site" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
   cd "$work" # the configurations write to ./runs
-  for stage in $stages; do
-    [ -e "configs/$stage.toml" ] || continue # not every model begins with pictures
-    echo "== $stage $(date +%T)"
-    "$python" -m yozora train "${stage/pictures/transformer}" "configs/$stage.toml" &
+  for name in $runs; do
+    [ -e "configs/$name.toml" ] || continue
+    case $name in pictures) stage=transformer ;; decoder) stage=autoencoder ;; *) stage=$name ;; esac
+    echo "== $name $(date +%T)"
+    "$python" -m yozora train "$stage" "configs/$name.toml" &
     echo $! >"$work/stage"
     wait $!
   done

@@ -94,6 +94,24 @@ def test_every_shipped_configuration_is_valid() -> None:
         for stage in ("autoencoder", "text", "latents", "transformer", "bundle"):
             configs.read_config(getattr(configs, STAGES[stage][2]), folder / f"{stage}.toml")
     configs.read_config(TransformerStage, ROOT / "configs" / "mini" / "pictures.toml")
+    configs.read_config(configs.AutoencoderStage, ROOT / "configs" / "mini" / "decoder.toml")
+
+
+def test_a_decoder_that_goes_on_alone_leaves_the_latents_as_they_are(trained: Path, tmp_path: Path) -> None:
+    start = trained / "autoencoder" / "export"
+    run(
+        "autoencoder",
+        trained / "autoencoder.toml",
+        [f'run.out="{tmp_path}"', f'start_from="{start}"', "decoder_only=true"],
+    )
+    before, after = load_module(Autoencoder, start), load_module(Autoencoder, tmp_path / "export")
+    frames = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latents = before.encode(frames)
+        assert torch.equal(after.encode(frames), latents)
+        assert not torch.equal(after.decode(latents), before.decode(latents))
+    with pytest.raises(ConfigError, match="decoder_only needs start_from"):
+        run("autoencoder", trained / "autoencoder.toml", ["decoder_only=true"])
 
 
 def test_a_pool_keeps_its_shards_and_knows_its_scenes(trained: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from yozora.clip import Clip
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
-from yozora.models.folder import save_module
+from yozora.models.folder import load_module, save_module
 from yozora.train.config import AutoencoderStage, build
 from yozora.train.data import HELD_OUT_SEEDS, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit
@@ -35,7 +35,14 @@ class AutoencoderTask:
     def __init__(self, config: AutoencoderStage):
         self.config = config
         torch.manual_seed(config.run.seed)
-        self.model = Autoencoder(build(AutoencoderConfig, config.model)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        if config.start_from:
+            model = load_module(Autoencoder, config.start_from)
+        else:
+            model = Autoencoder(build(AutoencoderConfig, config.model))
+        self.model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        if config.decoder_only:
+            self.model.encoder.requires_grad_(False)
+            self.model.norm.momentum = 0.0
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name

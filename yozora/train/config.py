@@ -9,9 +9,18 @@ import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from yozora.errors import ConfigError
 
@@ -103,6 +112,14 @@ class AutoencoderStage(Section):
     world: World
     model: dict[str, Any] = {}
     gradient_weight: float = Field(default=0.5, ge=0)
+    start_from: Path | None = None  # an exported autoencoder to go on from, with fresh optimisers; [model] is not read
+    decoder_only: bool = False  # the latents stay as they are, so that pools and transformers made with them stay good
+
+    @model_validator(mode="after")
+    def _check_start(self) -> Self:
+        if self.decoder_only and self.start_from is None:
+            raise ValueError("decoder_only needs start_from: an encoder that has learnt")
+        return self
 
 
 class PoolBucket(Size):
