@@ -7,7 +7,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes in signatures are checked while the tests run, in the modules that write them; before these are imported.
-install_import_hook(["yozora.models.autoencoder", "yozora.models.inspector"], "beartype.beartype")
+CHECKED = ("autoencoder", "enhancer", "inspector")
+install_import_hook([f"yozora.models.{name}" for name in CHECKED], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

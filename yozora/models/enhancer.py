@@ -141,7 +141,7 @@ def search_size(height: int, width: int) -> tuple[int, int]:
     return tuple(max(1, round(side * scale / CELL)) * CELL for side in (height, width))  # pyright: ignore[reportReturnType]
 
 
-def resize(frames: Frames, size: tuple[int, int]) -> Frames:
+def resize(frames: Frames, size: tuple[int, int]) -> Float[Tensor, "n 3 hh ww"]:
     """Frames at (height, width), antialiased."""
     if tuple(frames.shape[-2:]) == size:
         return frames
