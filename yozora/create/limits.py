@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, cast
 
 from yozora.errors import CanvasError
 
@@ -14,26 +15,67 @@ MAX_VARIATIONS = 64
 
 
 def check_steps(steps: int) -> None:
-    """Raises CanvasError for a number of model evaluations that is out of range."""
+    """Raises CanvasError for a number of model evaluations that is none or out of range."""
+    check_whole(steps, "steps")
     if not 1 <= steps <= MAX_STEPS:
-        raise CanvasError(f"{steps} steps cannot be taken: use 1 to {MAX_STEPS}")
+        raise CanvasError(f"{shown(steps)} steps cannot be taken: use 1 to {MAX_STEPS}")
 
 
 def check_guidance(guidance: float) -> None:
-    """Raises CanvasError for a guidance that is out of range."""
-    if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
-        raise CanvasError(f"guidance {guidance:g} is out of range: use 0 to {MAX_GUIDANCE:g} (1 is none)")
+    """Raises CanvasError for a guidance that is no number or out of range."""
+    check_number(guidance, "guidance")
+    if not 0 <= guidance <= MAX_GUIDANCE:
+        raise CanvasError(f"guidance {shown(guidance)} is out of range: use 0 to {MAX_GUIDANCE:g} (1 is none)")
 
 
 def check_variations(count: int) -> None:
     """Raises CanvasError for a batch that is empty or too large."""
+    check_whole(count, "variations")
     if not 1 <= count <= MAX_VARIATIONS:
-        raise CanvasError(f"{count} variations cannot be made at once: use 1 to {MAX_VARIATIONS}")
+        raise CanvasError(f"{shown(count)} variations cannot be made at once: use 1 to {MAX_VARIATIONS}")
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises CanvasError for seeds, one a variation, that are too many, none, or out of range."""
+    """Raises CanvasError for seeds, one a variation, that are too many, none, no whole numbers or out of range."""
     check_variations(len(seeds))
     for seed in seeds:
+        check_whole(seed, "a seed")
         if not 0 <= seed <= MAX_SEED:
-            raise CanvasError(f"seed {seed} is out of range: use 0 to {MAX_SEED}")
+            raise CanvasError(f"seed {shown(seed)} is out of range: use 0 to {MAX_SEED}")
+
+
+def as_seeds(seed: int | Sequence[int]) -> list[int]:
+    """One seed, or several, as a list of Python's own numbers (NumPy's are taken, too). Raises CanvasError."""
+    if isinstance(seed, (str, bytes)):
+        check_whole(seed, "a seed")
+    try:
+        seeds: list[Any] = list(cast(Any, seed))
+    except TypeError:
+        seeds = [seed]
+    check_seeds(seeds)
+    return [int(each) for each in seeds]
+
+
+def check_whole(value: Any, what: str) -> None:
+    """Raises CanvasError for what is no whole number, of Python or NumPy; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise CanvasError(f"{what} must be a whole number, not {shown(value)}")
+
+
+def check_number(value: Any, what: str) -> None:
+    """Raises CanvasError for what is no real number, of Python or NumPy; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise CanvasError(f"{what} must be a number, not {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it: one line, and short."""
+    try:
+        if isinstance(value, Real) and not isinstance(value, Integral):
+            return f"{float(value):g}"
+        text = " ".join(repr(value).split())
+    except (
+        Exception
+    ):  # Python writes out no number of more than 4300 digits, and other people's objects may do anything
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 40 else f"{text[:40]}…"

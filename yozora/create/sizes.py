@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from yozora.create.limits import check_number, check_whole, shown
 from yozora.errors import CanvasError
 
 MAX_SECONDS = 60.0
@@ -52,10 +54,11 @@ class Grid:
     def check_size(self, width: int, height: int) -> None:
         """Raises CanvasError, naming the nearest sizes that fit, where a side is no multiple of the token."""
         for name, side in (("width", width), ("height", height)):
+            check_whole(side, name)
             if side <= 0:
-                raise CanvasError(f"{name} {side} is not a size: it must be positive")
+                raise CanvasError(f"{name} {shown(side)} is not a size: it must be positive")
             if side > MAX_SIDE:
-                raise CanvasError(f"{name} {side} is too large: at most {MAX_SIDE} pixels")
+                raise CanvasError(f"{name} {shown(side)} is too large: at most {MAX_SIDE} pixels")
         if width % self.step or height % self.step:
             (w_low, w_high), (h_low, h_high) = _around(width, self.step), _around(height, self.step)
             low, high = f"{w_low}x{h_low}", f"{w_high}x{h_high}"
@@ -64,8 +67,9 @@ class Grid:
 
     def check_frames(self, frames: int) -> None:
         """Raises CanvasError, naming the nearest lengths, where `frames` is not 1 + 4k."""
+        check_whole(frames, "frames")
         if frames < 1:
-            raise CanvasError(f"{frames} frames is not a length: use 1 + {self.temporal}k frames")
+            raise CanvasError(f"{shown(frames)} frames is not a length: use 1 + {self.temporal}k frames")
         if (frames - 1) % self.temporal:
             low = 1 + (frames - 1) // self.temporal * self.temporal
             raise CanvasError(
@@ -142,9 +146,9 @@ def choose_size(
     if size is not None:
         if aspect is not None or resolution is not None:
             raise CanvasError("give a size, or an aspect and a resolution, not both")
-        width, height = parse_size(size) if isinstance(size, str) else size
+        width, height = parse_size(size) if isinstance(size, str) else _pair(size)
         native.grid.check_size(width, height)
-        return width, height
+        return int(width), int(height)
     if aspect is None and resolution is None:
         return native.size
     ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
@@ -176,40 +180,59 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def parse_aspect(aspect: str | float) -> float:
     """Width / height from "16:9", "16/9" or a number. Raises CanvasError outside 1:8 … 8:1."""
-    parts = re.split("[:/]", aspect) if isinstance(aspect, str) else [str(aspect)]
+    if not isinstance(aspect, str):
+        check_number(aspect, "aspect")
+    parts = re.split("[:/]", aspect) if isinstance(aspect, str) else [aspect]
     try:
         across, down = (float(parts[0]), float(parts[1])) if len(parts) == 2 else (float(parts[0]), 1.0)
         ratio = across / down if len(parts) <= 2 and across > 0 and down > 0 else math.nan
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         ratio = math.nan
     if not 1 / 8 <= ratio <= 8:
-        raise CanvasError(f"{str(aspect)[:40]!r} is not an aspect from 1:8 to 8:1: write for example 16:9, 1:1 or 9:16")
+        raise CanvasError(f"{shown(aspect)} is not an aspect from 1:8 to 8:1: write for example 16:9, 1:1 or 9:16")
     return ratio
 
 
 def parse_resolution(resolution: str | int) -> int:
     """Pixels of the short side from "144p", "144" or 144. Raises CanvasError."""
-    match = re.fullmatch(r"\s*(\d{1,6})\s*[pP]?\s*", str(resolution))
-    if not match or not 1 <= int(match[1]) <= MAX_SIDE:
+    if isinstance(resolution, str):
+        match = re.fullmatch(r"\s*(\d{1,6})\s*[pP]?\s*", resolution)
+        short = int(match[1]) if match else 0
+    else:
+        check_whole(resolution, "resolution")
+        short = int(resolution)
+    if not 1 <= short <= MAX_SIDE:
         raise CanvasError(
-            f"{str(resolution)[:40]!r} is not a resolution: give the pixels of the short side, for example 128p or 256"
+            f"{shown(resolution)} is not a resolution: give the pixels of the short side, for example 128p or 256"
         )
-    return int(match[1])
+    return short
 
 
 def check_fps(fps: float) -> None:
     """Raises CanvasError for a rate out of range."""
+    check_number(fps, "fps")
     low, high = FPS_RANGE
-    if not (math.isfinite(fps) and low <= fps <= high):
-        raise CanvasError(f"{fps:g} frames a second is not a rate: use {low:g} to {high:g}")
+    if not low <= fps <= high:
+        raise CanvasError(f"{shown(fps)} frames a second is not a rate: use {low:g} to {high:g}")
 
 
 def check_seconds(seconds: float, note: str = "") -> None:
     """Raises CanvasError, whose line ends in `note`, for a length that is not finite, not positive or too long."""
-    if not math.isfinite(seconds) or seconds <= 0:
-        raise CanvasError(f"{seconds:g} s is not a length: ask for more than 0 and at most {MAX_SECONDS:g} s{note}")
+    check_number(seconds, "seconds")
+    if not 0 < seconds < math.inf:
+        raise CanvasError(
+            f"{shown(seconds)} s is not a length: ask for more than 0 and at most {MAX_SECONDS:g} s{note}"
+        )
     if seconds > MAX_SECONDS:
-        raise CanvasError(f"{seconds:g} s is too long: at most {MAX_SECONDS:g} s{note}")
+        raise CanvasError(f"{shown(seconds)} s is too long: at most {MAX_SECONDS:g} s{note}")
+
+
+def _pair(size: Any) -> tuple[Any, Any]:
+    try:
+        width, height = size
+    except (TypeError, ValueError):
+        raise CanvasError(f"{shown(size)} is not a size: give (width, height), for example (256, 144)") from None
+    return width, height
 
 
 def _misfit(size: tuple[int, int], ratio: float, area: float) -> float:
