@@ -14,7 +14,7 @@ import torch
 from common import peak_memory, show_table, write_results
 
 from yozora.clip import Clip
-from yozora.create.generator import DECODE_LATENTS
+from yozora.create.streaming import CHUNK_LATENTS
 from yozora.models.registry import Bundle, load_bundle
 
 SHORT, LONG = 101, 1001  # frames: 1 + 4k
@@ -38,7 +38,7 @@ def main() -> None:
         results[f"psnr_{mix}"] = quality = held_out_psnr(bundle, mix, options.clips)
         rows.append([f"PSNR, {mix} mix, mean", f"{quality['mean']:.2f} dB", f">= {TARGETS['psnr']:g} dB"])
         rows.append([f"PSNR, {mix} mix, worst clip", f"{quality['worst']:.2f} dB", ""])
-    for n in (1, DECODE_LATENTS):
+    for n in (1, CHUNK_LATENTS):
         results[f"stream_by_{n}"] = difference = stream_difference(options.model, n)
         rows.append([f"stream by {n} against one pass", f"{difference:.1e}", f"<= {TARGETS['stream']:g}"])
     (loaded, short), (_, long) = (measure_memory(options.model, frames) for frames in (SHORT, LONG))
@@ -101,8 +101,8 @@ def decode_memory(bundle: Bundle, frames: int) -> tuple[float, float]:
     left, done = 1 + (frames - 1) // 4, 0
 
     def chunks():
-        for start in range(0, left, DECODE_LATENTS):
-            count = min(DECODE_LATENTS, left - start)
+        for start in range(0, left, CHUNK_LATENTS):
+            count = min(CHUNK_LATENTS, left - start)
             yield _noise(bundle, 1 + 4 * (count - 1), generator)
 
     for chunk in bundle.autoencoder.decode_stream(chunks()):

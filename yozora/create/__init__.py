@@ -9,36 +9,62 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yozora.create.canvas import Anchor, Canvas, Cue, HoldMap, fit
-    from yozora.create.generator import Generator, Progress, Settings, YozoraWarning, load
+    from yozora.create.anchors import Anchor, HoldMap, Mask
+    from yozora.create.board import read_board, storyboard
+    from yozora.create.canvas import Canvas, Cue
+    from yozora.create.generator import Generator, YozoraWarning, load
+    from yozora.create.given import Fit, Picture, fit
+    from yozora.create.join import blend, fill, recut
     from yozora.create.sizes import Grid, Native, choose_size, frames_for
-    from yozora.create.ways import image_to_video, text_to_image, text_to_video
+    from yozora.create.streaming import Chunk, Progress, Settings
+    from yozora.create.ways import animate, extend, image_to_video, inpaint, loop, remix, text_to_image, text_to_video
 
 __all__ = [
     "Anchor",
     "Canvas",
+    "Chunk",
     "Cue",
+    "Fit",
     "Generator",
     "Grid",
     "HoldMap",
+    "Mask",
     "Native",
+    "Picture",
     "Progress",
     "Settings",
     "YozoraWarning",
+    "animate",
+    "blend",
     "choose_size",
+    "extend",
+    "fill",
     "fit",
     "frames_for",
     "image_to_video",
+    "inpaint",
     "load",
+    "loop",
+    "read_board",
+    "recut",
+    "remix",
+    "storyboard",
     "text_to_image",
     "text_to_video",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Anchor", "Canvas", "Cue", "HoldMap", "fit"), "canvas"),
-    **dict.fromkeys(("Generator", "Progress", "Settings", "YozoraWarning", "load"), "generator"),
+    **dict.fromkeys(("Anchor", "HoldMap", "Mask"), "anchors"),
+    **dict.fromkeys(("Canvas", "Cue"), "canvas"),
+    **dict.fromkeys(("Generator", "YozoraWarning", "load"), "generator"),
+    **dict.fromkeys(("Fit", "Picture", "fit"), "given"),
+    **dict.fromkeys(("blend", "fill", "recut"), "join"),
     **dict.fromkeys(("Grid", "Native", "choose_size", "frames_for"), "sizes"),
-    **dict.fromkeys(("image_to_video", "text_to_image", "text_to_video"), "ways"),
+    **dict.fromkeys(("read_board", "storyboard"), "board"),
+    **dict.fromkeys(("Chunk", "Progress", "Settings"), "streaming"),
+    **dict.fromkeys(
+        ("animate", "extend", "image_to_video", "inpaint", "loop", "remix", "text_to_image", "text_to_video"), "ways"
+    ),
 }
 
 

@@ -7,19 +7,21 @@ Every way of creating is a canvas. A token that is held with `hold` h starts fro
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yozora.clip import Clip
+from yozora.create.anchors import Anchor, HoldMap, Mask, map_holds
+from yozora.create.given import open_given, read_mask, take
 from yozora.create.sizes import MAX_PIXELS, MAX_SECONDS, Grid, check_fps
 from yozora.errors import CanvasError
 
 MAX_PROMPT = 10_000  # characters
 MAX_CUES = 64
+MAX_SLACK = 8  # frames over a canvas's longest that bring it onto the grid
 
 
 @dataclass(frozen=True)
@@ -35,50 +37,12 @@ class Cue:
         check_prompt(self.prompt)
 
 
-@dataclass(frozen=True, eq=False)
-class Anchor:
-    """A picture or clip, already of the canvas's size, that stands at frame `start` and is held there.
-
-    `hold` is one number in [0, 1], or a curve: numbers spread evenly over the anchor and interpolated between. `source`
-    is the file it came from, where known; a recipe refers to the anchor by it.
-    """
-
-    clip: Clip
-    start: int = 0
-    hold: float | tuple[float, ...] = 1.0
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        if self.start < 0:
-            raise CanvasError(f"an anchor cannot start at frame {self.start}: use 0 or more")
-        curve = self.curve
-        if not curve or not all(math.isfinite(h) and 0 <= h <= 1 for h in curve):
-            raise CanvasError(f"hold must be between 0 (invent) and 1 (keep), not {self.hold}")
-
-    @property
-    def curve(self) -> tuple[float, ...]:
-        """`hold` as a curve."""
-        return self.hold if isinstance(self.hold, tuple) else (self.hold,)
-
-    @property
-    def end(self) -> int:
-        """The frame after its last."""
-        return self.start + len(self.clip.frames)
-
-
-@dataclass(frozen=True)
-class HoldMap:
-    """What a canvas holds. `hold` float32 [T] is each latent frame's hold, 0 where it is free. `frames` uint8
-    [F, H, W, 3] runs from frame 0 to the last held one (free frames repeat the nearest held frame, so that the causal
-    autoencoder has something calm to look back on); None where nothing is held."""
-
-    hold: np.ndarray
-    frames: np.ndarray | None
-
-
 @dataclass(frozen=True)
 class Canvas:
     """What a Generator fills: `frames` frames of `width` × `height` at `fps`, which follow `cues` and keep `anchors`.
+
+    `loop` ties its end to its beginning. `trim` is how many frames at its beginning and end are left out of the video:
+    they are there to bring what is given onto the grid. A `part` of a canvas need not have a prompt.
 
     Raises CanvasError for anything that no model could fill; `check(grid)` adds what one model's grid asks.
     """
@@ -91,13 +55,14 @@ class Canvas:
     anchors: tuple[Anchor, ...] = ()
     loop: bool = False
     negative: str = ""
+    trim: tuple[int, int] = (0, 0)
+    part: bool = False
 
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0 or self.frames <= 0:
             raise CanvasError(f"a canvas of {self.frames} frames of {self.width}x{self.height} is empty")
         check_fps(self.fps)
-        # one latent frame of slack, because a length is rounded to the grid
-        if self.seconds > MAX_SECONDS + 4 / self.fps:
+        if self.seconds > MAX_SECONDS + MAX_SLACK / self.fps:
             raise CanvasError(f"{self.seconds:.6g} s is too long: at most {MAX_SECONDS:g} s")
         if self.width * self.height * self.frames > MAX_PIXELS:
             raise CanvasError(
@@ -105,6 +70,8 @@ class Canvas:
                 "ask for a smaller size or fewer seconds"
             )
         check_prompt(self.negative, what="negative prompt")
+        if min(self.trim) < 0 or self.shown < 1:
+            raise CanvasError(f"trimming {self.trim[0]} and {self.trim[1]} of {self.frames} frames leaves none")
         self._check_cues()
         self._check_anchors()
 
@@ -118,6 +85,11 @@ class Canvas:
         return self.frames / self.fps
 
     @property
+    def shown(self) -> int:
+        """Frames of the video: all but those that are trimmed."""
+        return self.frames - sum(self.trim)
+
+    @property
     def prompt(self) -> str:
         """The first cue's prompt."""
         return self.cues[0].prompt if self.cues else ""
@@ -126,6 +98,8 @@ class Canvas:
         """Raises CanvasError where size, length or an anchor does not fall on the model's grid."""
         grid.check_size(self.width, self.height)
         grid.check_frames(self.frames)
+        if self.loop and (grid.latent_frames(self.frames) < 2 or self.trim[1]):
+            raise CanvasError(f"a loop has at least {1 + grid.temporal} frames, and none of them at its end is trimmed")
         for anchor in self.anchors:
             for frame in (anchor.start, anchor.end):
                 if frame and (frame - 1) % grid.temporal:
@@ -137,21 +111,20 @@ class Canvas:
     def hold_map(self, grid: Grid) -> HoldMap:
         """What is held on this grid. Raises CanvasError (see `check`)."""
         self.check(grid)
-        hold = np.zeros(grid.latent_frames(self.frames), np.float32)
-        if not self.anchors:
-            return HoldMap(hold, None)
-        anchors = sorted(self.anchors, key=lambda anchor: anchor.start)
-        pieces: list[np.ndarray] = []
-        filled = 0
-        for anchor in anchors:
-            first = grid.latent_frames(anchor.start) if anchor.start else 0
-            last = grid.latent_frames(anchor.end)
-            curve = anchor.curve
-            hold[first:last] = np.interp(np.linspace(0, 1, last - first), np.linspace(0, 1, len(curve)), curve)
-            before = pieces[-1][-1:] if pieces else anchor.clip.frames[:1]
-            pieces += [np.repeat(before, anchor.start - filled, 0), anchor.clip.frames]
-            filled = anchor.end
-        return HoldMap(hold, np.concatenate(pieces))
+        return map_holds(self.anchors, self.frames, self.size, grid)
+
+    def cut(self, start: int, end: int, grid: Grid) -> Canvas:
+        """Its frames start ≤ f < end as a canvas of their own (a part), with their cues and anchors. `start` must be
+        the last frame of a latent frame and `end` the first of one, or the canvas's end."""
+        begin, stop = start / self.fps, end / self.fps
+        after = [cue.start for cue in self.cues[1:]] + [math.inf]
+        cues = tuple(
+            Cue(max(0.0, cue.start - begin), cue.prompt)
+            for cue, until in zip(self.cues, after, strict=True)
+            if until > begin + 1e-9 and cue.start < stop - 1e-9
+        )
+        anchors = tuple(cut for anchor in self.anchors if (cut := anchor.cut(start, end, grid)))
+        return replace(self, frames=end - start, cues=cues, anchors=anchors, loop=False, trim=(0, 0), part=True)
 
     def cue_map(self, grid: Grid) -> np.ndarray:
         """int [T]: which cue each latent frame follows, by the time in the middle of the frames it covers."""
@@ -168,17 +141,10 @@ class Canvas:
             "frames": self.frames,
             "fps": self.fps,
             "cues": [{"start": cue.start, "prompt": cue.prompt} for cue in self.cues],
-            "anchors": [
-                {
-                    "source": anchor.source,
-                    "frames": len(anchor.clip.frames),
-                    "start": anchor.start,
-                    "hold": list(anchor.hold) if isinstance(anchor.hold, tuple) else anchor.hold,
-                }
-                for anchor in self.anchors
-            ],
+            "anchors": [_anchor_to_dict(anchor) for anchor in self.anchors],
             "loop": self.loop,
             "negative": self.negative,
+            "trim": list(self.trim),
         }
 
     @classmethod
@@ -187,15 +153,17 @@ class Canvas:
         try:
             width, height = int(raw["width"]), int(raw["height"])
             cues = tuple(Cue(float(cue["start"]), str(cue["prompt"])) for cue in raw.get("cues", ()))
-            anchors = tuple(_read_anchor(anchor, width, height) for anchor in raw.get("anchors", ()))
             frames, fps = int(raw["frames"]), float(raw["fps"])
+            check_fps(fps)
+            anchors = tuple(_read_anchor(anchor, width, height, fps) for anchor in raw.get("anchors", ()))
             loop, negative = bool(raw.get("loop", False)), str(raw.get("negative", ""))
+            head, tail = map(int, raw.get("trim", (0, 0)))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CanvasError(f"not a canvas: {type(error).__name__} {error}") from None
-        return cls(width, height, frames, fps, cues, anchors, loop, negative)
+        return cls(width, height, frames, fps, cues, anchors, loop, negative, (head, tail))
 
     def _check_cues(self) -> None:
-        if not self.anchors:
+        if not (self.anchors or self.part):
             check_prompt("".join(cue.prompt for cue in self.cues[:1]), needed=True)
         if len(self.cues) > MAX_CUES:
             raise CanvasError(f"{len(self.cues)} prompts are too many: at most {MAX_CUES}")
@@ -220,7 +188,7 @@ class Canvas:
                     f"past the canvas's last, {self.frames - 1}"
                 )
         for before, after in pairwise(anchors):
-            if after.start < before.end:
+            if after.start < before.end and min(before.curve) + min(after.curve) > 1 + 1e-4:
                 raise CanvasError(f"two anchors share frame {after.start}: move or shorten one")
 
 
@@ -236,21 +204,30 @@ def check_prompt(text: str, needed: bool = False, what: str = "prompt") -> None:
         raise CanvasError(f"the {what} is not valid text (UTF-8)") from None
 
 
-def fit(clip: Clip, width: int, height: int) -> Clip:
-    """The clip at width × height pixels: cropped about its centre to that aspect, then resized."""
-    w, h = clip.size
-    if w * height > h * width:
-        cropped_w, cropped_h = max(1, round(h * width / height)), h
-    else:
-        cropped_w, cropped_h = w, max(1, round(w * height / width))
-    left, top = (w - cropped_w) // 2, (h - cropped_h) // 2
-    frames = clip.frames[:, top : top + cropped_h, left : left + cropped_w]
-    return Clip(np.ascontiguousarray(frames), clip.fps, clip.recipe).resized(width, height)
+def _anchor_to_dict(anchor: Anchor) -> dict[str, Any]:
+    return {
+        "source": anchor.source,
+        "skip": anchor.skip,
+        "fit": anchor.fit,
+        "frames": len(anchor.clip.frames),
+        "start": anchor.start,
+        "hold": list(anchor.hold) if isinstance(anchor.hold, tuple) else anchor.hold,
+        "mask": None if anchor.mask is None else anchor.mask.source,
+    }
 
 
-def _read_anchor(raw: dict[str, Any], width: int, height: int) -> Anchor:
-    source, hold = str(raw["source"]), raw["hold"]
-    if not source:
+def _read_anchor(raw: dict[str, Any], width: int, height: int, fps: float) -> Anchor:
+    source, hold, mask = str(raw["source"]), raw["hold"], raw.get("mask")
+    skip, count, how = int(raw.get("skip", 0)), int(raw["frames"]), raw.get("fit", "crop")
+    if not source or mask == "":
         raise CanvasError("an anchor of this canvas did not come from a file and cannot be read again")
-    clip = fit(Clip.read(Path(source), max_frames=int(raw["frames"])), width, height)
-    return Anchor(clip, int(raw["start"]), tuple(map(float, hold)) if isinstance(hold, list) else float(hold), source)
+    if not 0 < count <= MAX_SECONDS * fps + MAX_SLACK or abs(skip) > MAX_SECONDS * fps + MAX_SLACK:
+        raise CanvasError(f"an anchor of {count} frames from frame {skip} on is out of range")
+    Canvas(width, height, count, fps, (Cue(0.0, "checked"),))  # before any frame of such a size is made
+    given = open_given(source)
+    frames = take(given.read(width, height, fps, how, max(1, skip + count)).frames, skip, count)
+    white = None
+    if mask is not None:
+        white = Mask(read_mask(open_given(str(mask)), given.size, width, height, fps, how), str(mask))
+    hold = tuple(map(float, hold)) if isinstance(hold, list) else float(hold)
+    return Anchor(Clip(frames, fps), int(raw["start"]), hold, source, skip, how, white)

@@ -17,8 +17,8 @@ from yozora.errors import CanvasError
 
 MAX_SECONDS = 60.0
 MAX_SIDE = 4096
-MAX_PIXELS = 2**31  # width × height × frames
-MAX_TIMES = 64  # tokens of a canvas, against those of the largest canvas that the model was trained on
+MAX_PIXELS = 2**32  # width × height × frames
+MAX_TIMES = 64  # tokens sampled at once, against those of the largest canvas that the model was trained on
 FPS_RANGE = (1.0, 120.0)
 
 
@@ -38,6 +38,14 @@ class Grid:
     def latent_frames(self, frames: int) -> int:
         """Latent frames of a video of `frames` = 1 + 4k frames."""
         return 1 + (frames - 1) // self.temporal
+
+    def latent_frame(self, frame: Any) -> Any:
+        """The latent frame that frame number `frame` (an int, or an array of them) falls into."""
+        return (frame + self.temporal - 1) // self.temporal
+
+    def first_frame(self, latent: int) -> int:
+        """The first frame of a latent frame."""
+        return max(0, 1 + self.temporal * (latent - 1)) if latent else 0
 
     def latent_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int]:
         """(latent frames, latent height, latent width)."""
@@ -97,6 +105,23 @@ class Native:
         """The longest trained length in seconds."""
         return self.frames_max / self.fps
 
+    @property
+    def window(self) -> int:
+        """Latent frames that are sampled together: the longest trained length, but at least 3, so that one can hold the
+        end of another."""
+        return max(3, self.grid.latent_frames(self.frames_max))
+
+    @property
+    def overlap(self) -> int:
+        """Latent frames of a window that the next one holds, at least."""
+        return min(max(2, self.window // 4), self.window - 2)
+
+    def makes(self, width: int, height: int) -> bool:
+        """Whether a size is on the grid and not far from what was trained."""
+        areas = [w * h for w, h in self.sizes]
+        on_grid = width % self.grid.step == 0 and height % self.grid.step == 0
+        return on_grid and min(areas) / 2 <= width * height <= max(areas) * 2
+
     def check_tokens(self, width: int, height: int, frames: int) -> None:
         """Raises CanvasError for a canvas so far above what was trained that hours of work would come to nothing."""
         most = max(self.grid.tokens(w, h, self.frames_max) for w, h in self.sizes)
@@ -118,7 +143,8 @@ class Native:
             lines.append(f"{width}x{height} is outside the sizes this model was trained on ({known})")
         if not self.frames_min <= frames <= self.frames_max:
             span = f"{self.frames_min / self.fps:.2g} to {self.seconds_max:.3g} s"
-            lines.append(f"{frames / fps:.3g} s is outside the lengths this model was trained on ({span})")
+            parts = ": it is made in overlapping parts" if frames > self.frames_max else ""
+            lines.append(f"{frames / fps:.3g} s is outside the lengths this model was trained on ({span}){parts}")
         if frames > 1 and not math.isclose(fps, self.fps, rel_tol=0.01):
             lines.append(f"{fps:g} frames a second is not the rate this model was trained on ({self.fps:g})")
         return lines

@@ -1,78 +1,203 @@
-"""The ways of creating: each is a short function that draws a canvas."""
+"""The ways of creating: each is a short function that draws a canvas. Those that join several things are in `join`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from yozora.clip import Clip
-from yozora.create.canvas import Anchor, Canvas, Cue, fit
-from yozora.create.sizes import Native, choose_size, frames_for
+from yozora.create.anchors import Anchor, Mask
+from yozora.create.canvas import Canvas, Cue, check_prompt
+from yozora.create.given import Fit, Given, Picture, fit_frames, open_given, read_mask, take
+from yozora.create.sizes import Native, check_seconds, choose_size, frames_for
 from yozora.errors import CanvasError
 
-Picture = Clip | str | Path | np.ndarray
+STRENGTHS = {"subtle": 0.35, "mild": 0.6, "strong": 0.8}
 
 
-def text_to_video(
-    prompt: str,
-    *,
-    native: Native,
-    seconds: float | None = None,
-    size: str | tuple[int, int] | None = None,
-    aspect: str | float | None = None,
-    resolution: str | int | None = None,
-    negative: str = "",
-) -> Canvas:
+class Asked(TypedDict, total=False):
+    """What every way takes: the size (exact, or an aspect and a resolution), how what is given is fitted to it (cropped
+    unless told), and what the video must not show. What is not said is as the model was trained and as what is given
+    is."""
+
+    size: str | tuple[int, int] | None
+    aspect: str | float | None
+    resolution: str | int | None
+    fit: Fit
+    negative: str
+
+
+def text_to_video(prompt: str, *, native: Native, seconds: float | None = None, **asked: Unpack[Asked]) -> Canvas:
     """Nothing is held. What is not said is as the model was trained: its length, size and rate. Raises CanvasError."""
-    width, height = choose_size(native, size, aspect, resolution)
+    width, height = canvas_size(None, native, asked)
     frames = frames_for(seconds, native.fps, native)
-    return Canvas(width, height, frames, native.fps, (Cue(0.0, prompt),), negative=negative)
+    return Canvas(width, height, frames, native.fps, (Cue(0.0, prompt),), negative=asked.get("negative", ""))
 
 
-def text_to_image(
-    prompt: str,
-    *,
-    native: Native,
-    size: str | tuple[int, int] | None = None,
-    aspect: str | float | None = None,
-    resolution: str | int | None = None,
-    negative: str = "",
-) -> Canvas:
+def text_to_image(prompt: str, *, native: Native, **asked: Unpack[Asked]) -> Canvas:
     """A video of one frame. Raises CanvasError."""
-    width, height = choose_size(native, size, aspect, resolution)
-    return Canvas(width, height, 1, native.fps, (Cue(0.0, prompt),), negative=negative)
+    width, height = canvas_size(None, native, asked)
+    return Canvas(width, height, 1, native.fps, (Cue(0.0, prompt),), negative=asked.get("negative", ""))
 
 
 def image_to_video(
-    image: Picture,
+    image: Picture, prompt: str = "", *, native: Native, seconds: float | None = None, **asked: Unpack[Asked]
+) -> Canvas:
+    """The first frame is held. `image` is a file, a Clip (its first frame counts) or uint8 [H, W, 3], fitted to the
+    canvas, whose aspect is the picture's unless another is asked for. Raises CanvasError, MediaError."""
+    given = open_given(image)
+    width, height = canvas_size(given, native, asked)
+    frames = frames_for(seconds, native.fps, native)
+    how = asked.get("fit", "crop")
+    picture = given.read(width, height, native.fps, how, 1)
+    anchor = Anchor(picture, 0, 1.0, given.path, fit=how)
+    cues = (Cue(0.0, prompt),)
+    return Canvas(width, height, frames, native.fps, cues, (anchor,), negative=asked.get("negative", ""))
+
+
+animate = image_to_video
+
+
+def extend(
+    clip: Picture,
     prompt: str = "",
     *,
     native: Native,
     seconds: float | None = None,
-    size: str | tuple[int, int] | None = None,
-    aspect: str | float | None = None,
-    resolution: str | int | None = None,
-    negative: str = "",
+    backward: bool = False,
+    **asked: Unpack[Asked],
 ) -> Canvas:
-    """The first frame is held. `image` is a file, a Clip (its first frame counts) or uint8 [H, W, 3]; it is cropped
-    about its centre to the canvas, whose aspect is the picture's unless another is asked for. Raises CanvasError,
+    """The clip is held and `seconds` (half the longest trained length unless told) are invented after it, or before it
+    where `backward`. Raises CanvasError, MediaError."""
+    given = open_given(clip)
+    added = seconds_or(seconds, native.window // 2, native)
+    most = native.grid.first_frame(native.window - native.overlap) / native.fps
+    if backward and added > most + 1e-6:
+        raise CanvasError(
+            f"{added:.3g} s backward are too many at once: this model goes back at most {most:.3g} s, so extend again"
+        )
+    if backward:
+        held = _Held(given, native, asked)
+        start = native.grid.nearest_frames(added, native.fps)
+        rest = -held.count % native.grid.temporal
+        anchor = held.anchor(start, 0, held.count + rest)
+        return held.canvas(start + held.count + rest, prompt, anchor, (0, rest))
+    return _onward(_Held(given, native, asked), prompt, added)
+
+
+def loop(
+    clip: Picture | None,
+    prompt: str = "",
+    *,
+    native: Native,
+    seconds: float | None = None,
+    **asked: Unpack[Asked],
+) -> Canvas:
+    """Without a clip, a video of `prompt` that is `seconds` long and whose end leads into its beginning. With a clip,
+    that is held, and `seconds` more lead from its end back to its beginning. Raises CanvasError, MediaError."""
+    if clip is not None:
+        added = seconds_or(seconds, native.window // 2, native)
+        return _onward(_Held(open_given(clip), native, asked), prompt, added, loop=True)
+    width, height = canvas_size(None, native, asked)
+    frames = max(1 + native.grid.temporal, frames_for(seconds, native.fps, native))
+    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
+    return Canvas(width, height, frames, native.fps, cues, loop=True, negative=negative)
+
+
+def remix(
+    clip: Picture, prompt: str, *, native: Native, strength: str | float = "mild", **asked: Unpack[Asked]
+) -> Canvas:
+    """The whole clip is held at 1 - `strength` (a name in STRENGTHS, or 0..1) under a new prompt. Raises CanvasError,
     MediaError."""
-    picture, source = read_picture(image)
-    if size is None and aspect is None:
-        aspect = float(np.clip(picture.size[0] / picture.size[1], 1 / 8, 8))
-    width, height = choose_size(native, size, aspect, resolution)
-    frames = frames_for(seconds, native.fps, native)
-    anchor = Anchor(fit(picture, width, height), 0, 1.0, source)
-    return Canvas(width, height, frames, native.fps, (Cue(0.0, prompt),), (anchor,), negative=negative)
+    hold = 1 - parse_strength(strength)
+    check_prompt(prompt, needed=True)
+    return _whole(_Held(open_given(clip), native, asked), prompt, hold, None)
+
+
+def inpaint(clip: Picture, prompt: str, mask: Picture, *, native: Native, **asked: Unpack[Asked]) -> Canvas:
+    """The clip is held but where `mask`, a picture or a clip of its shape, is white. Raises CanvasError, MediaError."""
+    check_prompt(prompt, needed=True)
+    given, painted = open_given(clip), open_given(mask)
+    held = _Held(given, native, asked)
+    white = read_mask(painted, given.size, *held.size, native.fps, held.fit)
+    return _whole(held, prompt, 1.0, Mask(white, painted.path))
+
+
+# ---- what they share -------------------------------------------------------------------------------------------------
+
+
+class _Held:
+    """A given clip at the canvas's size and rate, `count` frames, and the canvas that it is to stand on."""
+
+    def __init__(self, given: Given, native: Native, asked: Asked) -> None:
+        self.native, self.path, self.asked = native, given.path, asked
+        self.fit: Fit = asked.get("fit", "crop")
+        self.size = canvas_size(given, native, asked)
+        self.frames = given.read(*self.size, native.fps, self.fit).frames
+        self.count = len(self.frames)
+
+    def anchor(self, start: int, skip: int, count: int, hold: float = 1.0, mask: Mask | None = None) -> Anchor:
+        clip = Clip(take(self.frames, skip, count), self.native.fps)
+        return Anchor(clip, start, hold, self.path, skip, self.fit, mask)
+
+    def canvas(
+        self, frames: int, prompt: str, anchor: Anchor, trim: tuple[int, int] = (0, 0), loop: bool = False
+    ) -> Canvas:
+        cues, negative = (Cue(0.0, prompt),), self.asked.get("negative", "")
+        return Canvas(*self.size, frames, self.native.fps, cues, (anchor,), loop, negative, trim)
+
+
+def _onward(held: _Held, prompt: str, seconds: float, loop: bool = False) -> Canvas:
+    """The whole clip, and more after it. Its first frame is repeated to bring its end onto the grid."""
+    temporal = held.native.grid.temporal
+    rest = -(held.count - 1) % temporal
+    added = temporal * max(1, round(seconds * held.native.fps / temporal))
+    anchor = held.anchor(0, -rest, rest + held.count)
+    return held.canvas(rest + held.count + added, prompt, anchor, (rest, 0), loop)
+
+
+def _whole(held: _Held, prompt: str, hold: float, mask: Mask | None) -> Canvas:
+    """The clip and nothing else. Its last frame is repeated to bring its end onto the grid."""
+    rest = -(held.count - 1) % held.native.grid.temporal
+    return held.canvas(held.count + rest, prompt, held.anchor(0, 0, held.count + rest, hold, mask), (0, rest))
+
+
+def canvas_size(given: Given | None, native: Native, asked: Asked) -> tuple[int, int]:
+    """(width, height) as asked; else that of what is given, if the model makes such a size; else the trained size that
+    is nearest to its shape. Raises CanvasError."""
+    size, aspect, resolution = asked.get("size"), asked.get("aspect"), asked.get("resolution")
+    if given is not None and size is None and aspect is None:
+        if resolution is None and native.makes(*given.size):
+            return given.size
+        aspect = float(np.clip(given.aspect, 1 / 8, 8))
+    return choose_size(native, size, aspect, resolution)
+
+
+def seconds_or(seconds: float | None, latents: int, native: Native) -> float:
+    """A length that is asked for, checked, or so many latent frames."""
+    if seconds is None:
+        return latents * native.grid.temporal / native.fps
+    check_seconds(seconds)
+    return seconds
+
+
+def parse_strength(strength: str | float) -> float:
+    """0..1 from a name in STRENGTHS or a number. Raises CanvasError."""
+    try:
+        value = STRENGTHS.get(strength.strip(), strength) if isinstance(strength, str) else strength
+        value = float(value)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        names = ", ".join(STRENGTHS)
+        raise CanvasError(f"{str(strength)[:40]!r} is no strength: use {names}, or a number from 0 to 1")
+    return value
 
 
 def read_picture(image: Picture) -> tuple[Clip, str]:
-    """(a clip of one frame, the file it came from or ""). Raises MediaError for a file, CanvasError for an array."""
-    if isinstance(image, (str, Path)):
-        return Clip.read(image, max_frames=1), str(image)
-    if isinstance(image, Clip):
-        return Clip(image.frames[:1], image.fps), ""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise CanvasError(f"a picture is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
-    return Clip(image[None], 1.0), ""
+    """(a clip of one frame of its own size, the file it came from or ""). Raises MediaError, CanvasError."""
+    given = open_given(image)
+    frames = Clip.read(given.path, max_frames=1).frames if given.clip is None else given.clip.frames[:1]
+    return Clip(fit_frames(frames, *given.size), 1.0), given.path

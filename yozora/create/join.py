@@ -1,0 +1,225 @@
+"""The ways that join several things on one canvas: fill, blend, recut. (The storyboard has a file of its own.)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Unpack
+
+import numpy as np
+
+from yozora.clip import Clip
+from yozora.create.anchors import Anchor
+from yozora.create.canvas import Canvas, Cue
+from yozora.create.given import Fit, Given, Picture, open_given, take
+from yozora.create.sizes import MAX_SECONDS, Grid, Native, check_seconds
+from yozora.create.ways import Asked, canvas_size
+from yozora.errors import CanvasError
+
+CURVES = ("transition", "mix")
+NARROWEST = 0.3  # of a blend's length: how long a transition takes at least
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What is given, from `at` seconds on."""
+
+    at: float
+    given: Given
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return self.given.path or f"what is given at {self.at:g} s"
+
+
+def fill(
+    cards: Sequence[tuple[float, Picture]],
+    prompt: str = "",
+    *,
+    native: Native,
+    seconds: float | None = None,
+    **asked: Unpack[Asked],
+) -> Canvas:
+    """Pictures and clips, each at its time in seconds, are held and all between is invented. Without `seconds` the
+    video ends with the last of them, or is as long as the model was trained for if that is one picture. Raises
+    CanvasError, MediaError."""
+    if not cards:
+        raise CanvasError("nothing is given: say what is seen at which time, for example 0=first.png")
+    placed = [Card(check_time(at), open_given(what)) for at, what in sorted(cards, key=lambda card: card[0])]
+    size = canvas_size(placed[0].given, native, asked)
+    frames = None
+    if seconds is not None:
+        check_seconds(seconds)
+        frames = native.grid.nearest_frames(seconds, native.fps)
+    anchors = stand(placed, size, native, asked.get("fit", "crop"), frames)
+    if frames is None:
+        frames = anchors[-1].end if anchors[-1].end > 1 else native.frames_max
+    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
+    return Canvas(*size, frames, native.fps, cues, tuple(anchors), negative=negative)
+
+
+def blend(
+    a: Picture,
+    b: Picture,
+    prompt: str = "",
+    *,
+    native: Native,
+    curve: str = "transition",
+    seconds: float | None = None,
+    **asked: Unpack[Asked],
+) -> Canvas:
+    """`a` at the left, `b` at the right: along the influence curve, from 0 to 1, the hold of `a` falls and that of `b`
+    rises. Curves: "transition" from the one to the other, "mix" with both between, or points "x:y,x:y" with x the part
+    of the time and y the share of `b`. Without `seconds` they overlap by half of the shorter. Raises CanvasError,
+    MediaError."""
+    points = parse_curve(curve)
+    given, grid, how = (open_given(a), open_given(b)), native.grid, asked.get("fit", "crop")
+    size = canvas_size(given[0], native, asked)
+    first, second = (each.read(*size, native.fps, how).frames for each in given)
+    if seconds is None:
+        seconds = (len(first) + len(second) - min(len(first), len(second)) // 2) / native.fps
+    check_seconds(seconds)
+    frames = max(1 + grid.temporal, grid.nearest_frames(seconds, native.fps))
+    until = min(frames, 1 + (len(first) - 1) // grid.temporal * grid.temporal)
+    since = max(0, frames - max(1, len(second) // grid.temporal) * grid.temporal)
+    places = np.linspace(0, 1, grid.latent_frames(frames))
+    share = _transition(places, until / frames, since / frames) if points is None else np.interp(places, *points)
+    falling = tuple(map(float, (1 - share)[: grid.latent_frames(until)]))
+    rising = tuple(map(float, share[grid.latent_frame(since) :]))
+    left = Clip(take(first, 0, until), native.fps)
+    skip = len(second) - (frames - since)
+    right = Clip(take(second, skip, frames - since), native.fps)
+    anchors = (Anchor(left, 0, falling, given[0].path, 0, how), Anchor(right, since, rising, given[1].path, skip, how))
+    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
+    return Canvas(*size, frames, native.fps, cues, anchors, negative=negative)
+
+
+def recut(
+    clip: Picture,
+    keep: Sequence[tuple[float, float]],
+    prompt: str = "",
+    *,
+    native: Native,
+    to: float | None = None,
+    **asked: Unpack[Asked],
+) -> Canvas:
+    """The pieces of the clip between `keep`'s times in seconds stay where they are and all else is invented, up to `to`
+    (the end of the last piece unless told). Raises CanvasError, MediaError."""
+    pieces = check_pieces(keep)
+    if to is not None:
+        check_seconds(to)
+    given, grid, how = open_given(clip), native.grid, asked.get("fit", "crop")
+    size = canvas_size(given, native, asked)
+    frames = given.read(*size, native.fps, how).frames
+    have = len(frames) / native.fps
+    if pieces[-1][1] > have + 0.5 / native.fps:
+        raise CanvasError(f"{pieces[-1][1]:g} s is past the end of the clip ({have:.3g} s): keep less of it")
+    last = pieces[-1][1] if to is None else to
+    if last < pieces[-1][1]:
+        raise CanvasError(f"the last piece ends at {pieces[-1][1]:g} s, after {last:g} s: keep less of it")
+    shown = max(1, round(last * native.fps))
+    total = shown + -(shown - 1) % grid.temporal
+    anchors: list[Anchor] = []
+    for start, end in pieces:
+        low = grid.first_frame(_border(round(start * native.fps), grid))
+        high = grid.first_frame(max(_border(round(end * native.fps), grid), grid.latent_frame(low) + 1))
+        if len(frames) < high < total and high - grid.temporal > low:
+            high -= grid.temporal
+        if high <= low or (anchors and low < anchors[-1].end):
+            raise CanvasError(
+                f"the piece from {start:g} to {end:g} s is too short or too near another: keep more of it"
+            )
+        anchors.append(Anchor(Clip(take(frames, low, high - low), native.fps), low, 1.0, given.path, low, how))
+    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
+    return Canvas(*size, total, native.fps, cues, tuple(anchors), negative=negative, trim=(0, total - shown))
+
+
+# ---- what they share -------------------------------------------------------------------------------------------------
+
+
+def stand(
+    cards: Sequence[Card], size: tuple[int, int], native: Native, how: Fit, frames: int | None = None, cut: float = 0.0
+) -> list[Anchor]:
+    """Each card, in order of time, as an anchor on the latent frames nearest to its time: a picture on one, a clip on
+    the whole ones that it covers. Of two that are less than `cut` seconds apart the first lasts up to the second.
+    Raises CanvasError where two overlap, or one starts at or after the end (`frames`)."""
+    grid, anchors = native.grid, []
+    for card in cards:
+        moment = round(card.at * native.fps)
+        if frames is not None and moment >= frames:
+            raise CanvasError(
+                f"{card.name} at {card.at:g} s is past the end of the video ({frames / native.fps:.3g} s)"
+            )
+        clip = card.given.read(*size, native.fps, how).frames
+        first = grid.latent_frame(moment) if len(clip) == 1 else _border(moment, grid)
+        first = first if frames is None else min(first, grid.latent_frames(frames) - 1)
+        start = grid.first_frame(first)
+        whole = max(1, (len(clip) - 1) // grid.temporal + 1 if first == 0 else len(clip) // grid.temporal)
+        end = grid.first_frame(first + whole)
+        end = end if frames is None else min(end, frames)
+        if anchors and start < anchors[-1].end:
+            raise CanvasError(f"{card.name} at {card.at:g} s overlaps what is before it: move it or shorten that")
+        if anchors and start - anchors[-1].end < cut * native.fps:
+            anchors[-1] = _lasting(anchors[-1], start)
+        anchors.append(Anchor(Clip(take(clip, 0, end - start), native.fps), start, 1.0, card.given.path, 0, how))
+    return anchors
+
+
+def check_time(at: float) -> float:
+    """Raises CanvasError for a time that no video has."""
+    if not (math.isfinite(at) and 0 <= at <= MAX_SECONDS):
+        raise CanvasError(f"{at:g} s is no time in a video: use 0 to {MAX_SECONDS:g}")
+    return at
+
+
+def check_pieces(keep: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The pieces in order of time. Raises CanvasError for none, and for empty or overlapping ones."""
+    if not keep:
+        raise CanvasError("nothing is kept: say which piece, for example 0-1.5")
+    pieces = sorted((check_time(start), check_time(end)) for start, end in keep)
+    for start, end in pieces:
+        if end <= start:
+            raise CanvasError(f"the piece from {start:g} to {end:g} s is empty: it must end after it starts")
+    for before, after in pairwise(pieces):
+        if after[0] < before[1]:
+            raise CanvasError(f"two kept pieces overlap at {after[0]:g} s: make them one")
+    return pieces
+
+
+def parse_curve(curve: str) -> tuple[list[float], list[float]] | None:
+    """The points' x and y; None is the transition, which depends on the clips. Raises CanvasError."""
+    if curve == "transition":
+        return None
+    if curve == "mix":
+        return [0, 0.25, 0.75, 1], [0, 0.5, 0.5, 1]
+    try:
+        points = [(float(x), float(y)) for x, y in (point.split(":") for point in curve.split(","))]
+    except ValueError:
+        points = []
+    inside = all(0 <= value <= 1 for point in points for value in point)
+    rising = all(before[0] < after[0] for before, after in pairwise(points))
+    if not (points and inside and rising):
+        known = ", ".join(CURVES)
+        raise CanvasError(f"{curve[:40]!r} is no curve: use {known}, or points x:y,x:y with rising x, all from 0 to 1")
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _transition(places: np.ndarray, until: float, since: float) -> np.ndarray:
+    """0 while only the first is there (up to `since`), 1 when only the second is left (from `until` on)."""
+    half = max(abs(until - since), NARROWEST) / 2
+    middle = np.clip((until + since) / 2, half, 1 - half)
+    x = np.clip((places - middle + half) / (2 * half), 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def _border(frame: int, grid: Grid) -> int:
+    """The latent frame whose first frame is nearest."""
+    return 0 if frame < 1 else 1 + round((frame - 1) / grid.temporal)
+
+
+def _lasting(anchor: Anchor, end: int) -> Anchor:
+    frames = take(anchor.clip.frames, 0, end - anchor.start)
+    return Anchor(Clip(frames, anchor.clip.fps), anchor.start, 1.0, anchor.source, anchor.skip, anchor.fit)

@@ -1,0 +1,236 @@
+"""Filling a canvas: text → sampling → latents → frames, window by window, with memory that does not grow with length.
+
+The same seed, model, canvas and device give the same bytes: noise is drawn on the CPU in float32, from one generator a
+seed and window, so that it depends neither on the device nor on what else is made in the same batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yozora.create.canvas import Canvas
+from yozora.create.composite import composite
+from yozora.create.limits import check_guidance, check_steps
+from yozora.create.sizes import Native
+from yozora.create.windows import Past, Window, given_frames, part_of, plan
+from yozora.diffusion import SOLVERS, Text, Velocity, cue_text, guided, sample, schedule
+from yozora.errors import CanvasError, ModelError
+from yozora.models.registry import Bundle
+
+CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step` of `total` is done in `stage` ("text", "sample", "decode"), `seconds` after the start of the run.
+    `preview` uint8 [H, W, 3], where asked for, is the window's first frame as the model sees it at this step."""
+
+    stage: str
+    step: int
+    total: int
+    seconds: float
+    preview: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """The next frames, uint8 [n, H, W, 3], of the video of seed number `index`."""
+
+    index: int
+    frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a canvas is sampled, complete: model evaluations, guidance (1 = none), solver."""
+
+    steps: int
+    guidance: float
+    solver: str
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_guidance(self.guidance)
+        if self.solver not in SOLVERS:
+            raise CanvasError(f"unknown solver {self.solver!r}; known: {', '.join(SOLVERS)}")
+
+
+class Stream:
+    """One run over one canvas: iterate over it once. Progress, and every seed's Chunks in order."""
+
+    def __init__(
+        self, bundle: Bundle, native: Native, canvas: Canvas, seeds: Sequence[int], settings: Settings, previews: bool
+    ) -> None:
+        self.bundle, self.native, self.grid = bundle, native, native.grid
+        self.canvas, self.seeds, self.settings, self.previews = canvas, seeds, settings, previews
+        self.windows = plan(canvas, native)
+        self.pasts = [Past(canvas, native) for _ in seeds]
+        self.places = [0] * len(seeds)
+        self.sampled = self.decoded = 0
+
+    def __iter__(self) -> Iterator[Progress | Chunk]:
+        self.begun = time.perf_counter()
+        with _memory_errors(self.canvas):
+            self.texts = {prompt: self._encode_text(prompt) for prompt in self._prompts()}
+            yield self._progress("text", 1, 1)
+            index = 0
+            for window in self.windows:
+                if window.sampled:
+                    yield from self._make(window, index)
+                    index += 1
+                else:
+                    yield from self._pass_on(window)
+
+    def _pass_on(self, window: Window) -> Iterator[Progress | Chunk]:
+        """A window that is given in full."""
+        for frames in given_frames(self.canvas, window, self.grid):
+            for row in range(len(self.seeds)):
+                yield from self._emit(row, frames)
+        yield self._progress_decoded((window.end - window.fresh) * len(self.seeds))
+
+    def _make(self, window: Window, index: int) -> Iterator[Progress | Chunk]:
+        """A window that is sampled, the `index`-th."""
+        shared = window.start == window.fresh and window.end <= self.grid.latent_frames(self.canvas.frames)
+        parts = [part_of(self.canvas, window, past, self.grid) for past in (self.pasts[:1] if shared else self.pasts)]
+        maps = [part.hold_map(self.grid) for part in parts]
+        known, hold = None, None
+        if maps[0].frames is not None:
+            hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
+            known = torch.cat([self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None])
+        latents = noise = self._noise(parts[0], index)
+        levels = schedule(self.settings.steps, self.bundle.card.shift)
+        velocity = self._velocity(parts[0])
+        for step in sample(velocity, noise, levels, known=known, hold=hold, solver=self.settings.solver):
+            latents = step.latents
+            preview = next(self._decode(step.estimate[:1, :, :1]))[0] if self.previews else None
+            self.sampled += 1
+            total = step.total * sum(each.sampled for each in self.windows)
+            yield self._progress("sample", self.sampled, total, preview)
+        if not latents.isfinite().all():
+            raise ModelError("the model gave numbers that are not finite: lower the guidance, or check its weights")
+        old = self.grid.first_frame(window.fresh) - self.grid.temporal * window.start
+        for row, latent in enumerate(latents.split(1)):
+            held, pieces, count = maps[row % len(maps)], [], 0
+            for piece in self._decode(latent):
+                pieces.append(piece)
+                before, count = count, min(count + len(piece), self._count(window))
+                fresh = self._latents(max(count, old)) - self._latents(max(before, old))
+                yield self._progress_decoded(fresh)
+            frames = np.concatenate(pieces)
+            if held.frames is not None:
+                frames = composite(frames, held.frames, held.kept)
+            yield from self._emit(row, frames[old : self._count(window)])
+
+    def _count(self, window: Window) -> int:
+        """Frames of a window, without those beyond the end of a loop."""
+        last = min(self.canvas.frames, self.grid.first_frame(window.end))
+        return last - self.grid.temporal * window.start
+
+    def _latents(self, frames: int) -> int:
+        return self.grid.latent_frames(frames) if frames else 0
+
+    def _emit(self, row: int, frames: np.ndarray) -> Iterator[Chunk]:
+        """Hands out what of the next frames is not trimmed."""
+        self.pasts[row].add(frames)
+        begin, self.places[row] = self.places[row], self.places[row] + len(frames)
+        head, stop = self.canvas.trim[0], self.canvas.frames - self.canvas.trim[1]
+        frames = frames[max(0, head - begin) : max(0, stop - begin)]
+        if len(frames):
+            yield Chunk(row, frames)
+
+    def _prompts(self) -> set[str]:
+        wanted = {cue.prompt for cue in self.canvas.cues} or {""}
+        return wanted if self.settings.guidance == 1 else wanted | {self.canvas.negative}
+
+    @torch.inference_mode()
+    def _encode_text(self, prompt: str) -> Text:
+        return self.bundle.text_encoder([prompt])
+
+    @torch.inference_mode()
+    def _velocity(self, part: Canvas) -> Velocity:
+        """The model's velocity under the part's prompts."""
+        states = [self.texts[cue.prompt] for cue in part.cues] or [self.texts[""]]
+        text = states[0]
+        if len(states) > 1:
+            text = cue_text(states, torch.from_numpy(part.cue_map(self.grid)).to(self.bundle.device))
+        guidance, batch = self.settings.guidance, len(self.seeds)
+        null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
+        return guided(self.bundle.transformer, _repeat(text, batch), null, guidance)
+
+    @torch.inference_mode()
+    def _known(self, frames: np.ndarray, length: int) -> Tensor:
+        """Pixel frames uint8 [F, H, W, 3] → clean latents float32 [1, C, length, h, w], zero after `frames`."""
+        first = 1 + self.grid.temporal * (CHUNK_LATENTS - 1)
+        starts = [0, *range(first, len(frames), self.grid.temporal * CHUNK_LATENTS), len(frames)]
+        chunks = (self._pixels(frames[a:b]) for a, b in pairwise(starts))
+        latents = torch.cat([each.float() for each in self.bundle.autoencoder.encode_stream(chunks)], dim=2)
+        known = latents.new_zeros((*latents.shape[:2], length, *latents.shape[3:]))
+        known[:, :, : latents.shape[2]] = latents
+        return known
+
+    def _pixels(self, frames: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.bundle.device)
+        return (pixels.float() / 127.5 - 1).to(self.bundle.dtype)
+
+    def _noise(self, part: Canvas, index: int) -> Tensor:
+        """Standard normal float32 [B, C, T, h, w] on the model's device, one CPU generator a seed."""
+        shape = (self.bundle.autoencoder.config.channels, *self.grid.latent_shape(*part.size, part.frames))
+        seeds = [window_seed(seed, index) for seed in self.seeds]
+        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(draws).to(self.bundle.device)
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor) -> Iterator[np.ndarray]:
+        """Latents [1, C, T, h, w] → uint8 frames [n, H, W, 3], a few at a time."""
+        chunks = latents.to(self.bundle.dtype).split(CHUNK_LATENTS, dim=2)
+        for frames in self.bundle.autoencoder.decode_stream(chunks):
+            yield _to_uint8(frames)
+
+    def _progress(self, stage: str, step: int, total: int, preview: np.ndarray | None = None) -> Progress:
+        return Progress(stage, step, total, time.perf_counter() - self.begun, preview)
+
+    def _progress_decoded(self, latents: int) -> Progress:
+        self.decoded += latents
+        total = self.grid.latent_frames(self.canvas.frames) * len(self.seeds)
+        return self._progress("decode", self.decoded, total)
+
+
+def window_seed(seed: int, index: int) -> int:
+    """The seed of a window's noise; that of the first is the video's own."""
+    if not index:
+        return seed
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _repeat(text: Text, batch: int) -> Text:
+    """One prompt's (states, mask) for every row of a batch."""
+    states, mask = text
+    return states.expand(batch, *states.shape[1:]), mask.expand(batch, *mask.shape[1:])
+
+
+def _to_uint8(frames: Tensor) -> np.ndarray:
+    """[1, 3, n, H, W] in -1..1 → uint8 [n, H, W, 3]."""
+    pixels = (frames[0].float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return pixels.permute(1, 2, 3, 0).cpu().numpy()
+
+
+@contextmanager
+def _memory_errors(canvas: Canvas) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch has an exception for GPUs only; on a CPU its allocator raises a bare RuntimeError
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        raise CanvasError(
+            f"not enough memory for {canvas.frames} frames of {canvas.width}x{canvas.height}: "
+            "ask for a smaller size, fewer seconds or fewer variations"
+        ) from None
