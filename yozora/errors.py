@@ -18,7 +18,7 @@ class ModelError(YozoraError):
 
 
 class ConfigError(YozoraError):
-    """A training or model configuration that cannot be used."""
+    """A training or model configuration, or a preset, that cannot be used."""
 
 
 class SceneError(YozoraError):

@@ -17,6 +17,7 @@ from yozora.cli.doctor import doctor
 from yozora.cli.enhance import enhance
 from yozora.cli.generate import generate
 from yozora.cli.models import models
+from yozora.cli.presets import presets
 from yozora.cli.train import train
 from yozora.cli.world import world
 from yozora.errors import YozoraError
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(enhance)
 app.add_typer(models, name="models")
+app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")
 app.command()(train)
 app.command()(doctor)
