@@ -8,10 +8,11 @@ import os
 import struct
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from yozora.errors import MediaError
 
 if TYPE_CHECKING:
     import av
+    import av.filter
     from av.container import InputContainer
 
 STILL_FPS = 1.0
@@ -210,25 +212,80 @@ def _steady(frames: Generator[Timed], fps: float) -> Iterator[np.ndarray]:
 
 def _av_frames(container: InputContainer, path: Path, turn: Turn | None) -> Generator[Timed]:
     """`turn` None: as the frames themselves say."""
+    stream = container.streams.video[0]
+    size, time, step = None, 0.0, 1 / _nominal_rate(stream)
+    for frame in _progressive(_decoded(container, path)):
+        time = time + step if frame.time is None else float(frame.time)
+        lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        size, turn = size or _shown_size(frame, stream), turn or _stored_turn(frame)
+        yield time, lasts, _upright(_pixels(frame, size), turn)
+
+
+def _decoded(container: InputContainer, path: Path) -> Iterator[av.VideoFrame]:
     from av.error import InvalidDataError
 
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    size, time, step = None, 0.0, 1 / _nominal_rate(stream)
+    decoder, begun = _decoder(stream), False
     for packet in container.demux(stream):
         try:
-            frames = packet.decode()
+            frames = decoder.decode(packet)
         except InvalidDataError:
-            if size is None:  # a recording may begin between two key frames
+            if not begun:  # a recording may begin between two key frames
                 continue
             raise
         for frame in frames:
             if frame.is_corrupt:
-                raise MediaError(f"{path} is damaged {time:.2f} s from its start")
-            time = time + step if frame.time is None else float(frame.time)
-            lasts = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-            size, turn = size or _shown_size(frame, stream), turn or _stored_turn(frame)
-            yield time, lasts, _upright(_pixels(frame, size), turn)
+                raise MediaError(f"{path} is damaged {frame.time or 0:.2f} s from its start")
+            begun = True
+            yield frame
+
+
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    """FFmpeg's own decoders of VP8 and VP9 leave out transparency; those of libvpx do not."""
+    from av import CodecContext
+
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name and stream.metadata.get("alpha_mode") == "1":
+        with contextlib.suppress(ValueError):  # this FFmpeg was built without it
+            return cast("av.VideoCodecContext", CodecContext.create(name, "r"))
+    return stream.codec_context
+
+
+def _progressive(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """From the first interlaced frame on, frames whose two halves show one moment; the others as they are."""
+    graph = None
+    for frame in frames:
+        if graph is None and frame.interlaced_frame and min(frame.width, frame.height) >= 4:
+            graph = _deinterlacer(frame)
+        if graph is None:
+            yield frame
+        else:
+            graph.push(frame)
+            yield from _filtered(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _filtered(graph)
+
+
+def _deinterlacer(frame: av.VideoFrame) -> av.filter.Graph:
+    import av.filter
+
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
+    )
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _filtered(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    from av.error import BlockingIOError, EOFError
+
+    with contextlib.suppress(BlockingIOError, EOFError):  # it waits for more frames, or there are none
+        while True:
+            yield cast("av.VideoFrame", graph.pull())
 
 
 def _shown_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
