@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from yozora.clip import Clip
-from yozora.create.anchors import Anchor, HoldMap, Mask, map_holds
+from yozora.create.anchors import Anchor, HoldMap, Mask, check_shares, map_holds
 from yozora.create.given import open_given, read_mask, take
+from yozora.create.limits import check_number, check_whole, shown
 from yozora.create.sizes import MAX_PIXELS, MAX_SECONDS, Grid, check_fps
 from yozora.errors import CanvasError
 
@@ -32,8 +33,9 @@ class Cue:
     prompt: str
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.start) and self.start >= 0):
-            raise CanvasError(f"a prompt cannot start at {self.start:g} s: use 0 or more")
+        check_number(self.start, "the start of a prompt")
+        if not 0 <= self.start < math.inf:
+            raise CanvasError(f"a prompt cannot start at {shown(self.start)} s: use 0 or more")
         check_prompt(self.prompt)
 
 
@@ -59,6 +61,8 @@ class Canvas:
     part: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("width", "height", "frames"):
+            check_whole(getattr(self, name), name)
         if self.width <= 0 or self.height <= 0 or self.frames <= 0:
             raise CanvasError(f"a canvas of {self.frames} frames of {self.width}x{self.height} is empty")
         check_fps(self.fps)
@@ -107,6 +111,7 @@ class Canvas:
                         "an anchor must cover whole latent frames: its first frame and the one after its last are 0 "
                         f"or 1 + {grid.temporal}k, not {anchor.start} and {anchor.end}"
                     )
+        check_shares(self.anchors, self.frames, grid)
 
     def hold_map(self, grid: Grid) -> HoldMap:
         """What is held on this grid. Raises CanvasError (see `check`)."""
@@ -193,7 +198,9 @@ class Canvas:
 
 
 def check_prompt(text: str, needed: bool = False, what: str = "prompt") -> None:
-    """Raises CanvasError for a text that is too long, is not valid, or is blank where one is `needed`."""
+    """Raises CanvasError for what is no text, is too long, is not valid, or is blank where one is `needed`."""
+    if not isinstance(text, str):
+        raise CanvasError(f"the {what} must be text, not {shown(text)}")
     if needed and not text.strip():
         raise CanvasError(f"the {what} is empty: say what the video should show")
     if len(text) > MAX_PROMPT:

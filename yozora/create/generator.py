@@ -137,7 +137,7 @@ class Generator(Verbs):
         card = self.bundle.card
         return Settings(
             card.steps if steps is None else steps,
-            float(card.guidance if guidance is None else guidance),
+            card.guidance if guidance is None else guidance,
             card.solver if solver is None else solver,
         )
 

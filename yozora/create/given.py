@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from yozora.clip import Clip, open_frames
+from yozora.create.limits import shown
 from yozora.create.sizes import MAX_SECONDS
 from yozora.errors import CanvasError
 
@@ -70,6 +71,8 @@ def open_given(what: Picture) -> Given:
             return Given(str(what), reader.size, reader.fps)
     if isinstance(what, Clip):
         return Given("", what.size, what.fps, what)
+    if not isinstance(what, np.ndarray):
+        raise CanvasError(f"a picture is a file, a Clip or an array uint8 [height, width, 3], not {shown(what)}")
     if what.dtype != np.uint8 or what.ndim != 3 or what.shape[2] != 3 or 0 in what.shape:
         raise CanvasError(f"a picture is uint8 [height, width, 3], not {what.dtype} {list(what.shape)}")
     return Given("", (what.shape[1], what.shape[0]), 1.0, Clip(what[None], 1.0))
@@ -126,7 +129,7 @@ def fit_frames(frames: np.ndarray, width: int, height: int, how: Fit = "crop") -
 def check_fit(how: str) -> None:
     """Raises CanvasError for a way of fitting that there is not."""
     if how not in get_args(Fit):
-        raise CanvasError(f"{how[:40]!r} is no way to fit: use {', '.join(get_args(Fit))}")
+        raise CanvasError(f"{shown(how)} is no way to fit: use {', '.join(get_args(Fit))}")
 
 
 def read_mask(mask: Given, size: tuple[int, int], width: int, height: int, fps: float, how: Fit) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
-from yozora.create.limits import check_guidance, check_steps
+from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.sizes import Native
 from yozora.create.windows import Past, Window, given_frames, part_of, plan
 from yozora.diffusion import SOLVERS, Text, Velocity, cue_text, guided, sample, schedule
@@ -59,8 +59,10 @@ class Settings:
     def __post_init__(self) -> None:
         check_steps(self.steps)
         check_guidance(self.guidance)
-        if self.solver not in SOLVERS:
-            raise CanvasError(f"unknown solver {self.solver!r}; known: {', '.join(SOLVERS)}")
+        if not isinstance(self.solver, str) or self.solver not in SOLVERS:
+            raise CanvasError(f"unknown solver {shown(self.solver)}; known: {', '.join(SOLVERS)}")
+        for name, kind in (("steps", int), ("guidance", float)):  # a recipe is written in Python's own numbers
+            object.__setattr__(self, name, kind(getattr(self, name)))
 
 
 class Stream:
