@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 
 from yozora import __version__
+from yozora.cli.compose import again, blend, fill, storyboard
 from yozora.cli.doctor import doctor
+from yozora.cli.edit import extend, inpaint, loop, recut, remix
 from yozora.cli.enhance import enhance
-from yozora.cli.generate import generate
+from yozora.cli.generate import animate, generate, image
 from yozora.cli.models import models
 from yozora.cli.presets import presets
 from yozora.cli.train import train
@@ -33,7 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(generate)
+for way in (generate, image, animate, extend, fill, loop, blend, remix, recut, inpaint, storyboard, again):
+    app.command()(way)
 app.command()(enhance)
 app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")

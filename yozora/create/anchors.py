@@ -106,27 +106,31 @@ class HoldMap:
     kept: np.ndarray
 
 
+def check_shares(anchors: Sequence[Anchor], frames: int, grid: Grid) -> None:
+    """Raises CanvasError where anchors, each of whole latent frames, are held by more than 1 together."""
+    total = np.zeros(grid.latent_frames(frames), np.float32)
+    for anchor in anchors:
+        first, last = anchor.span(grid)
+        total[first:last] += anchor.holds(grid)
+    if total.max() > 1 + 1e-4:
+        frame = grid.first_frame(int(total.argmax()))
+        raise CanvasError(f"two anchors are held at frame {frame}: move or shorten one, or hold both less")
+
+
 def map_holds(anchors: Sequence[Anchor], frames: int, size: tuple[int, int], grid: Grid) -> HoldMap:
-    """What `anchors`, each of whole latent frames, hold of a canvas. Raises CanvasError where they compete."""
+    """What `anchors`, each of whole latent frames, hold of a canvas that `check_shares` passed."""
     length, (width, height) = grid.latent_frames(frames), size
     if not anchors:
         return HoldMap(np.zeros(length, np.float32), None, np.zeros(0, np.float32))
     anchors = sorted(anchors, key=lambda anchor: anchor.start)
     masked = any(anchor.mask is not None for anchor in anchors)
     hold = np.zeros((length, height // grid.step, width // grid.step) if masked else length, np.float32)
-    total = np.zeros(length, np.float32)
     for anchor in anchors:
         first, last = anchor.span(grid)
         share = anchor.holds(grid)
-        total[first:last] += share
         if masked:
             share = share[:, None, None] * ~_tokens(anchor, size, grid)
         hold[first:last] = np.maximum(hold[first:last], share)
-    if total.max() > 1 + 1e-4:
-        time = grid.first_frame(int(total.argmax()))
-        raise CanvasError(
-            f"two anchors are held at frame {time}: move or shorten one, or let one give way to the other"
-        )
     known, kept = _mix(anchors, size, masked, grid)
     return HoldMap(hold, known, kept)
 

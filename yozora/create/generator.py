@@ -20,7 +20,10 @@ from yozora.create.streaming import Chunk, Progress, Settings, Stream
 from yozora.create.verbs import Verbs
 from yozora.create.ways import image_to_video, text_to_video
 from yozora.errors import CanvasError, ModelError
-from yozora.models.registry import CARD, Bundle, load_bundle
+from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
+from yozora.models.folder import read_config
+from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_card
+from yozora.models.transformer import Transformer, TransformerConfig
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
@@ -35,14 +38,31 @@ def load(name_or_folder: str | Path = "mini", device: str = "auto", dtype: torch
     return Generator(load_bundle(name_or_folder, _device(device), dtype))
 
 
+def read_native(name_or_folder: str | Path = "mini") -> Native:
+    """What a model makes, from its folder, without loading it. Raises ModelError."""
+    folder = find_model(name_or_folder)
+    grid = grid_of(read_config(Autoencoder, folder / "autoencoder"), read_config(Transformer, folder / "transformer"))
+    return native_of(read_card(folder), grid)
+
+
+def grid_of(autoencoder: AutoencoderConfig, transformer: TransformerConfig) -> Grid:
+    """The grid of tokens that two networks make."""
+    return Grid(autoencoder.spatial, autoencoder.temporal, transformer.patch[1])
+
+
+def native_of(card: ModelInfo, grid: Grid) -> Native:
+    """What a model makes, by its card."""
+    return Native(card.sizes, card.frames_min, card.frames_max, card.fps, grid)
+
+
 class Generator(Verbs):
     """A loaded model; see `load`. Raises ModelError where its card asks for what no run can do."""
 
     def __init__(self, bundle: Bundle):
-        config, card = bundle.autoencoder.config, bundle.card
+        card = bundle.card
         self.bundle = bundle
-        self.grid = Grid(config.spatial, config.temporal, bundle.transformer.config.patch[1])
-        self.native = Native(card.sizes, card.frames_min, card.frames_max, card.fps, self.grid)
+        self.grid = grid_of(bundle.autoencoder.config, bundle.transformer.config)
+        self.native = native_of(card, self.grid)
         try:
             check_fps(card.fps)
             self.settings()

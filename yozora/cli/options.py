@@ -1,0 +1,132 @@
+"""The options that every way of creating shares, and what can be said of them before any model is loaded."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from yozora.errors import CanvasError
+
+if TYPE_CHECKING:
+    from yozora.create.ways import Asked
+
+DEFAULT_MODEL = "mini"
+
+Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
+ClipFile = Annotated[Path, typer.Argument(help="A video, or a picture.", show_default=False)]
+Seconds = Annotated[float | None, typer.Option(help="Length; the nearest that fits is made.")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of any way: each field is an option of the command line."""
+
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write: .mp4, .gif, .webp or .png (a picture).")
+    ] = Path("out.mp4")
+    size: Annotated[str | None, typer.Option(help="Exact size, WIDTHxHEIGHT.")] = None
+    aspect: Annotated[str | None, typer.Option(help="Aspect, for example 16:9, 1:1 or 9:16.")] = None
+    resolution: Annotated[str | None, typer.Option(help="Pixels of the short side, for example 128p.")] = None
+    fit: Annotated[str, typer.Option(help="How what is given fills another shape: crop, pad or stretch.")] = "crop"
+    steps: Annotated[int | None, typer.Option(help="Sampling steps: more is slower and finer.")] = None
+    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 is off.")] = None
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same video; random if not given.")] = None
+    variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1
+    negative: Annotated[str, typer.Option(help="What the video must not show.")] = ""
+    model: Annotated[str | None, typer.Option(help=f"A shipped model's name or a folder; else {DEFAULT_MODEL}.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture, too.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line a file.")] = False
+
+    @property
+    def asked(self) -> Asked:
+        """What a way takes of them."""
+        return {
+            "size": self.size,
+            "aspect": self.aspect,
+            "resolution": self.resolution,
+            "fit": self.fit,  # type: ignore[typeddict-item]
+            "negative": self.negative,
+        }
+
+    def seeds(self) -> list[int]:
+        """One a variation, from the first on; that is random if it was not given."""
+        first = secrets.randbelow(2**31) if self.seed is None else self.seed
+        return [first + i for i in range(self.variations)]
+
+    def files(self) -> tuple[list[Path], list[Path]]:
+        """The videos' files and the contact sheets'. Raises CanvasError, MediaError where they cannot be written."""
+        from yozora.clip import check_writable
+        from yozora.create.limits import check_variations
+
+        check_variations(self.variations)
+        files = numbered(self.output, self.variations)
+        sheets = numbered(self.sheet, self.variations) if self.sheet else []
+        for path in sheets:
+            if path.suffix.lower() != ".png":
+                raise CanvasError(f"a contact sheet is a .png, not {path.name!r}")
+        for path in [*files, *sheets]:
+            check_writable(path)
+        if {path.resolve() for path in files} & {path.resolve() for path in sheets}:
+            raise CanvasError("the output and the contact sheet are the same file: name them differently")
+        return files, sheets
+
+    def check(self, seeds: list[int]) -> None:
+        """Raises CanvasError for what no model could do. Needs no torch, so it is quick."""
+        from yozora.create.canvas import check_prompt
+        from yozora.create.given import check_fit
+        from yozora.create.limits import check_guidance, check_seeds, check_steps
+        from yozora.create.sizes import Grid, Native, choose_size
+
+        check_prompt(self.negative, what="negative prompt")
+        check_seeds(seeds)
+        if self.steps is not None:
+            check_steps(self.steps)
+        if self.guidance is not None:
+            check_guidance(self.guidance)
+        check_fit(self.fit)
+        choose_size(Native(grid=Grid(1, 1, 1)), self.size, self.aspect, self.resolution)
+
+
+def shared(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command, whose last parameter is `options: Options`, every field of it as an option of its own.
+    `defaults` replace some of the fields'."""
+    hints = get_type_hints(Options, include_extras=True)
+    empty = inspect.Parameter.empty
+    wanted = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(field.name, field.default),
+            annotation=hints.get(field.name, empty),
+        )
+        for field in fields(Options)
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[:-1]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            options = Options(**{field.name: values.pop(field.name) for field in fields(Options)})
+            command(**values, options=options)
+
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *wanted)}
+        setattr(run, "__signature__", inspect.Signature([*own, *wanted]))  # noqa: B010 (pyright knows no such attribute)
+        return run
+
+    return decorate
+
+
+def numbered(path: Path, variations: int) -> list[Path]:
+    """out.mp4 → out.mp4, or out-1.mp4, out-2.mp4 … for several."""
+    if variations == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i + 1}{path.suffix}") for i in range(variations)]
