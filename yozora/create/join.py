@@ -144,9 +144,11 @@ def stand(
     cards: Sequence[Card], size: tuple[int, int], native: Native, how: Fit, frames: int | None = None, cut: float = 0.0
 ) -> list[Anchor]:
     """Each card, in order of time, as an anchor on the latent frames nearest to its time: a picture on one, a clip on
-    the whole ones that it covers. Of two that are less than `cut` seconds apart the first lasts up to the second.
-    Raises CanvasError where two overlap, or one starts at or after the end (`frames`)."""
+    the whole ones that it covers. Of two that fall on one the later moves on to the next, and of two that are less than
+    `cut` seconds apart the first lasts up to the second. Raises CanvasError where two overlap, or one starts at or
+    after the end (`frames`)."""
     grid, anchors = native.grid, []
+    free = 0  # the frame after the last one that is really given
     for card in cards:
         moment = round(card.at * native.fps)
         if frames is not None and moment >= frames:
@@ -155,8 +157,10 @@ def stand(
             )
         clip = card.given.read(*size, native.fps, how).frames
         first = grid.latent_frame(moment) if len(clip) == 1 else _border(moment, grid)
+        if anchors and free <= moment:
+            first = max(first, grid.latent_frames(anchors[-1].end))
         first = first if frames is None else min(first, grid.latent_frames(frames) - 1)
-        start = grid.first_frame(first)
+        start, free = grid.first_frame(first), moment + len(clip)
         whole = max(1, (len(clip) - 1) // grid.temporal + 1 if first == 0 else len(clip) // grid.temporal)
         end = grid.first_frame(first + whole)
         end = end if frames is None else min(end, frames)

@@ -40,6 +40,7 @@ def plan(canvas: Canvas, native: Native) -> list[Window]:
     if canvas.loop:
         given = np.append(given, np.ones(TAIL, bool))
         bridge = last - max(1, min(most - overlap - TAIL, last // 2))
+        bridge = max(bridge, 1 + int(np.flatnonzero(given[:last]).max(initial=-1)))  # after the last that is given
     windows: list[Window] = []
     done = 0
     while done < last:
