@@ -25,6 +25,8 @@ from yozora.models.attention import attend
 
 PLACE_WIDTH = 32  # half of it for the frame's number, a quarter each for row and column
 
+MAX_WIDTH, MAX_DEPTH, MAX_PATCH, MAX_FFN = 2**16, 2**10, 64, 64  # beyond, a configuration is a mistake
+
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values [B, heads, L, width / heads] of one block's cross-attention: those of a prompt never change."""
 
@@ -58,16 +60,18 @@ class TransformerConfig:
         sizes = {"channels": self.channels, "width": self.width, "depth": self.depth, "heads": self.heads}
         sizes |= {"text_width": self.text_width, "out_channels": self.out_channels or self.channels}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if len(self.patch) != 3 or min(self.patch) < 1:
-            raise ValueError(f"patch must be three sizes of at least 1 (frames, rows, columns), not {self.patch}")
+            if not 1 <= value <= (MAX_DEPTH if name == "depth" else MAX_WIDTH):
+                raise ValueError(f"{name} must be at least 1 and within reason, not {value}")
+        if len(self.patch) != 3 or not 1 <= min(self.patch) <= max(self.patch) <= MAX_PATCH:
+            raise ValueError(
+                f"patch must be three sizes from 1 to {MAX_PATCH} (frames, rows, columns), not {self.patch}"
+            )
         if self.width % self.heads or self.head_width % 2 or self.head_width < 6:
             raise ValueError(f"width {self.width} over {self.heads} heads must be an even whole number of at least 6")
-        if self.freq_dim < 2 or self.freq_dim % 2:
-            raise ValueError(f"freq_dim must be even, not {self.freq_dim}")
-        if self.ffn_width < 1:
-            raise ValueError(f"ffn must be positive, not {self.ffn}")
+        if not 2 <= self.freq_dim <= MAX_WIDTH or self.freq_dim % 2:
+            raise ValueError(f"freq_dim must be even and from 2 to {MAX_WIDTH}, not {self.freq_dim}")
+        if not 1 / self.width <= self.ffn <= MAX_FFN:
+            raise ValueError(f"ffn must be positive and at most {MAX_FFN}, not {self.ffn}")
 
     @property
     def head_width(self) -> int:
