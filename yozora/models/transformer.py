@@ -63,9 +63,7 @@ class TransformerConfig:
             if not 1 <= value <= (MAX_DEPTH if name == "depth" else MAX_WIDTH):
                 raise ValueError(f"{name} must be at least 1 and within reason, not {value}")
         if len(self.patch) != 3 or not 1 <= min(self.patch) <= max(self.patch) <= MAX_PATCH:
-            raise ValueError(
-                f"patch must be three sizes from 1 to {MAX_PATCH} (frames, rows, columns), not {self.patch}"
-            )
+            raise ValueError(f"patch must be 3 sizes from 1 to {MAX_PATCH} (frames, rows, columns), not {self.patch}")
         if self.width % self.heads or self.head_width % 2 or self.head_width < 6:
             raise ValueError(f"width {self.width} over {self.heads} heads must be an even whole number of at least 6")
         if not 2 <= self.freq_dim <= MAX_WIDTH or self.freq_dim % 2:
