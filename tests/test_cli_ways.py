@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from yozora.cli import main
-from yozora.clip import Clip
+from yozora.clip import Clip, Recipe
+from yozora.create import enhance as enhancing
+from yozora.models.enhancer import Enhancer, EnhancerConfig
+from yozora.models.folder import save_module
 
 
 @pytest.fixture
@@ -26,6 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mask = np.zeros((1, 64, 64, 3), np.uint8)
     mask[:, :20, :20] = 255
     Clip(mask, 1.0).write("mask.png")
+    Clip(np.zeros((2, 64, 64, 3), np.uint8), 8.0, Recipe(canvas={"enhance": {}})).write("e.mp4")
     Path("board.toml").write_text('[[card]]\nat = 0\nprompt = "x"\n[[card]]\nat = 1\nimage = "p.png"\n')
     return tmp_path
 
@@ -44,6 +49,16 @@ def run(tiny_model: Path, home: Path, capsys: pytest.CaptureFixture[str]):
         )
 
     return verb
+
+
+@pytest.fixture
+def enhancer(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny weights to enhance with."""
+    sizes = {"width": 4, "depth": 0, "reach": 1, "search_width": 4, "search_depth": 0, "refine_width": 4}
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        save_module(Enhancer(EnhancerConfig(**sizes)), folder)
+    monkeypatch.setattr(enhancing, "WEIGHTS", folder)
 
 
 WAYS = {
@@ -92,6 +107,136 @@ def test_again_with_another_prompt(run) -> None:
     assert not np.array_equal(one.frames, two.frames)
 
 
+def test_again_keeps_the_solver(run) -> None:
+    run("image", "x", "--solver", "multistep", "-o", "one.png")
+    run("again", "one.png", "-o", "two.png")
+    run("again", "one.png", "-o", "three.png", "--solver", "dpm++")
+    solvers = [recipe_of(name).solver for name in ("one.png", "two.png", "three.png")]
+    assert solvers == ["multistep", "multistep", "dpm++"]
+
+
+def recipe_of(path: str) -> Recipe:
+    recipe = Clip.read(path).recipe
+    assert recipe is not None
+    return recipe
+
+
+PRESET = """[mine]
+prefix = "Now:"
+suffix = ", in fog"
+negative = "sun"
+steps = 3
+guidance = 1.5
+aspect = "3:2"
+"""
+
+
+@pytest.fixture
+def preset(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset of the user's own, named mine."""
+    for name in ("XDG_CONFIG_HOME", "APPDATA", "HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home / "config"))
+    from yozora.create.presets import user_folder
+
+    folder = user_folder()
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "mine.toml").write_text(PRESET)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (["generate", "a ball.", "--seconds", "0.6"], (96, 64)),
+        (["generate", "a ball", "--image", "p.png", "--seconds", "0.6"], (64, 64)),
+        (["image", "a ball"], (96, 64)),
+        (["loop", "a ball", "--seconds", "0.6"], (96, 64)),
+        (["loop", "a.mp4", "a ball", "--seconds", "0.5"], (64, 64)),
+        (["extend", "a.mp4", "a ball", "--seconds", "0.5"], (64, 64)),
+        (["remix", "a.mp4", "a ball"], (64, 64)),
+    ],
+)
+def test_a_preset_is_what_was_not_asked_for(run, preset: None, arguments: list[str], size: tuple[int, int]) -> None:
+    assert run(*arguments, "--preset", "mine", "-o", "o.png")[0] == 0
+    recipe = recipe_of("o.png")
+    assert (recipe.prompt, recipe.negative) == ("Now: a ball, in fog", "sun")
+    assert (recipe.guidance, recipe.steps) == (1.5, 1)  # the test's `run` asks for one step
+    assert (recipe.canvas["width"], recipe.canvas["height"]) == size
+
+
+def test_what_is_asked_for_wins_over_the_preset(run, preset: None) -> None:
+    asked = ["--guidance", "2", "--negative", "rain", "--aspect", "1:1", "--preset", "mine"]
+    assert run("image", "a ball", *asked, "-o", "o.png")[0] == 0
+    recipe = recipe_of("o.png")
+    assert (recipe.guidance, recipe.negative, recipe.canvas["width"]) == (2, "rain", 64)
+    assert run("again", "o.png", "--prompt", "b", "--preset", "mine", "-o", "p.png")[0] == 0
+    recipe = recipe_of("p.png")
+    assert (recipe.prompt, recipe.negative, recipe.guidance) == ("Now: b, in fog", "rain", 1.5)
+
+
+def test_each_prompt_of_a_storyboard_has_the_style(run, preset: None) -> None:
+    assert run("storyboard", "board.toml", "--preset", "mine")[0] == 0
+    assert [cue["prompt"] for cue in recipe_of("out.mp4").canvas["cues"]] == ["Now: x, in fog"]
+
+
+def test_what_is_made_is_enhanced_and_can_be_made_again(run, enhancer: None, home: Path) -> None:
+    code, out, err = run("loop", "a ball", "--enhance", "100p", "--enhance-fps", "12", "--seed", "1", "-o", "one.mp4")
+    assert (code, err) == (0, "")
+    assert out.startswith("one.mp4: 100x100, 14 frames, 1.17 s, seed 1")
+    clip = Clip.read("one.mp4")
+    assert (clip.size, clip.fps, len(clip.frames)) == ((100, 100), 12, 14)
+    assert recipe_of("one.mp4").canvas["enhance"] == {"size": [100, 100], "fps": 12, "fit": "crop"}
+    assert run("again", "one.mp4", "-o", "two.mp4")[0] == 0
+    assert (home / "one.mp4").read_bytes() == (home / "two.mp4").read_bytes()
+    assert "128x64, 14 frames" in run("again", "one.mp4", "--enhance", "128x64", "-o", "three.mp4")[1]
+
+
+def test_variations_are_enhanced_side_by_side(run, enhancer: None) -> None:
+    """In parts, for the video is longer than the model's window."""
+    arguments = ["generate", "x", "--seconds", "3", "--variations", "2", "--seed", "1", "--sheet", "s.png"]
+    assert run(*arguments, "-o", "plain.mp4")[0] == 0
+    assert run(*arguments, "--enhance", "96p", "--json")[0] == 0
+    plain = [Clip.read(f"plain-{number}.mp4").frames.astype(float) for number in (1, 2)]
+    for number in (0, 1):
+        large = Clip.read(f"out-{number + 1}.mp4")
+        assert large.frames.shape == (25, 96, 96, 3)
+        small = large.resized(64, 64).frames
+        own, other, late = (
+            np.abs(small - frames).mean((1, 2, 3))
+            for frames in (plain[number], plain[1 - number], np.roll(plain[number], 1, axis=0))
+        )
+        assert (own < other).all() and (own < late).all()
+
+
+def test_a_picture_that_is_enhanced_stays_one(run, enhancer: None) -> None:
+    assert "96x96, a picture" in run("image", "x", "--enhance", "96p", "--enhance-fps", "24", "-o", "o.png")[1]
+    assert Clip.read("o.png").size == (96, 96)
+
+
+def test_without_weights_to_enhance_nothing_is_loaded(run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(enhancing, "WEIGHTS", home / "none")
+    monkeypatch.setattr("yozora.create.load", load)
+    code, out, err = run("generate", "x", "--enhance", "1080p")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "no weights for enhancing" in err
+
+
+@pytest.mark.parametrize(
+    "said", ["large", {"size": [64], "fps": 8, "fit": "crop"}, {"size": [0, 0], "fps": 8, "fit": "x"}]
+)
+def test_a_recipe_that_enhances_wrongly_is_one_line(run, said: object) -> None:
+    run("image", "x", "-o", "one.png")
+    clip = Clip.read("one.png")
+    assert clip.recipe is not None
+    clip.recipe.canvas["enhance"] = said
+    clip.write("two.png")
+    code, out, err = run("again", "two.png", "-o", "three.png")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
 BAD = {
     "missing clip": (["extend", "none.mp4"], "does not exist"),
     "no video": (["extend", "board.toml"], "board.toml"),
@@ -113,6 +258,12 @@ BAD = {
     "mask's shape": (["inpaint", "a.mp4", "x", "--mask", "b.mp4"], "same shape"),
     "two prompts": (["loop", "a ball", "a cube"], "two prompts"),
     "not made here": (["again", "a.mp4"], "does not say how it was made"),
+    "preset": (["generate", "x", "--preset", "none"], "there is no preset 'none'"),
+    "solver": (["generate", "x", "--solver", "none"], "unknown solver 'none'"),
+    "enhanced size": (["generate", "x", "--enhance", "large"], "is not a resolution"),
+    "enhanced shape": (["generate", "x", "--enhance", "0x9"], "width 0"),
+    "enhanced rate": (["generate", "x", "--enhance-fps", "nan"], "frames a second is not a rate"),
+    "only enhanced here": (["again", "e.mp4"], "does not say how it was made"),
     "no board": (["storyboard", "p.png"], "no storyboard"),
 }
 

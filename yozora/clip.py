@@ -42,6 +42,7 @@ class Recipe:
     model: str = ""
     steps: int | None = None
     guidance: float | None = None
+    solver: str = ""
     canvas: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -19,10 +19,12 @@ from yozora.create import (
     Canvas,
     Cue,
     Generator,
+    Preset,
     Progress,
     YozoraWarning,
     image_to_video,
     load,
+    presets,
     text_to_image,
     text_to_video,
 )
@@ -45,6 +47,16 @@ def test_generate_makes_what_the_model_was_trained_on_unless_told(generator: Gen
     assert generator.generate("a red ball", seconds=0.6, aspect="3:2").frames.shape == (5, 64, 96, 3)
 
 
+def test_a_preset_is_what_was_not_asked_for(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = Preset("mine", suffix=", in fog", negative="sun", steps=1, guidance=3.0, aspect="3:2")
+    monkeypatch.setattr(presets, "load_presets", lambda: {"mine": preset})
+    clip = generator.generate("a ball", preset="mine", seconds=0.1, guidance=2)
+    assert clip.recipe is not None and clip.size == (96, 64)
+    assert (clip.recipe.prompt, clip.recipe.negative, clip.recipe.steps) == ("a ball, in fog", "sun", 1)
+    assert clip.recipe.guidance == 2
+    assert generator.generate("a ball", picture(), preset="mine", seconds=0.1).size == (64, 64)
+
+
 def test_the_recipe_says_all_that_is_needed_to_make_it_again(generator: Generator) -> None:
     clip = generator.generate("a red ball", negative="blue", seed=3, steps=1, size=(96, 64))
     recipe = clip.recipe
@@ -58,7 +70,11 @@ def test_the_recipe_says_all_that_is_needed_to_make_it_again(generator: Generato
     )
     assert recipe.seed is not None
     again = generator.run_many(
-        Canvas.from_dict(recipe.canvas), [recipe.seed], steps=recipe.steps, guidance=recipe.guidance
+        Canvas.from_dict(recipe.canvas),
+        [recipe.seed],
+        steps=recipe.steps,
+        guidance=recipe.guidance,
+        solver=recipe.solver,
     )
     assert np.array_equal(again[0].frames, clip.frames)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -91,13 +91,14 @@ def again(
 
     with open_frames(file) as reader:
         recipe = reader.recipe
-    if recipe is None or not recipe.canvas:
+    raw = dict(recipe.canvas) if recipe else {}
+    enhanced = raw.pop("enhance", None)
+    if recipe is None or not raw:
         raise CanvasError(f"{file} does not say how it was made: only files that yozora made can be made again")
     if options.size or options.aspect or options.resolution:
         raise CanvasError("what is made again keeps its size: leave --size, --aspect and --resolution out")
     if prompt is not None:
         check_prompt(prompt)
-    raw = dict(recipe.canvas)
     if prompt is not None:
         if len(raw.get("cues") or ()) > 1:
             raise CanvasError(f"{file} has several prompts: change them in its storyboard instead")
@@ -107,11 +108,25 @@ def again(
     options = replace(
         options,
         seed=recipe.seed if options.seed is None else options.seed,
-        steps=recipe.steps if options.steps is None else options.steps,
-        guidance=recipe.guidance if options.guidance is None else options.guidance,
         model=options.model or recipe.model or None,
+        solver=options.solver or recipe.solver or None,
+        **{key: getattr(recipe, key) for key in ("steps", "guidance") if options.sampling[key] is None},
+        **_enhanced(enhanced, options),
     )
     make(options, lambda native: Canvas.from_dict(raw))
+
+
+def _enhanced(said: Any, options: Options) -> dict[str, Any]:
+    """The options that enhance as a recipe says, but for what is asked for anew. Raises CanvasError."""
+    match said:
+        case None:
+            return {}
+        case {"size": [int(width), int(height)], "fps": int() | float() as fps, "fit": str(fit)}:
+            fps = fps if options.enhance_fps is None else options.enhance_fps
+            if options.enhance is not None:
+                return {"enhance_fps": fps}
+            return {"enhance": f"{width}x{height}", "enhance_fps": fps, "fit": fit}
+    raise CanvasError("the recipe does not say rightly how the file was enhanced")
 
 
 def parse_card(text: str) -> tuple[float, Path]:

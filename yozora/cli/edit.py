@@ -55,7 +55,8 @@ def loop(
             f"{what[:40]!r} is no video file, and there are two prompts: give a file and a prompt, or one"
         )
     _check([Path(what)] if is_file else [], text, seconds, needed=not is_file)
-    make(options, lambda native: ways.loop(clip, text, native=native, seconds=seconds, **options.asked))
+    asked = options.asked if is_file else options.asked_freely
+    make(options, lambda native: ways.loop(clip, text, native=native, seconds=seconds, **asked))
 
 
 @shared()

@@ -53,11 +53,10 @@ def enhance(
 
 def _load() -> Any:
     """The enhancer, on the GPU where there is one. Raises ModelError."""
-    import torch
-
     from yozora.create.enhance import load_enhancer
+    from yozora.create.generator import choose_device
 
-    return load_enhancer(device="cuda" if torch.cuda.is_available() else "cpu")
+    return load_enhancer(device=choose_device())
 
 
 def _count(clip: Path) -> int:

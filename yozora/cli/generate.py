@@ -34,8 +34,8 @@ def generate(
         if image is not None:
             return image_to_video(image, prompt, native=native, seconds=seconds, **options.asked)
         if options.output.suffix.lower() in PICTURES and seconds is None:
-            return text_to_image(prompt, native=native, **options.asked)
-        return text_to_video(prompt, native=native, seconds=seconds, **options.asked)
+            return text_to_image(prompt, native=native, **options.asked_freely)
+        return text_to_video(prompt, native=native, seconds=seconds, **options.asked_freely)
 
     make(options, draw)
 
@@ -46,7 +46,7 @@ def image(prompt: Prompt, *, options: Options) -> None:
     from yozora.create import text_to_image
 
     _check(prompt, None, None)
-    make(options, lambda native: text_to_image(prompt, native=native, **options.asked))
+    make(options, lambda native: text_to_image(prompt, native=native, **options.asked_freely))
 
 
 @shared()

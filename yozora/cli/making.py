@@ -10,7 +10,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,9 +23,11 @@ from yozora.cli.options import DEFAULT_MODEL, Options
 
 if TYPE_CHECKING:
     from yozora.clip import Recipe
-    from yozora.create import Canvas, Generator, Native
+    from yozora.create import Canvas, Chunk, Generator, Native, Progress
+    from yozora.create.target import Target
+    from yozora.models.enhancer import Enhancer
 
-STAGES = {"text": "reading the prompt", "sample": "sampling", "decode": "decoding"}
+STAGES = {"text": "reading the prompt", "sample": "sampling", "decode": "decoding", "enhance": "enhancing"}
 SHEET_FRAMES = 12
 
 
@@ -35,17 +38,20 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     seeds = options.seeds()
     options.check(seeds)
     start = time.perf_counter()
-    generator, canvas = _load(options, draw)
+    generator, canvas, target, enhancer = _load(options, draw)
     generator.check(canvas, seeds)
     cautions = generator.cautions(canvas)
     for line in cautions:
         print(f"warning: {line}", file=sys.stderr)
     timings = {"load": time.perf_counter() - start}
-    recipes = generator.recipes(canvas, seeds, generator.settings(options.steps, options.guidance))
-    videos = [Video(path, recipe, canvas) for path, recipe in zip(files, recipes, strict=True)]
+    recipes = generator.recipes(canvas, seeds, generator.settings(**options.sampling))
+    videos = [Video(path, recipe, canvas, target) for path, recipe in zip(files, recipes, strict=True)]
     for video, path in zip(videos, sheets, strict=False):
         video.sheet = path
-    _write(generator, canvas, seeds, options, videos, timings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the cautions, which were printed
+        events = generator.stream(canvas, seeds, **options.sampling)
+    _write(events, videos, enhancer, timings)
     timings["total"] = time.perf_counter() - start
     if options.as_json:
         print(json.dumps(_report(videos, timings, cautions), ensure_ascii=False))
@@ -59,18 +65,49 @@ class Video:
     """One file that is made, and the frames of its contact sheet, where one is wanted."""
 
     path: Path
-    recipe: Recipe
+    made: Recipe
     canvas: Canvas
+    target: Target | None = None
     sheet: Path | None = None
     count: int = 0
     seen: list[np.ndarray] = field(default_factory=list)
 
-    def note(self, frame: np.ndarray) -> None:
-        """Counts a frame and keeps it if the contact sheet shows it."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the file."""
+        return self.target.size if self.target else self.canvas.size
+
+    @property
+    def fps(self) -> float:
+        """The rate of the file."""
+        return self.target.fps if self.target else self.canvas.fps
+
+    @property
+    def total(self) -> int:
+        """Frames that the file will have."""
+        return self.target.count(self.canvas.shown) if self.target else self.canvas.shown
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the file is made from."""
+        return self.target.recipe(self.made) if self.target else self.made
+
+    def frames(self, made: Iterable[np.ndarray], enhancer: Enhancer | None) -> Iterator[np.ndarray]:
+        """The file's frames from those that the model made."""
+        if self.target is None:
+            return self._watched(made)
+        from yozora.create.enhance import enhance
+
+        return enhance(self._watched(made), self.target, enhancer)
+
+    def _watched(self, made: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Passes frames on, and keeps those that the contact sheet shows: not enhanced, for it is an overview."""
         shown = self.canvas.shown
-        if self.sheet and self.count in np.linspace(0, shown - 1, min(shown, SHEET_FRAMES)).round():
-            self.seen.append(frame)
-        self.count += 1
+        wanted = set(np.linspace(0, shown - 1, min(shown, SHEET_FRAMES)).round()) if self.sheet else set[float]()
+        for number, frame in enumerate(made):
+            if number in wanted:
+                self.seen.append(frame)
+            yield frame
 
     def write_sheet(self) -> None:
         """Raises MediaError where it cannot."""
@@ -82,8 +119,8 @@ class Video:
 
     def line(self, took: float) -> str:
         """What is said of it."""
-        width, height = self.canvas.size
-        length = "a picture" if self.count == 1 else f"{self.count} frames, {self.count / self.canvas.fps:.2f} s"
+        width, height = self.size
+        length = "a picture" if self.count == 1 else f"{self.count} frames, {self.count / self.fps:.2f} s"
         return f"{self.path}: {width}x{height}, {length}, seed {self.recipe.seed}, made in {took:.1f} s"
 
     def report(self) -> dict[str, Any]:
@@ -92,65 +129,102 @@ class Video:
             "path": str(self.path),
             "sheet": str(self.sheet) if self.sheet else None,
             "seed": self.recipe.seed,
-            "size": list(self.canvas.size),
+            "size": list(self.size),
             "frames": self.count,
-            "fps": self.canvas.fps,
-            "seconds": self.count / self.canvas.fps,
+            "fps": self.fps,
+            "seconds": self.count / self.fps,
             "recipe": asdict(self.recipe),
         }
 
 
-def _load(options: Options, draw: Callable[[Native], Canvas]) -> tuple[Generator, Canvas]:
+def _load(
+    options: Options, draw: Callable[[Native], Canvas]
+) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
-    from yozora.create.generator import read_native
+    from yozora.create.enhance import load_enhancer
+    from yozora.create.generator import choose_device, read_native
+    from yozora.create.streaming import check_solver
 
     logging.getLogger("yozora").addHandler(logging.NullHandler())  # what it logs, the cautions say
+    if options.solver is not None:
+        check_solver(options.solver)
     model = options.model or DEFAULT_MODEL
     native = read_native(model)
     canvas = draw(native)
+    if options.style:
+        canvas = options.style.on(canvas)
     canvas.check(native.grid)
-    return load(model, options.device), canvas
+    target = options.target(canvas.size, canvas.fps, canvas.shown)
+    enhancer = load_enhancer(device=choose_device(options.device)) if target else None
+    return load(model, options.device), canvas, target, enhancer
 
 
 def _write(
-    generator: Generator,
-    canvas: Canvas,
-    seeds: list[int],
-    options: Options,
-    videos: list[Video],
-    timings: dict[str, float],
+    events: Iterator[Progress | Chunk], videos: list[Video], enhancer: Enhancer | None, timings: dict[str, float]
 ) -> None:
-    """Writes every video as its frames come; `timings` receives the seconds of each stage."""
+    """Writes all videos side by side as their frames come; `timings` receives the seconds of each stage."""
     from yozora.clip import FrameWriter
-    from yozora.create import Progress, YozoraWarning
 
-    def spent(stage: str) -> None:
-        nonlocal mark
-        now = time.perf_counter()
-        timings[stage] = timings.get(stage, 0.0) + now - mark
-        mark = now
-
-    mark = time.perf_counter()
-    with warnings.catch_warnings(), _bars() as show:
-        warnings.simplefilter("ignore", YozoraWarning)  # printed already
+    clock = Clock(timings)
+    with _bars() as show:
+        made = split(events, len(videos), clock, show)
+        streams = [video.frames(frames, enhancer) for video, frames in zip(videos, made, strict=True)]
         with ExitStack() as stack:
             writers = [
-                stack.enter_context(FrameWriter(video.path, canvas.size, canvas.fps, video.recipe)) for video in videos
+                stack.enter_context(FrameWriter(video.path, video.size, video.fps, video.recipe)) for video in videos
             ]
-            for event in generator.stream(canvas, seeds, steps=options.steps, guidance=options.guidance):
-                if isinstance(event, Progress):
-                    spent(event.stage)
-                    show(event.stage, event.step, event.total)
-                    continue
-                spent("decode")
-                for frame in event.frames:
-                    writers[event.index].write(frame)
-                    videos[event.index].note(frame)
-                spent("write")
+            for frames in zip(*streams, strict=True):
+                if enhancer:
+                    clock.spent("enhance")
+                for writer, video, frame in zip(writers, videos, frames, strict=True):
+                    writer.write(frame)
+                    video.count += 1
+                clock.spent("write")
+                if enhancer:
+                    show("enhance", videos[0].count, videos[0].total)
         for video in videos:
             video.write_sheet()
-    spent("write")
+    clock.spent("write")
+
+
+class Clock:
+    """Adds up the seconds spent in each stage."""
+
+    def __init__(self, timings: dict[str, float]) -> None:
+        self.timings, self.mark = timings, time.perf_counter()
+
+    def spent(self, stage: str) -> None:
+        """The time since the last call was spent in `stage`."""
+        now = time.perf_counter()
+        self.timings[stage] = self.timings.get(stage, 0.0) + now - self.mark
+        self.mark = now
+
+
+def split(
+    events: Iterator[Progress | Chunk], count: int, clock: Clock, show: Callable[[str, int, int], None]
+) -> list[Iterator[np.ndarray]]:
+    """The frames of each of `count` videos out of what a Generator streams, to be read side by side: whichever needs a
+    frame moves the run on, and what that makes of the others waits for them."""
+    from yozora.create import Progress
+
+    waiting = [deque[np.ndarray]() for _ in range(count)]
+
+    def frames(index: int) -> Iterator[np.ndarray]:
+        while True:
+            while waiting[index]:
+                yield waiting[index].popleft()
+            event = next(events, None)
+            if event is None:
+                return
+            if isinstance(event, Progress):
+                clock.spent(event.stage)
+                show(event.stage, event.step, event.total)
+            else:
+                clock.spent("decode")
+                waiting[event.index].extend(event.frames)
+
+    return [frames(index) for index in range(count)]
 
 
 @contextmanager
@@ -172,11 +246,14 @@ def _bars() -> Iterator[Any]:
     columns = (TextColumn("{task.description:>20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     left = (TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, *left, console=Console(stderr=True), transient=True) as progress:
-        tasks = {stage: progress.add_task(name, total=None, start=False) for stage, name in STAGES.items()}
+        tasks = {
+            stage: progress.add_task(name, total=None, start=False, visible=stage != "enhance")
+            for stage, name in STAGES.items()
+        }
 
         def show(stage: str, step: int, total: int) -> None:
             progress.start_task(tasks[stage])
-            progress.update(tasks[stage], completed=step, total=total)
+            progress.update(tasks[stage], completed=step, total=total, visible=True)
 
         yield show
 

@@ -15,6 +15,8 @@ import typer
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
+    from yozora.create.presets import Preset
+    from yozora.create.target import Target
     from yozora.create.ways import Asked
 
 DEFAULT_MODEL = "mini"
@@ -37,9 +39,15 @@ class Options:
     fit: Annotated[str, typer.Option(help="How what is given fills another shape: crop, pad or stretch.")] = "crop"
     steps: Annotated[int | None, typer.Option(help="Sampling steps: more is slower and finer.")] = None
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 is off.")] = None
+    solver: Annotated[str | None, typer.Option(help="euler, multistep or dpm++; else the model's own.")] = None
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video; random if not given.")] = None
     variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1
     negative: Annotated[str, typer.Option(help="What the video must not show.")] = ""
+    preset: Annotated[str | None, typer.Option(help="A style by name: `yozora presets list` has them.")] = None
+    enhance: Annotated[str | None, typer.Option(help="Enlarge what is made: WIDTHxHEIGHT, or for example 1080p.")] = (
+        None
+    )
+    enhance_fps: Annotated[float | None, typer.Option(help="Frames a second after enhancing, for example 24.")] = None
     model: Annotated[str | None, typer.Option(help=f"A shipped model's name or a folder; else {DEFAULT_MODEL}.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture, too.")] = None
@@ -55,6 +63,40 @@ class Options:
             "fit": self.fit,  # type: ignore[typeddict-item]
             "negative": self.negative,
         }
+
+    @property
+    def asked_freely(self) -> Asked:
+        """The same for a way that is given nothing which has a shape of its own: the preset's aspect counts."""
+        return {**self.asked, "aspect": self.filled["aspect"]}
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the canvas is sampled; what is None is as the model's card says. Raises ConfigError."""
+        return {"steps": self.filled["steps"], "guidance": self.filled["guidance"], "solver": self.solver}
+
+    @functools.cached_property
+    def filled(self) -> dict[str, Any]:
+        """What is asked for, and where nothing is, what the preset says. Raises ConfigError."""
+        from yozora.create.presets import apply_preset
+
+        asked = {key: getattr(self, key) for key in ("size", "aspect", "steps", "guidance")}
+        return asked if self.preset is None else apply_preset(self.preset, "", asked)[1]
+
+    @functools.cached_property
+    def style(self) -> Preset | None:
+        """The preset. Raises ConfigError."""
+        from yozora.create.presets import find_preset
+
+        return None if self.preset is None else find_preset(self.preset)
+
+    def target(self, size: tuple[int, int], fps: float, frames: int) -> Target | None:
+        """What a video of so many frames is enhanced to, if that is asked; a picture stays one. Raises CanvasError."""
+        from yozora.create.target import choose_target
+
+        if self.enhance is None and self.enhance_fps is None:
+            return None
+        rate = self.enhance_fps if frames > 1 else None
+        return choose_target(size, fps, size if self.enhance is None else self.enhance, rate, self.fit)  # pyright: ignore[reportArgumentType]
 
     def seeds(self) -> list[int]:
         """One a variation, from the first on; that is random if it was not given."""
@@ -79,7 +121,7 @@ class Options:
         return files, sheets
 
     def check(self, seeds: list[int]) -> None:
-        """Raises CanvasError for what no model could do. Needs no torch, so it is quick."""
+        """Raises CanvasError, ConfigError for what no model could do. Needs no torch, so it is quick."""
         from yozora.create.canvas import check_prompt
         from yozora.create.given import check_fit
         from yozora.create.limits import check_guidance, check_seeds, check_steps
@@ -93,6 +135,8 @@ class Options:
             check_guidance(self.guidance)
         check_fit(self.fit)
         choose_size(Native(grid=Grid(1, 1, 1)), self.size, self.aspect, self.resolution)
+        self.target((64, 64), 8.0, 9)
+        _ = self.style
 
 
 def shared(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

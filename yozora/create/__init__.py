@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from yozora.create.generator import Generator, YozoraWarning, load
     from yozora.create.given import Fit, Picture, fit
     from yozora.create.join import blend, fill, recut
+    from yozora.create.presets import Preset, apply_preset, find_preset, load_presets
     from yozora.create.sizes import Grid, Native, choose_size, frames_for
     from yozora.create.streaming import Chunk, Progress, Settings
     from yozora.create.ways import animate, extend, image_to_video, inpaint, loop, remix, text_to_image, text_to_video
@@ -31,19 +32,23 @@ __all__ = [
     "Mask",
     "Native",
     "Picture",
+    "Preset",
     "Progress",
     "Settings",
     "YozoraWarning",
     "animate",
+    "apply_preset",
     "blend",
     "choose_size",
     "extend",
     "fill",
+    "find_preset",
     "fit",
     "frames_for",
     "image_to_video",
     "inpaint",
     "load",
+    "load_presets",
     "loop",
     "read_board",
     "recut",
@@ -60,6 +65,7 @@ _HOMES = {
     **dict.fromkeys(("Fit", "Picture", "fit"), "given"),
     **dict.fromkeys(("blend", "fill", "recut"), "join"),
     **dict.fromkeys(("Grid", "Native", "choose_size", "frames_for"), "sizes"),
+    **dict.fromkeys(("Preset", "apply_preset", "find_preset", "load_presets"), "presets"),
     **dict.fromkeys(("read_board", "storyboard"), "board"),
     **dict.fromkeys(("Chunk", "Progress", "Settings"), "streaming"),
     **dict.fromkeys(

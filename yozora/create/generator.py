@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
 from yozora.create.given import Picture
 from yozora.create.limits import as_seeds, check_seeds
+from yozora.create.presets import apply_preset
 from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.streaming import Chunk, Progress, Settings, Stream
 from yozora.create.verbs import Verbs
@@ -35,7 +36,7 @@ class YozoraWarning(UserWarning):
 def load(name_or_folder: str | Path = "mini", device: str = "auto", dtype: torch.dtype | None = None) -> Generator:
     """The Generator of a shipped model or a folder. `device` "auto" is the GPU where there is one; `dtype` None is
     bfloat16 where the device is quick at it, else float32. Raises ModelError."""
-    return Generator(load_bundle(name_or_folder, _device(device), dtype))
+    return Generator(load_bundle(name_or_folder, choose_device(device), dtype))
 
 
 def read_native(name_or_folder: str | Path = "mini") -> Native:
@@ -82,15 +83,23 @@ class Generator(Verbs):
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
+        preset: str | None = None,
     ) -> Clip:
-        """A video of `prompt`, starting from `image` where given. What is None is as the model was trained.
-        Raises CanvasError, MediaError; warns (YozoraWarning) outside the trained range."""
-        asked = {"native": self.native, "seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution}
+        """A video of `prompt`, starting from `image` where given, in the style of `preset` (for the other ways, see
+        `Preset.on` and `apply_preset`). What is None is as the preset says, else as the model was trained.
+        Raises CanvasError, ConfigError, MediaError; warns (YozoraWarning) outside the trained range."""
+        asked: dict[str, Any] = {"size": size, "aspect": aspect, "negative": negative}
+        asked |= {"steps": steps, "guidance": guidance}
+        if preset is not None:
+            prompt, asked = apply_preset(preset, prompt, asked)
+        sampling = {key: asked.pop(key) for key in ("steps", "guidance")}
+        asked |= {"native": self.native, "seconds": seconds, "resolution": resolution}
         if image is None:
-            canvas = text_to_video(prompt, negative=negative, **asked)
+            canvas = text_to_video(prompt, **asked)
         else:
-            canvas = image_to_video(image, prompt, negative=negative, **asked)
-        return self.run_many(canvas, [seed], steps=steps, guidance=guidance)[0]
+            asked["aspect"] = aspect  # the picture's goes before the preset's
+            canvas = image_to_video(image, prompt, **asked)
+        return self.run_many(canvas, [seed], **sampling)[0]
 
     def run_many(
         self,
@@ -185,6 +194,7 @@ class Generator(Verbs):
                 model=self.bundle.name,
                 steps=settings.steps,
                 guidance=settings.guidance,
+                solver=settings.solver,
                 canvas=canvas.to_dict(),
             )
             for seed in seeds
@@ -211,8 +221,8 @@ def _collect(
     yield clips[0] if single else clips
 
 
-def _device(name: str) -> torch.device:
-    """Raises ModelError for a device that this machine lacks."""
+def choose_device(name: str = "auto") -> torch.device:
+    """A device by name; "auto" is the GPU where there is one. Raises ModelError for one that this machine lacks."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

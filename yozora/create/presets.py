@@ -9,13 +9,16 @@ import os
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.sizes import parse_aspect
 from yozora.errors import CanvasError, ConfigError
+
+if TYPE_CHECKING:
+    from yozora.create.canvas import Canvas
 
 SHIPPED = Path(__file__).with_name("presets.toml")
 LONGEST = 1000  # characters of a text
@@ -62,6 +65,12 @@ class Preset:
         elif suffix:
             words = suffix.lstrip(",.;: ")
         return f"{self.prefix.strip()} {words}".strip()
+
+    def on(self, canvas: Canvas) -> Canvas:
+        """The canvas with the words around each of its prompts, and with the negative prompt where it has none. Raises
+        CanvasError where that makes a prompt too long."""
+        cues = tuple(replace(cue, prompt=self.apply(cue.prompt)) for cue in canvas.cues)
+        return replace(canvas, cues=cues, negative=canvas.negative or self.negative)
 
 
 def apply_preset(name: str, prompt: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -59,10 +59,15 @@ class Settings:
     def __post_init__(self) -> None:
         check_steps(self.steps)
         check_guidance(self.guidance)
-        if not isinstance(self.solver, str) or self.solver not in SOLVERS:
-            raise CanvasError(f"unknown solver {shown(self.solver)}; known: {', '.join(SOLVERS)}")
+        check_solver(self.solver)
         for name, kind in (("steps", int), ("guidance", float)):  # a recipe is written in Python's own numbers
             object.__setattr__(self, name, kind(getattr(self, name)))
+
+
+def check_solver(solver: str) -> None:
+    """Raises CanvasError for one that there is not."""
+    if not isinstance(solver, str) or solver not in SOLVERS:
+        raise CanvasError(f"unknown solver {shown(solver)}; known: {', '.join(SOLVERS)}")
 
 
 class Stream:
