@@ -81,7 +81,8 @@ class Grid:
         if (frames - 1) % self.temporal:
             low = 1 + (frames - 1) // self.temporal * self.temporal
             raise CanvasError(
-                f"{frames} frames is not 1 + {self.temporal}k: the nearest that fit are {low} and {low + self.temporal}"
+                f"{shown(int(frames))} frames is not 1 + {self.temporal}k: "
+                f"the nearest that fit are {shown(int(low))} and {shown(int(low + self.temporal))}"
             )
 
 
