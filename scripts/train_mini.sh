@@ -23,8 +23,5 @@ $yozora train latents "$configs/latents.toml"
 $yozora train transformer "$configs/pictures.toml"
 $yozora train transformer "$configs/transformer.toml"
 
-# 5. The decoder draws a little better when it goes on alone.
-$yozora train autoencoder "$configs/decoder.toml"
-
-# 6. The three networks become one folder. Move it to yozora/models/weights/mini to ship it.
+# 5. The three networks become one folder. Move it to yozora/models/weights/mini to ship it.
 $yozora train bundle "$configs/bundle.toml"

@@ -11,7 +11,7 @@
 set -euo pipefail
 root=$(realpath "$(dirname "$0")/..")
 python=${PYTHON:-python3}
-runs="autoencoder text latents pictures transformer decoder bundle" # pictures and decoder: not every model has them
+runs="autoencoder text latents pictures transformer bundle" # not every model begins with pictures
 
 running() { [ -e "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null; }
 
@@ -23,9 +23,8 @@ run() { # every configuration in turn; one that is done is passed over in second
   cd "$work" # the configurations write to ./runs
   for name in $runs; do
     [ -e "configs/$name.toml" ] || continue
-    case $name in pictures) stage=transformer ;; decoder) stage=autoencoder ;; *) stage=$name ;; esac
     echo "== $name $(date +%T)"
-    "$python" -m yozora train "$stage" "configs/$name.toml" &
+    "$python" -m yozora train "${name/pictures/transformer}" "configs/$name.toml" &
     echo $! >"$work/stage"
     wait $!
   done
