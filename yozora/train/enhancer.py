@@ -104,7 +104,8 @@ class EnhancerTask:
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """Two held-out batches: bicubic above enlarged above true, and cross-faded above drawn above true."""
-        source = MomentSource(self.config.world, None, self.factor, self.config.run.seed, HELD_OUT_SEEDS)
+        world = self.config.world.model_copy(update={"buckets": self.config.world.buckets[:1]})  # one size: one sheet
+        source = MomentSource(world, None, self.factor, self.config.run.seed, HELD_OUT_SEEDS)
         generator, device = torch.Generator().manual_seed(0), next(model.parameters()).device
         rows: list[Tensor] = []
         with torch.no_grad():
