@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from yozora.cli.bars import bars
 
 
 def enhance(
@@ -36,11 +35,11 @@ def enhance(
         target = choose_target(reader.size, reader.fps, size, fps, fit)  # pyright: ignore[reportArgumentType]
     enhancer = _load()
     total = target.count(_count(clip))
-    with open_frames(clip) as reader, _bar(total) as show:
+    with open_frames(clip) as reader, bars(["enhance"]) as show:
         from yozora.create.enhance import write_enhanced
 
         recipe = target.recipe(reader.recipe)
-        count = write_enhanced(reader, target, output, reader.recipe, enhancer, show)
+        count = write_enhanced(reader, target, output, reader.recipe, enhancer, lambda n: show("enhance", n, total))
     width, height = target.size
     took = time.perf_counter() - start
     if as_json:
@@ -66,26 +65,3 @@ def _count(clip: Path) -> int:
 
     with open_frames(clip) as reader:
         return sum(1 for _ in reader)
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[int], object]]:
-    """A function `show(count)` that draws a bar, with the time left, on a terminal and does nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    left = (TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *left, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("enhancing", total=total)
-        yield lambda count: progress.update(task, completed=count)

@@ -12,13 +12,14 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from yozora.cli.bars import Show, bars
 from yozora.cli.options import DEFAULT_MODEL, Options
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from yozora.create.target import Target
     from yozora.models.enhancer import Enhancer
 
-STAGES = {"text": "reading the prompt", "sample": "sampling", "decode": "decoding", "enhance": "enhancing"}
+SAMPLING = ("text", "sample", "decode")
 SHEET_FRAMES = 12
 
 
@@ -167,7 +168,7 @@ def _write(
     from yozora.clip import FrameWriter
 
     clock = Clock(timings)
-    with _bars() as show:
+    with bars([*SAMPLING, *(["enhance"] if enhancer else [])]) as show:
         made = split(events, len(videos), clock, show)
         streams = [video.frames(frames, enhancer) for video, frames in zip(videos, made, strict=True)]
         with ExitStack() as stack:
@@ -201,9 +202,7 @@ class Clock:
         self.mark = now
 
 
-def split(
-    events: Iterator[Progress | Chunk], count: int, clock: Clock, show: Callable[[str, int, int], None]
-) -> list[Iterator[np.ndarray]]:
+def split(events: Iterator[Progress | Chunk], count: int, clock: Clock, show: Show) -> list[Iterator[np.ndarray]]:
     """The frames of each of `count` videos out of what a Generator streams, to be read side by side: whichever needs a
     frame moves the run on, and what that makes of the others waits for them."""
     from yozora.create import Progress
@@ -225,37 +224,6 @@ def split(
                 waiting[event.index].extend(event.frames)
 
     return [frames(index) for index in range(count)]
-
-
-@contextmanager
-def _bars() -> Iterator[Any]:
-    """A function `show(stage, step, total)` that draws bars on a terminal and does nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda stage, step, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description:>20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    left = (TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *left, console=Console(stderr=True), transient=True) as progress:
-        tasks = {
-            stage: progress.add_task(name, total=None, start=False, visible=stage != "enhance")
-            for stage, name in STAGES.items()
-        }
-
-        def show(stage: str, step: int, total: int) -> None:
-            progress.start_task(tasks[stage])
-            progress.update(tasks[stage], completed=step, total=total, visible=True)
-
-        yield show
 
 
 def _report(videos: list[Video], timings: dict[str, float], cautions: list[str]) -> dict[str, Any]:
