@@ -75,7 +75,11 @@ class LayoutHead(nn.Module):
 def watched(module: nn.Module) -> Iterator[list[Tensor]]:
     """A list that receives what `module` answers while the context lasts."""
     seen: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _given, answer: seen.append(answer))
+
+    def keep(_module: nn.Module, _given: object, answer: Tensor) -> None:
+        seen.append(answer)
+
+    handle = module.register_forward_hook(keep)
     try:
         yield seen
     finally:
