@@ -242,7 +242,7 @@ def test_the_command_line_trains(tmp_path: Path) -> None:
         ("bundle", "card.fps=0", "must be positive"),
         ("latents", "mix='dreams'", "unknown mix"),
         ("latents", "run.device='tpu9'", "cannot be used"),
-        ("autoencoder", "model.channels=-1", "at least 1"),
+        ("autoencoder", "model.channels=-1", "between 1 and"),
         ("autoencoder", "model.channels=3", "multiple"),
         ("autoencoder", "model.encoder_widths=[1,2,3]", "multiple"),
         ("autoencoder", "run.seed=-1", "run.seed"),

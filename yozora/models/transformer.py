@@ -60,8 +60,8 @@ class TransformerConfig:
         sizes = {"channels": self.channels, "width": self.width, "depth": self.depth, "heads": self.heads}
         sizes |= {"text_width": self.text_width, "out_channels": self.out_channels or self.channels}
         for name, value in sizes.items():
-            if not 1 <= value <= (MAX_DEPTH if name == "depth" else MAX_WIDTH):
-                raise ValueError(f"{name} must be at least 1 and within reason, not {value}")
+            if not 1 <= value <= (most := MAX_DEPTH if name == "depth" else MAX_WIDTH):
+                raise ValueError(f"{name} must be from 1 to {most}")
         if len(self.patch) != 3 or not 1 <= min(self.patch) <= max(self.patch) <= MAX_PATCH:
             raise ValueError(f"patch must be 3 sizes from 1 to {MAX_PATCH} (frames, rows, columns), not {self.patch}")
         if self.width % self.heads or self.head_width % 2 or self.head_width < 6:
