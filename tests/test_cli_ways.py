@@ -179,6 +179,13 @@ def test_each_prompt_of_a_storyboard_has_the_style(run, preset: None) -> None:
     assert [cue["prompt"] for cue in recipe_of("out.mp4").canvas["cues"]] == ["Now: x, in fog"]
 
 
+def test_a_storyboard_says_how_it_is_fitted_unless_the_command_does(run) -> None:
+    Path("padded.toml").write_text('fit = "pad"\nsize = "64x32"\n[[card]]\nat = 0\nimage = "p.png"\nprompt = "x"\n')
+    for said, expected in (([], "pad"), (["--fit", "stretch"], "stretch")):
+        assert run("storyboard", "padded.toml", *said)[0] == 0
+        assert [anchor["fit"] for anchor in recipe_of("out.mp4").canvas["anchors"]] == [expected]
+
+
 def test_what_is_made_is_enhanced_and_can_be_made_again(run, enhancer: None, home: Path) -> None:
     code, out, err = run("loop", "a ball", "--enhance", "100p", "--enhance-fps", "12", "--seed", "1", "-o", "one.mp4")
     assert (code, err) == (0, "")

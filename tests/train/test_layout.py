@@ -55,6 +55,15 @@ def test_the_head_reads_each_cell_from_the_token_it_lies_in() -> None:
     assert right > 0.99 and loss < 0.1
 
 
+def test_a_fresh_head_does_not_disturb_what_it_reads() -> None:
+    head = LayoutHead(16, (1, 2, 2))
+    tokens = torch.randn(1, 2, 4, 16, requires_grad=True)
+    loss, _ = head.loss(tokens, torch.ones(1, 2, 8, 8, 2, dtype=torch.long))
+    loss.backward()
+    assert tokens.grad is not None and not tokens.grad.any()
+    assert head.out.weight.grad is not None and head.out.weight.grad.any()  # but it learns
+
+
 def test_watching_ends() -> None:
     module = torch.nn.Linear(2, 3)
     with watched(module) as seen:

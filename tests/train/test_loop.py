@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from yozora.errors import ConfigError
+from yozora.models.registry import quick_dtype
 from yozora.train.config import AutoencoderStage, Optim, Run, read_config
-from yozora.train.loop import fit
-from yozora.train.optim import Average, Optimisers, rate_scale
+from yozora.train.loop import autocast, fit
+from yozora.train.optim import Average, FloatMuon, Optimisers, orthogonalise, rate_scale
 
 OPTIM = Optim(adamw=1e-2, muon=0.02, warmup=3, decay=0.3)
 
@@ -174,6 +177,45 @@ def test_muon_trains_channels_last_kernels_as_it_trains_contiguous_ones() -> Non
         return model.weight.detach().contiguous()
 
     torch.testing.assert_close(trained(torch.channels_last), trained(torch.contiguous_format), atol=2e-4, rtol=1e-2)
+
+
+def test_muon_in_float32_steps_as_torchs_in_bfloat16_and_takes_over_its_state() -> None:
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (8, 40), (16, 16))]
+    twins = [nn.Parameter(weight.detach().clone()) for weight in weights]
+    settings: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95}
+    theirs, ours = torch.optim.Muon(weights, **settings), FloatMuon(twins, **settings)
+    for step in range(6):
+        for weight, twin in zip(weights, twins, strict=True):
+            weight.grad = torch.randn(weight.shape)
+            twin.grad = weight.grad.clone()
+        before = [weight.detach().clone() for weight in weights]
+        theirs.step()
+        ours.step()
+        for weight, twin, old in zip(weights, twins, before, strict=True):
+            apart = (twin.detach() - weight.detach()).norm() / (weight.detach() - old).norm()
+            assert apart < 0.1  # of a step; bfloat16 keeps two to three digits
+            twin.data.copy_(weight.detach())
+        if step == 2:
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
+
+
+def test_orthogonalised_matrices_keep_their_singular_vectors() -> None:
+    for shape in ((6, 20), (20, 6), (8, 8)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        inner = u.T @ orthogonalise(matrix, (3.4445, -4.775, 2.0315), 1e-7) @ v.T
+        assert ((inner.diagonal() > 0.3) & (inner.diagonal() < 1.4)).all()
+        assert float((inner - inner.diagonal().diag()).abs().max()) < 1e-3
+
+
+@pytest.mark.parametrize(("precision", "enabled"), [("bf16", True), ("fp32", False), ("auto", None)])
+def test_precision_is_as_asked_or_as_the_device_is_quick_at(precision: str, enabled: bool | None) -> None:
+    cpu = torch.device("cpu")
+    expected = quick_dtype(cpu) == torch.bfloat16 if enabled is None else enabled
+    with autocast(cpu, precision):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if expected else torch.float32)
 
 
 def test_rate_warms_up_holds_and_decays() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from yozora.cli.making import make
-from yozora.cli.options import ClipFile, Options, Prompt, Seconds, shared
+from yozora.cli.options import ClipFile, Options, Prompt, Seconds, check_given, shared
 from yozora.errors import CanvasError
 
 
@@ -23,17 +23,11 @@ def fill(
 ) -> None:
     """Make what is between pictures and videos at given times."""
     from yozora.create import join
-    from yozora.create.canvas import check_prompt
-    from yozora.create.given import open_given
-    from yozora.create.sizes import check_seconds
 
-    check_prompt(prompt)
-    if seconds is not None:
-        check_seconds(seconds)
     cards = [parse_card(card) for card in at or []]
-    for time, path in cards:
+    for time, _ in cards:
         join.check_time(time)
-        open_given(path)
+    check_given(prompt, [path for _, path in cards], seconds)
     make(options, lambda native: join.fill(cards, prompt, native=native, seconds=seconds, **options.asked))
 
 
@@ -51,16 +45,9 @@ def blend(
 ) -> None:
     """Make a video that begins as A and ends as B."""
     from yozora.create import join
-    from yozora.create.canvas import check_prompt
-    from yozora.create.given import open_given
-    from yozora.create.sizes import check_seconds
 
     join.parse_curve(curve)
-    check_prompt(prompt)
-    if seconds is not None:
-        check_seconds(seconds)
-    for clip in (a, b):
-        open_given(clip)
+    check_given(prompt, [a, b], seconds)
     make(options, lambda native: join.blend(a, b, prompt, native=native, curve=curve, seconds=seconds, **options.asked))
 
 
@@ -70,11 +57,9 @@ def storyboard(
 ) -> None:
     """Make the cards of BOARD: each a time with a prompt, a picture or a video."""
     from yozora.create.board import read_board, storyboard
-    from yozora.create.given import open_given
 
     cards = read_board(board)
-    for _, path in cards.files:
-        open_given(path)
+    check_given("", [path for _, path in cards.files])
     make(options, lambda native: storyboard(cards, native=native, **options.asked))
 
 
@@ -99,7 +84,6 @@ def again(
         raise CanvasError("what is made again keeps its size: leave --size, --aspect and --resolution out")
     if prompt is not None:
         check_prompt(prompt)
-    if prompt is not None:
         if len(raw.get("cues") or ()) > 1:
             raise CanvasError(f"{file} has several prompts: change them in its storyboard instead")
         raw["cues"] = [{"start": 0.0, "prompt": prompt}]
@@ -125,7 +109,7 @@ def _enhanced(said: Any, options: Options) -> dict[str, Any]:
             fps = fps if options.enhance_fps is None else options.enhance_fps
             if options.enhance is not None:
                 return {"enhance_fps": fps}
-            return {"enhance": f"{width}x{height}", "enhance_fps": fps, "fit": fit}
+            return {"enhance": f"{width}x{height}", "enhance_fps": fps, "fit": options.fit or fit}
     raise CanvasError("the recipe does not say rightly how the file was enhanced")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from yozora.cli.making import make
-from yozora.cli.options import ClipFile, Options, Prompt, shared
+from yozora.cli.options import ClipFile, Options, Prompt, check_given, shared
 from yozora.errors import CanvasError
 
 MEDIA = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".webp", ".png", ".jpg", ".jpeg")
@@ -28,7 +28,7 @@ def extend(
     """Make what comes after CLIP, or before it; both are written."""
     from yozora.create import ways
 
-    _check([clip], prompt, seconds)
+    check_given(prompt, [clip], seconds)
     make(
         options,
         lambda native: ways.extend(clip, prompt, native=native, seconds=seconds, backward=backward, **options.asked),
@@ -54,7 +54,7 @@ def loop(
         raise CanvasError(
             f"{what[:40]!r} is no video file, and there are two prompts: give a file and a prompt, or one"
         )
-    _check([Path(what)] if is_file else [], text, seconds, needed=not is_file)
+    check_given(text, [Path(what)] if is_file else [], seconds, needed=not is_file)
     asked = options.asked if is_file else options.asked_freely
     make(options, lambda native: ways.loop(clip, text, native=native, seconds=seconds, **asked))
 
@@ -71,7 +71,7 @@ def remix(
     from yozora.create import ways
 
     ways.parse_strength(strength)
-    _check([clip], prompt, None, needed=True)
+    check_given(prompt, [clip], needed=True)
     make(options, lambda native: ways.remix(clip, prompt, native=native, strength=strength, **options.asked))
 
 
@@ -86,7 +86,7 @@ def inpaint(
     """Make a region of CLIP anew; the rest stays as it is."""
     from yozora.create import ways
 
-    _check([clip, mask], prompt, None, needed=True)
+    check_given(prompt, [clip, mask], needed=True)
     make(options, lambda native: ways.inpaint(clip, prompt, mask, native=native, **options.asked))
 
 
@@ -105,7 +105,7 @@ def recut(
     from yozora.create import join
 
     pieces = join.check_pieces([parse_piece(piece) for piece in keep or []])
-    _check([clip], prompt, to)
+    check_given(prompt, [clip], to)
     make(options, lambda native: join.recut(clip, pieces, prompt, native=native, to=to, **options.asked))
 
 
@@ -115,16 +115,3 @@ def parse_piece(text: str) -> tuple[float, float]:
     if not match:
         raise CanvasError(f"{text[:40]!r} is no piece: write FROM-TO in seconds, for example 0-1.5")
     return float(match[1]), float(match[2])
-
-
-def _check(files: list[Path], prompt: str, seconds: float | None, needed: bool = False) -> None:
-    """Raises CanvasError, MediaError for what no model could do. Needs no torch, so it is quick."""
-    from yozora.create.canvas import check_prompt
-    from yozora.create.given import open_given
-    from yozora.create.sizes import check_seconds
-
-    check_prompt(prompt, needed=needed)
-    if seconds is not None:
-        check_seconds(seconds)
-    for file in files:
-        open_given(file)

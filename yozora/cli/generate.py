@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from yozora.cli.making import make
-from yozora.cli.options import Options, Prompt, Seconds, shared
+from yozora.cli.options import Options, Prompt, Seconds, check_given, shared
 
 if TYPE_CHECKING:
     from yozora.create import Canvas, Native
@@ -25,7 +25,7 @@ def generate(
     options: Options,
 ) -> None:
     """Make a video of PROMPT."""
-    _check(prompt, image, seconds)
+    check_given(prompt, [image] if image else [], seconds, needed=image is None)
 
     def draw(native: Native) -> Canvas:
         """From a picture, a single picture (a .png without a length), or from text."""
@@ -45,7 +45,7 @@ def image(prompt: Prompt, *, options: Options) -> None:
     """Make one picture of PROMPT."""
     from yozora.create import text_to_image
 
-    _check(prompt, None, None)
+    check_given(prompt, needed=True)
     make(options, lambda native: text_to_image(prompt, native=native, **options.asked_freely))
 
 
@@ -60,18 +60,5 @@ def animate(
     """Make a video that starts from IMAGE."""
     from yozora.create import image_to_video
 
-    _check(prompt, image, seconds)
+    check_given(prompt, [image], seconds)
     make(options, lambda native: image_to_video(image, prompt, native=native, seconds=seconds, **options.asked))
-
-
-def _check(prompt: str, image: Path | None, seconds: float | None) -> None:
-    """Raises CanvasError, MediaError for what no model could do. Needs no torch, so it is quick."""
-    from yozora.create.canvas import check_prompt
-    from yozora.create.given import open_given
-    from yozora.create.sizes import check_seconds
-
-    check_prompt(prompt, needed=image is None)
-    if seconds is not None:
-        check_seconds(seconds)
-    if image is not None:
-        open_given(image)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
+    from yozora.create.given import Fit
     from yozora.create.presets import Preset
     from yozora.create.target import Target
     from yozora.create.ways import Asked
@@ -36,7 +37,10 @@ class Options:
     size: Annotated[str | None, typer.Option(help="Exact size, WIDTHxHEIGHT.")] = None
     aspect: Annotated[str | None, typer.Option(help="Aspect, for example 16:9, 1:1 or 9:16.")] = None
     resolution: Annotated[str | None, typer.Option(help="Pixels of the short side, for example 128p.")] = None
-    fit: Annotated[str, typer.Option(help="How what is given fills another shape: crop, pad or stretch.")] = "crop"
+    fit: Annotated[
+        str | None,
+        typer.Option(help="How what is given fills another shape: crop (as it is if not said), pad, stretch."),
+    ] = None
     steps: Annotated[int | None, typer.Option(help="Sampling steps: more is slower and finer.")] = None
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 is off.")] = None
     solver: Annotated[str | None, typer.Option(help="euler, multistep or dpm++; else the model's own.")] = None
@@ -44,9 +48,7 @@ class Options:
     variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1
     negative: Annotated[str, typer.Option(help="What the video must not show.")] = ""
     preset: Annotated[str | None, typer.Option(help="A style by name: `yozora presets list` has them.")] = None
-    enhance: Annotated[str | None, typer.Option(help="Enlarge what is made: WIDTHxHEIGHT, or for example 1080p.")] = (
-        None
-    )
+    enhance: Annotated[str | None, typer.Option(help="Enlarge it: WIDTHxHEIGHT, or for example 1080p.")] = None
     enhance_fps: Annotated[float | None, typer.Option(help="Frames a second after enhancing, for example 24.")] = None
     model: Annotated[str | None, typer.Option(help=f"A shipped model's name or a folder; else {DEFAULT_MODEL}.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
@@ -56,13 +58,8 @@ class Options:
     @property
     def asked(self) -> Asked:
         """What a way takes of them."""
-        return {
-            "size": self.size,
-            "aspect": self.aspect,
-            "resolution": self.resolution,
-            "fit": self.fit,  # type: ignore[typeddict-item]
-            "negative": self.negative,
-        }
+        asked = {key: getattr(self, key) for key in ("size", "aspect", "resolution", "fit", "negative")}
+        return cast("Asked", {key: value for key, value in asked.items() if value is not None})
 
     @property
     def asked_freely(self) -> Asked:
@@ -77,10 +74,8 @@ class Options:
     @functools.cached_property
     def filled(self) -> dict[str, Any]:
         """What is asked for, and where nothing is, what the preset says. Raises ConfigError."""
-        from yozora.create.presets import apply_preset
-
         asked = {key: getattr(self, key) for key in ("size", "aspect", "steps", "guidance")}
-        return asked if self.preset is None else apply_preset(self.preset, "", asked)[1]
+        return asked if self.style is None else self.style.fill(asked)
 
     @functools.cached_property
     def style(self) -> Preset | None:
@@ -96,7 +91,9 @@ class Options:
         if self.enhance is None and self.enhance_fps is None:
             return None
         rate = self.enhance_fps if frames > 1 else None
-        return choose_target(size, fps, size if self.enhance is None else self.enhance, rate, self.fit)  # pyright: ignore[reportArgumentType]
+        return choose_target(
+            size, fps, size if self.enhance is None else self.enhance, rate, cast("Fit", self.fit or "crop")
+        )
 
     def seeds(self) -> list[int]:
         """One a variation, from the first on; that is random if it was not given."""
@@ -133,10 +130,24 @@ class Options:
             check_steps(self.steps)
         if self.guidance is not None:
             check_guidance(self.guidance)
-        check_fit(self.fit)
+        if self.fit is not None:
+            check_fit(self.fit)
         choose_size(Native(grid=Grid(1, 1, 1)), self.size, self.aspect, self.resolution)
         self.target((64, 64), 8.0, 9)
         _ = self.style
+
+
+def check_given(prompt: str, files: Sequence[Path] = (), seconds: float | None = None, needed: bool = False) -> None:
+    """Raises CanvasError, MediaError for what no model could do; `needed`: a prompt. Needs no torch, so it is quick."""
+    from yozora.create.canvas import check_prompt
+    from yozora.create.given import open_given
+    from yozora.create.sizes import check_seconds
+
+    check_prompt(prompt, needed=needed)
+    if seconds is not None:
+        check_seconds(seconds)
+    for file in files:
+        open_given(file)
 
 
 def shared(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

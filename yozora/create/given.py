@@ -110,20 +110,32 @@ def fit_frames(frames: np.ndarray, width: int, height: int, how: Fit = "crop") -
     check_fit(how)
     h, w = frames.shape[1:3]
     if how == "pad":
-        scale = min(width / w, height / h)
-        inner_w, inner_h = max(1, round(w * scale)), max(1, round(h * scale))
-        left, top = (width - inner_w) // 2, (height - inner_h) // 2
+        left, top, inner_w, inner_h = pad_box((w, h), (width, height))
         padded = np.zeros((len(frames), height, width, 3), np.uint8)
         padded[:, top : top + inner_h, left : left + inner_w] = _resize(frames, inner_w, inner_h)
         return padded
     if how == "crop":
-        if w * height > h * width:
-            cropped_w, cropped_h = max(1, round(h * width / height)), h
-        else:
-            cropped_w, cropped_h = w, max(1, round(w * height / width))
-        left, top = (w - cropped_w) // 2, (h - cropped_h) // 2
+        left, top, cropped_w, cropped_h = crop_box((w, h), (width, height))
         frames = np.ascontiguousarray(frames[:, top : top + cropped_h, left : left + cropped_w])
     return _resize(frames, width, height)
+
+
+def crop_box(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What of a source is left when it is cropped to the shape of `size` (both width, height): left, top, width,
+    height."""
+    (w, h), (width, height) = source, size
+    if w * height > h * width:
+        w = max(1, round(h * width / height))
+    else:
+        h = max(1, round(w * height / width))
+    return (source[0] - w) // 2, (source[1] - h) // 2, w, h
+
+
+def pad_box(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where a source stands when it is padded to `size` (both width, height): left, top, width, height."""
+    scale = min(size[0] / source[0], size[1] / source[1])
+    w, h = max(1, round(source[0] * scale)), max(1, round(source[1] * scale))
+    return (size[0] - w) // 2, (size[1] - h) // 2, w, h
 
 
 def check_fit(how: str) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 
 from yozora.clip import Clip
 from yozora.create.anchors import Anchor
-from yozora.create.canvas import Canvas, Cue
+from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Given, Picture, open_given, take
 from yozora.create.sizes import MAX_SECONDS, Grid, Native, check_seconds
-from yozora.create.ways import Asked, canvas_size
+from yozora.create.ways import Asked, canvas_of, canvas_size
 from yozora.errors import CanvasError
 
 CURVES = ("transition", "mix")
@@ -57,8 +57,7 @@ def fill(
     anchors = stand(placed, size, native, asked.get("fit", "crop"), frames)
     if frames is None:
         frames = anchors[-1].end if anchors[-1].end > 1 else native.frames_max
-    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
-    return Canvas(*size, frames, native.fps, cues, tuple(anchors), negative=negative)
+    return canvas_of(size, frames, prompt, native, asked, anchors)
 
 
 def blend(
@@ -93,8 +92,7 @@ def blend(
     skip = len(second) - (frames - since)
     right = Clip(take(second, skip, frames - since), native.fps)
     anchors = (Anchor(left, 0, falling, given[0].path, 0, how), Anchor(right, since, rising, given[1].path, skip, how))
-    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
-    return Canvas(*size, frames, native.fps, cues, anchors, negative=negative)
+    return canvas_of(size, frames, prompt, native, asked, anchors)
 
 
 def recut(
@@ -133,8 +131,7 @@ def recut(
                 f"the piece from {start:g} to {end:g} s is too short or too near another: keep more of it"
             )
         anchors.append(Anchor(Clip(take(frames, low, high - low), native.fps), low, 1.0, given.path, low, how))
-    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
-    return Canvas(*size, total, native.fps, cues, tuple(anchors), negative=negative, trim=(0, total - shown))
+    return canvas_of(size, total, prompt, native, asked, anchors, trim=(0, total - shown))
 
 
 # ---- what they share -------------------------------------------------------------------------------------------------

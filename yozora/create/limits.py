@@ -74,8 +74,6 @@ def shown(value: Any) -> str:
         if isinstance(value, Real) and not isinstance(value, Integral):
             return f"{float(value):g}"
         text = " ".join(repr(value).split())
-    except (
-        Exception
-    ):  # Python writes out no number of more than 4300 digits, and other people's objects may do anything
+    except Exception:  # of a number of over 4300 digits, and of other people's objects
         return f"a {type(value).__name__}"
     return text if len(text) <= 40 else f"{text[:40]}…"

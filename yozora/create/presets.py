@@ -66,6 +66,15 @@ class Preset:
             words = suffix.lstrip(",.;: ")
         return f"{self.prefix.strip()} {words}".strip()
 
+    def fill(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What was asked for, by name ("negative", "steps", "guidance", "aspect", "size", whatever else), and its own
+        settings where nothing was: None, "" and a missing key. An exact "size" rules out its aspect."""
+        filled = dict(asked)
+        for key, value in self.settings.items():
+            if filled.get(key) in (None, "") and not (key == "aspect" and filled.get("size") is not None):
+                filled[key] = value
+        return filled
+
     def on(self, canvas: Canvas) -> Canvas:
         """The canvas with the words around each of its prompts, and with the negative prompt where it has none. Raises
         CanvasError where that makes a prompt too long."""
@@ -74,22 +83,11 @@ class Preset:
 
 
 def apply_preset(name: str, prompt: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The prompt and the settings as the preset `name` has them.
-
-    `settings` is what the user asked for, by name ("negative", "steps", "guidance", "aspect", "size", whatever else):
-    None, "" and a missing key all mean that nothing was asked. What was asked for wins, and an exact "size" rules out
-    the preset's aspect; everything else comes back as it was given. (For a way that takes its aspect from a picture,
-    leave out the aspect of what comes back.) Raises ConfigError for an unknown preset or a
-    broken file of presets, in one line.
-    """
+    """The prompt and the settings as the preset `name` has them: see `Preset.apply` and `Preset.fill`. (For a way that
+    takes its aspect from a picture, leave out the aspect of what comes back.) Raises ConfigError for an unknown preset
+    or a broken file of presets, in one line."""
     preset = find_preset(name)
-    filled = dict(settings)
-    for key, value in preset.settings.items():
-        if key == "aspect" and filled.get("size") is not None:
-            continue
-        if filled.get(key) in (None, ""):
-            filled[key] = value
-    return preset.apply(prompt), filled
+    return preset.apply(prompt), preset.fill(settings)
 
 
 def find_preset(name: str) -> Preset:

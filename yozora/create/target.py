@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from yozora.clip import Recipe
-from yozora.create.given import Fit, check_fit
+from yozora.create.given import Fit, check_fit, crop_box, pad_box
 from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_resolution, parse_size
 from yozora.errors import CanvasError
 
@@ -45,22 +45,12 @@ class Target:
     @property
     def crop(self) -> tuple[int, int, int, int]:
         """What of the source is used: left, top, width, height."""
-        (w, h), (width, height) = self.source, self.size
-        if self.fit != "crop":
-            return 0, 0, w, h
-        if w * height > h * width:
-            w = max(1, round(h * width / height))
-        else:
-            h = max(1, round(w * height / width))
-        return (self.source[0] - w) // 2, (self.source[1] - h) // 2, w, h
+        return crop_box(self.source, self.size) if self.fit == "crop" else (0, 0, *self.source)
 
     @property
     def inner(self) -> tuple[int, int]:
         """(width, height) of the picture on the frame: all of it, unless it is padded."""
-        if self.fit != "pad":
-            return self.size
-        scale = min(self.size[0] / self.source[0], self.size[1] / self.source[1])
-        return max(1, round(self.source[0] * scale)), max(1, round(self.source[1] * scale))
+        return pad_box(self.source, self.size)[2:] if self.fit == "pad" else self.size
 
     def recipe(self, recipe: Recipe | None) -> Recipe:
         """The clip's recipe, with what became of it under "enhance" in its canvas."""

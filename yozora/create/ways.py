@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from yozora.clip import Clip
 from yozora.create.anchors import Anchor, Mask
 from yozora.create.canvas import Canvas, Cue, check_prompt
-from yozora.create.given import Fit, Given, Picture, fit_frames, open_given, read_mask, take
+from yozora.create.given import Fit, Given, Picture, open_given, read_mask, take
 from yozora.create.sizes import Native, check_seconds, choose_size, frames_for
 from yozora.errors import CanvasError
 
@@ -31,15 +32,12 @@ class Asked(TypedDict, total=False):
 
 def text_to_video(prompt: str, *, native: Native, seconds: float | None = None, **asked: Unpack[Asked]) -> Canvas:
     """Nothing is held. What is not said is as the model was trained: its length, size and rate. Raises CanvasError."""
-    width, height = canvas_size(None, native, asked)
-    frames = frames_for(seconds, native.fps, native)
-    return Canvas(width, height, frames, native.fps, (Cue(0.0, prompt),), negative=asked.get("negative", ""))
+    return canvas_of(canvas_size(None, native, asked), frames_for(seconds, native.fps, native), prompt, native, asked)
 
 
 def text_to_image(prompt: str, *, native: Native, **asked: Unpack[Asked]) -> Canvas:
     """A video of one frame. Raises CanvasError."""
-    width, height = canvas_size(None, native, asked)
-    return Canvas(width, height, 1, native.fps, (Cue(0.0, prompt),), negative=asked.get("negative", ""))
+    return canvas_of(canvas_size(None, native, asked), 1, prompt, native, asked)
 
 
 def image_to_video(
@@ -48,13 +46,10 @@ def image_to_video(
     """The first frame is held. `image` is a file, a Clip (its first frame counts) or uint8 [H, W, 3], fitted to the
     canvas, whose aspect is the picture's unless another is asked for. Raises CanvasError, MediaError."""
     given = open_given(image)
-    width, height = canvas_size(given, native, asked)
+    size, how = canvas_size(given, native, asked), asked.get("fit", "crop")
     frames = frames_for(seconds, native.fps, native)
-    how = asked.get("fit", "crop")
-    picture = given.read(width, height, native.fps, how, 1)
-    anchor = Anchor(picture, 0, 1.0, given.path, fit=how)
-    cues = (Cue(0.0, prompt),)
-    return Canvas(width, height, frames, native.fps, cues, (anchor,), negative=asked.get("negative", ""))
+    anchor = Anchor(given.read(*size, native.fps, how, 1), 0, 1.0, given.path, fit=how)
+    return canvas_of(size, frames, prompt, native, asked, (anchor,))
 
 
 animate = image_to_video
@@ -100,10 +95,8 @@ def loop(
     if clip is not None:
         added = seconds_or(seconds, native.window // 2, native)
         return _onward(_Held(open_given(clip), native, asked), prompt, added, loop=True)
-    width, height = canvas_size(None, native, asked)
     frames = max(1 + native.grid.temporal, frames_for(seconds, native.fps, native))
-    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
-    return Canvas(width, height, frames, native.fps, cues, loop=True, negative=negative)
+    return canvas_of(canvas_size(None, native, asked), frames, prompt, native, asked, loop=True)
 
 
 def remix(
@@ -145,8 +138,7 @@ class _Held:
     def canvas(
         self, frames: int, prompt: str, anchor: Anchor, trim: tuple[int, int] = (0, 0), loop: bool = False
     ) -> Canvas:
-        cues, negative = (Cue(0.0, prompt),), self.asked.get("negative", "")
-        return Canvas(*self.size, frames, self.native.fps, cues, (anchor,), loop, negative, trim)
+        return canvas_of(self.size, frames, prompt, self.native, self.asked, (anchor,), loop, trim)
 
 
 def _onward(held: _Held, prompt: str, seconds: float, loop: bool = False) -> Canvas:
@@ -162,6 +154,21 @@ def _whole(held: _Held, prompt: str, hold: float, mask: Mask | None) -> Canvas:
     """The clip and nothing else. Its last frame is repeated to bring its end onto the grid."""
     rest = -(held.count - 1) % held.native.grid.temporal
     return held.canvas(held.count + rest, prompt, held.anchor(0, 0, held.count + rest, hold, mask), (0, rest))
+
+
+def canvas_of(
+    size: tuple[int, int],
+    frames: int,
+    prompt: str,
+    native: Native,
+    asked: Asked,
+    anchors: Sequence[Anchor] = (),
+    loop: bool = False,
+    trim: tuple[int, int] = (0, 0),
+) -> Canvas:
+    """A canvas of one prompt at the model's rate, with what is asked of every way. Raises CanvasError."""
+    cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
+    return Canvas(*size, frames, native.fps, cues, tuple(anchors), loop, negative, trim)
 
 
 def canvas_size(given: Given | None, native: Native, asked: Asked) -> tuple[int, int]:
@@ -194,10 +201,3 @@ def parse_strength(strength: str | float) -> float:
         names = ", ".join(STRENGTHS)
         raise CanvasError(f"{str(strength)[:40]!r} is no strength: use {names}, or a number from 0 to 1")
     return value
-
-
-def read_picture(image: Picture) -> tuple[Clip, str]:
-    """(a clip of one frame of its own size, the file it came from or ""). Raises MediaError, CanvasError."""
-    given = open_given(image)
-    frames = Clip.read(given.path, max_frames=1).frames if given.clip is None else given.clip.frames[:1]
-    return Clip(fit_frames(frames, *given.size), 1.0), given.path

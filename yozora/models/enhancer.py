@@ -23,9 +23,7 @@ from yozora.models.inspector import Block
 
 CELL = 4  # pixels of a side of the grid on which motion is looked for
 CERTAIN = 32.0  # how steeply a difference (frames are in -1..1) makes a motion unlikely
-STILL = (
-    0.05  # difference that a cell of motion must make up for: most of a picture stands, and plain areas fit anywhere
-)
+STILL = 0.05  # what a cell of motion must make up for: most of a picture stands, and plain areas fit anywhere
 LARGEST_SEARCH = 192  # pixels of the short side: in larger frames motion is looked for at this size
 
 Frames = Float[Tensor, "n 3 h w"]

@@ -1,8 +1,8 @@
 """Training the autoencoder: rendered clips in, the same clips out.
 
-Loss: mean absolute error of the pixels, plus that of their differences in space and time, which keeps edges and motion
-sharp at little cost. Latents whose mean square exceeds 1 cost too: against noise of a fixed size, only that bounds what
-they can carry.
+Loss: mean absolute error of the pixels, plus that of their differences in space, which keeps edges sharp, and in time,
+which keeps motion even: without it each latent frame brings its own details, and the video pulses. Latents whose mean
+square exceeds 1 cost too: against noise of a fixed size, only that bounds what they can carry.
 """
 
 from __future__ import annotations
@@ -62,10 +62,12 @@ class AutoencoderTask:
         again, latents = self.model.noisy_forward(frames, generator)
         error = again.float() - frames
         pixels = error.abs().mean()
-        edges = sum(error.diff(dim=dim).abs().mean() for dim in (2, 3, 4) if error.shape[dim] > 1)
+        edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
+        motion = error.diff(dim=2).abs().mean() if error.shape[2] > 1 else torch.zeros_like(pixels)
         psnr = 10 * torch.log10(4 / error.detach().square().mean((1, 2, 3, 4))).mean().item()
         excess = F.relu(latents.float().square().mean((0, 2, 3, 4)) - 1).mean()  # a channel's power stays near 1
-        return pixels + self.config.gradient_weight * edges + 0.1 * excess, {"psnr": psnr}
+        loss = pixels + self.config.gradient_weight * edges + self.config.motion_weight * motion + 0.1 * excess
+        return loss, {"psnr": psnr, "motion": motion.item()}
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """Four held-out clips above their reconstructions."""

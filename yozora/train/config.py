@@ -49,7 +49,7 @@ class Job(Section):
     out: Path
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str = "auto"
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     workers: int = Field(default=1, ge=0)
 
 
@@ -111,7 +111,8 @@ class AutoencoderStage(Section):
     optim: Optim
     world: World
     model: dict[str, Any] = {}
-    gradient_weight: float = Field(default=0.5, ge=0)
+    gradient_weight: float = Field(default=0.5, ge=0)  # of the error's differences in space
+    motion_weight: float = Field(default=0.5, ge=0)  # and of those in time
     start_from: Path | None = None  # an exported autoencoder to go on from, with fresh optimisers; [model] is not read
     decoder_only: bool = False  # the latents stay as they are, so that pools and transformers made with them stay good
 

@@ -151,22 +151,26 @@ class LatentPool:
             self.clips.setdefault((width, height, frames), []).extend(rows)
         if not self.clips:
             raise ConfigError(f"no latents in {folder}; make them with: yozora train latents CONFIG.toml")
+        self._fit: dict[tuple[int, int, int], list[PooledClip]] = {}
         self._open: dict[Path, dict[str, Tensor]] = {}
 
     def draw(self, bucket: Bucket, random: np.random.Generator) -> Drawn:
         """A random clip of at least the bucket's length and of its size, cut to it."""
-        pools = [
-            clips
-            for (width, height, frames), clips in self.clips.items()
-            if (width, height) == (bucket.width, bucket.height) and frames >= bucket.frames
-        ]
-        if not pools:
-            raise ConfigError(f"{self.folder} has no clips of {bucket.width}x{bucket.height}, {bucket.frames} frames")
-        which = int(random.integers(sum(map(len, pools))))
-        clip = next(clips[which - before] for clips, before in _numbered(pools) if which < before + len(clips))
+        clips = self._fitting(bucket.width, bucket.height, bucket.frames)
+        clip = clips[int(random.integers(len(clips)))]
         shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
         latents, bodies = (shard[name][clip.row][..., :frames, :, :] for name in ("latents", "bodies"))
         return Drawn(latents, Scene.from_json(clip.scene), bodies)
+
+    def _fitting(self, width: int, height: int, frames: int) -> list[PooledClip]:
+        """Every clip of that size and of at least that length."""
+        key = (width, height, frames)
+        if key not in self._fit:
+            clips = [clip for (w, h, f), of in self.clips.items() if (w, h) == key[:2] and f >= frames for clip in of]
+            if not clips:
+                raise ConfigError(f"{self.folder} has no clips of {width}x{height}, {frames} frames")
+            self._fit[key] = clips
+        return self._fit[key]
 
     def _read(self, file: Path) -> dict[str, Tensor]:
         if file not in self._open:
@@ -178,14 +182,6 @@ class LatentPool:
                     f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again"
                 ) from None
         return self._open[file]
-
-
-def _numbered(pools: Sequence[list[PooledClip]]) -> Iterator[tuple[list[PooledClip], int]]:
-    """Each list with the number of clips in the lists before it."""
-    before = 0
-    for clips in pools:
-        yield clips, before
-        before += len(clips)
 
 
 def scene_lines(scenes: Sequence[Scene]) -> str:

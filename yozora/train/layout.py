@@ -52,6 +52,7 @@ class LayoutHead(nn.Module):
         self.side = (CELLS * patch[1], CELLS * patch[2])
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, self.side[0] * self.side[1] * sum(CLASSES))
+        nn.init.zeros_(self.out.weight)  # silent at first: what it has yet to learn must not disturb a trained network
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.out(self.norm(tokens)).unflatten(-1, (-1, sum(CLASSES)))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from yozora.errors import ConfigError
+from yozora.models.registry import quick_dtype
 from yozora.train.config import Optim, Run
 from yozora.train.optim import Average, Optimisers, rate_scale
 
@@ -132,8 +133,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 autocast for `bf16`, a no-op for `fp32`."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """bf16 autocast for `bf16`, a no-op for `fp32`; `auto` is bf16 where the device is quick at it."""
+    quick = quick_dtype(device) == torch.bfloat16 if precision == "auto" else precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=quick)
 
 
 class Log:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,11 +46,12 @@ def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
 
 
 class Captioned(NamedTuple):
-    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), what stands where (`name_bodies`)."""
+    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), and where that is a task what stands where
+    (`name_bodies`)."""
 
     latents: Tensor
     captions: list[str]
-    layout: Tensor
+    layout: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class PoolBatches:
             "" if random.random() < self.config.drop_prompt else self._caption(clip.scene, detail, random)
             for clip in drawn
         ]
-        layout = torch.stack([name_bodies(clip.scene, clip.bodies) for clip in drawn])
-        return Captioned(torch.stack([clip.latents for clip in drawn]).float(), captions, layout)
+        latents = torch.stack([clip.latents for clip in drawn]).float()
+        if not self.config.layout:
+            return Captioned(latents, captions, None)
+        return Captioned(latents, captions, torch.stack([name_bodies(clip.scene, clip.bodies) for clip in drawn]))
 
     def _caption(self, scene: Scene, detail: str, random: np.random.Generator) -> str:
         return describe(scene, pick(self.config.languages, random), detail, seed=int(random.integers(1 << 31)))
@@ -84,13 +88,8 @@ class TransformerTask:
     def __init__(self, config: TransformerStage):
         self.config = config
         torch.manual_seed(config.run.seed)
-        text = load_module(TextEncoder, config.text_encoder)
         self.autoencoder = load_module(Autoencoder, config.autoencoder)
-        given = {"channels": self.autoencoder.config.channels, "text_width": text.config.width}
-        transformer = Transformer(build(TransformerConfig, given | config.model))
-        if config.start_from:
-            transformer = grow(load_module(Transformer, config.start_from / "transformer"), config.model)
-            text = load_module(TextEncoder, config.start_from / "text_encoder")
+        transformer, text = begin(config, self.autoencoder.config.channels)
         self.model = nn.ModuleDict({"transformer": transformer, "text": text})
         if config.layout:
             self.model["layout"] = LayoutHead(transformer.config.width, transformer.config.patch)
@@ -116,14 +115,15 @@ class TransformerTask:
         noise = torch.randn(latents.shape, generator=generator).to(device)
         states, mask = self.model["text"](batch.captions)
         transformer: Transformer = self.model["transformer"]  # type: ignore[assignment]
-        with watched(transformer.blocks[len(transformer.blocks) // 2 - 1]) as middle:
+        half_way = transformer.blocks[len(transformer.blocks) // 2 - 1]
+        with watched(half_way) if batch.layout is not None else nullcontext([]) as middle:
             velocity = transformer(add_noise(latents, noise, levels), levels, states, mask)
         loss = flow_loss(velocity, latents, noise, levels)
         with torch.no_grad():
             plain = levels.amin(1) == levels.amax(1)
             error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
         figures = {"flow": loss.item(), "loss_unanchored": error}
-        if self.config.layout:
+        if batch.layout is not None:
             head: LayoutHead = self.model["layout"]  # type: ignore[assignment]
             misread, figures["shapes_right"] = head.loss(middle[0], batch.layout.to(device))
             figures["layout"] = misread.item()
@@ -155,6 +155,17 @@ class TransformerTask:
         networks: nn.ModuleDict = model  # type: ignore[assignment]
         save_module(networks["transformer"], folder / "transformer", torch.bfloat16)
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
+
+
+def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEncoder]:
+    """The networks that training begins with: those of `start_from`, or a fresh transformer beside a text encoder that
+    can read."""
+    if config.start_from:
+        transformer = grow(load_module(Transformer, config.start_from / "transformer"), config.model)
+        return transformer, load_module(TextEncoder, config.start_from / "text_encoder")
+    text = load_module(TextEncoder, config.text_encoder)
+    given = {"channels": channels, "text_width": text.config.width}
+    return Transformer(build(TransformerConfig, given | config.model)), text
 
 
 def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
