@@ -17,6 +17,7 @@ import yozora
 from yozora.clip import Clip
 from yozora.create import Canvas, Generator
 from yozora.create.streaming import Chunk, Stream
+from yozora.create.windows import Decoded
 from yozora.evaluate import Finding, Prompt, following_prompts, inspect_clip, load_inspector, psnr, reconstruct
 from yozora.evaluate.inspector import largest_part
 from yozora.models.autoencoder import Autoencoder
@@ -48,11 +49,11 @@ class Watched(Stream):
 
     decoded_frames: list[np.ndarray]
 
-    def _decode(self, latents: torch.Tensor) -> Iterator[np.ndarray]:
+    def _decode(self, latents: torch.Tensor, before: Decoded | None = None) -> Iterator[tuple[np.ndarray, Decoded]]:
         self.decoded_frames = []
-        for frames in super()._decode(latents):
+        for frames, after in super()._decode(latents, before):
             self.decoded_frames.append(frames)
-            yield frames
+            yield frames, after
 
 
 class Lab:

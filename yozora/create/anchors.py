@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from yozora.clip import Clip
+from yozora.create.composite import box_mean
 from yozora.create.given import Fit, check_fit, take
 from yozora.create.sizes import Grid
 from yozora.errors import CanvasError
@@ -75,6 +76,18 @@ class Anchor:
         first, last = self.span(grid)
         places = np.linspace(0, 1, last - first), np.linspace(0, 1, len(self.curve))
         return np.interp(*places, self.curve).astype(np.float32)
+
+    def shares(self, grid: Grid) -> np.ndarray:
+        """The hold frame by frame, float32 [F]: even within what is held firmly, else rising or falling from the middle
+        of each latent frame to the next."""
+        first, last = self.span(grid)
+        holds = self.holds(grid)
+        begins = np.array([grid.first_frame(k) for k in range(first, last)]) - self.start
+        ends = np.append(begins[1:], len(self.clip.frames)) - 1
+        firm = holds == 1
+        middles = (begins + ends) / 2
+        places = np.stack([np.where(firm, begins, middles) - 1e-3, np.where(firm, ends, middles) + 1e-3], axis=1)
+        return np.interp(np.arange(len(self.clip.frames)), places.ravel(), holds.repeat(2)).astype(np.float32)
 
     def cut(self, start: int, end: int, grid: Grid) -> Anchor | None:
         """What of it stands in the canvas's frames start ≤ f < end, as an anchor there, where frame `start` is number
@@ -143,9 +156,8 @@ def _mix(anchors: Sequence[Anchor], size: tuple[int, int], masked: bool, grid: G
     kept = np.zeros((count, height, width) if masked else count, np.float32)
     share, taken = np.zeros(count, np.float32), np.zeros(count, bool)
     for anchor in anchors:
-        places = np.arange(anchor.start, anchor.end)
-        holds = anchor.holds(grid)[grid.latent_frame(places) - anchor.span(grid)[0]]
-        for place, hold, frame in zip(places.tolist(), holds.tolist(), anchor.clip.frames, strict=True):
+        places, holds = range(anchor.start, anchor.end), anchor.shares(grid).tolist()
+        for place, hold, frame in zip(places, holds, anchor.clip.frames, strict=True):
             if not taken[place]:
                 frames[place] = frame
             elif hold:
@@ -185,7 +197,4 @@ def _tokens(anchor: Anchor, size: tuple[int, int], grid: Grid) -> np.ndarray:
 def _outside(mask: Mask, frame: int) -> np.ndarray:
     """float32 [H, W]: 1 outside of the mask, falling to 0 within its first pixels."""
     white = take(mask.white, frame, 1)[0]
-    padded = np.pad(white.astype(np.float32), FEATHER, mode="edge")
-    for axis in (0, 1):
-        padded = np.lib.stride_tricks.sliding_window_view(padded, 2 * FEATHER + 1, axis).mean(-1)
-    return 1 - np.where(white, np.clip(2 * padded - 1, 0, 1), 0).astype(np.float32)
+    return 1 - np.where(white, np.clip(2 * box_mean(white, FEATHER) - 1, 0, 1), 0).astype(np.float32)

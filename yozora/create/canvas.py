@@ -74,7 +74,7 @@ class Canvas:
                 "ask for a smaller size or fewer seconds"
             )
         check_prompt(self.negative, what="negative prompt")
-        if min(self.trim) < 0 or self.shown < 1:
+        if min(self.trim) < 0 or sum(self.trim) >= self.frames:
             raise CanvasError(f"trimming {self.trim[0]} and {self.trim[1]} of {self.frames} frames leaves none")
         self._check_cues()
         self._check_anchors()
@@ -89,9 +89,15 @@ class Canvas:
         return self.frames / self.fps
 
     @property
+    def turns(self) -> bool:
+        """Whether it is a loop in which nothing is held: it may begin anywhere in its round. Its first frame, where the
+        model begins, is no part of that."""
+        return self.loop and not self.anchors
+
+    @property
     def shown(self) -> int:
         """Frames of the video: all but those that are trimmed."""
-        return self.frames - sum(self.trim)
+        return self.frames - sum(self.trim) - self.turns
 
     @property
     def prompt(self) -> str:
@@ -102,8 +108,9 @@ class Canvas:
         """Raises CanvasError where size, length or an anchor does not fall on the model's grid."""
         grid.check_size(self.width, self.height)
         grid.check_frames(self.frames)
-        if self.loop and (grid.latent_frames(self.frames) < 2 or self.trim[1]):
-            raise CanvasError(f"a loop has at least {1 + grid.temporal} frames, and none of them at its end is trimmed")
+        least = 1 + grid.temporal * (2 if self.turns else 1)
+        if self.loop and (self.frames < least or self.trim[1]):
+            raise CanvasError(f"a loop has at least {least} frames, and none of them at its end is trimmed")
         for anchor in self.anchors:
             for frame in (anchor.start, anchor.end):
                 if frame and (frame - 1) % grid.temporal:

@@ -1,48 +1,102 @@
 """Given frames come back untouched: they are laid over the decoded ones, and no step shows beside them.
 
 The autoencoder gives every frame back a little differently. Where a given frame meets an invented one that difference
-would show as a jump, so it is carried on into the invented frames and fades out there.
+would show as a jump, so it is carried on into the invented frames. It fades out there: slowly where the picture stands
+still, soon where something moves and what it belongs to is gone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
-FADE = 0.6  # how much of the difference is left from one frame to the next
+STILL, MOVED = 0.88, 0.4  # how much of the difference is left from one frame to the next
+MOTION = 8.0  # of 255: a change of a pixel's surroundings that is taken for motion
+AROUND = 3  # pixels to every side that are a pixel's surroundings
+DISSOLVE = 0.75  # how much of a picture is left from one frame to the next where one dissolves into another
 LEAST = 0.5  # of 255, where nothing is left to see
 
 
-def composite(decoded: np.ndarray, given: np.ndarray, kept: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class Left:
+    """What is left of a difference, float32 [H, W, 3], after a `frame`, uint8 [H, W, 3], as it was decoded."""
+
+    difference: np.ndarray
+    frame: np.ndarray
+
+
+def composite(
+    decoded: np.ndarray,
+    given: np.ndarray,
+    kept: np.ndarray,
+    left: Left | None = None,
+    own: np.ndarray | None = None,
+) -> tuple[np.ndarray, Left | None]:
     """uint8 [F, H, W, 3]: `decoded`, over which `given` uint8 [G ≤ F, H, W, 3], its first frames, is laid as far as
-    `kept`, float32 [G] or [G, H, W] in 0..1, says. Invented pixels before and after kept ones lean towards them."""
-    result = decoded.copy()
-    if not kept.any():
-        return result
+    `kept`, float32 [G] or [G, H, W] in 0..1, says. Invented pixels before and after kept ones lean towards them.
+    `left` is what the frames before these left; with the frames comes what these leave. `own`, of `given`'s shape, is
+    what the autoencoder makes of the given frames by themselves, where `decoded` is not that: what is invented before
+    them then dissolves into them as far as it does not lead up to them."""
+    if not kept.any() and left is None:
+        return decoded, None
     weights = kept if kept.ndim == 3 else kept[:, None, None]
-    _lean(result, given, weights, range(len(decoded)))
-    _lean(result, given, weights, range(len(decoded) - 1, -1, -1))
+    result = decoded.copy()
+    there, backward = decoded[: len(given)].astype(np.float32), range(len(decoded) - 1, -1, -1)
+    itself = there if own is None else own.astype(np.float32)
+    error = given - itself
+    after = _lean(result, decoded, error, weights, range(len(decoded)), left)
+    _lean(result, decoded, error, weights, backward)
+    if own is not None:
+        _lean(result, decoded, itself - there, weights, backward, fade=_dissolve)
     for place in np.flatnonzero(weights.any((1, 2))):
         weight = weights[place][..., None]
         mixed = result[place] + (given[place] - result[place].astype(np.float32)) * weight
         result[place] = mixed.round()
-    return result
+    return result, after
 
 
-def _lean(frames: np.ndarray, given: np.ndarray, weights: np.ndarray, order: range) -> None:
-    """Adds to what is invented the fading difference of what was kept before it, in place, in this order of time."""
-    difference: np.ndarray | None = None
+def _lean(
+    result: np.ndarray,
+    decoded: np.ndarray,
+    error: np.ndarray,
+    weights: np.ndarray,
+    order: range,
+    left: Left | None = None,
+    fade: Callable[[np.ndarray, np.ndarray], np.ndarray | float] | None = None,
+) -> Left | None:
+    """Adds to what is invented in `result` the fading `error` of what was kept before it, in this order of time."""
+    nothing = np.zeros((1, 1, 1), np.float32)
     for place in order:
-        weight = weights[place][..., None] if place < len(weights) else np.zeros((1, 1, 1), np.float32)
-        kept = weight == 1
+        kept = (weights[place][..., None] if place < len(weights) else nothing) == 1
+        new = None if left is None else left.difference * (fade or _fade)(left.frame, decoded[place])
         if kept.any():
-            error = given[place] - frames[place].astype(np.float32)
-            faded = 0.0 if difference is None else difference * FADE
-            new = np.where(kept, error, faded)
-        elif difference is not None:
-            new = difference * FADE
-        else:
+            new = np.where(kept, error[place], 0.0 if new is None else new)
+        if new is None or np.abs(new).max() < LEAST:
+            left = None
             continue
         if not kept.all():
-            moved = frames[place] + np.where(kept, 0.0, new)
-            frames[place] = moved.round().clip(0, 255)
-        difference = new if np.abs(new).max() >= LEAST else None
+            result[place] = (result[place] + np.where(kept, 0.0, new)).round().clip(0, 255)
+        left = Left(new, decoded[place])
+    return left
+
+
+def _fade(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How much of a difference is left from one frame, uint8 [H, W, 3], to the next: float32 [H, W, 1]."""
+    change = np.abs(one.astype(np.float32) - other).mean(-1)
+    still = np.exp(-np.square(box_mean(change, AROUND) / MOTION))
+    return (MOVED + (STILL - MOVED) * still)[..., None]
+
+
+def _dissolve(_one: np.ndarray, _other: np.ndarray) -> float:
+    return DISSOLVE
+
+
+def box_mean(picture: np.ndarray, radius: int) -> np.ndarray:
+    """The mean of each pixel's surroundings, float32 [H, W]; the edge's pixels are repeated beyond it."""
+    size = 2 * radius + 1
+    padded = np.pad(picture.astype(np.float32), radius, mode="edge")
+    for axis in (0, 1):
+        padded = np.lib.stride_tricks.sliding_window_view(padded, size, axis).mean(-1)
+    return padded

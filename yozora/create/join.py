@@ -213,7 +213,7 @@ def _transition(places: np.ndarray, until: float, since: float) -> np.ndarray:
     half = max(abs(until - since), NARROWEST) / 2
     middle = np.clip((until + since) / 2, half, 1 - half)
     x = np.clip((places - middle + half) / (2 * half), 0, 1)
-    return x * x * (3 - 2 * x)
+    return x
 
 
 def _border(frame: int, grid: Grid) -> int:

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yozora.create.anchors import HoldMap
 from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
+from yozora.create.deblock import deblock
 from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.sizes import Native
-from yozora.create.windows import Past, Window, given_frames, part_of, plan
+from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
 from yozora.diffusion import SOLVERS, Text, Velocity, cue_text, guided, sample, schedule
 from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
@@ -81,6 +83,7 @@ class Stream:
         self.windows = plan(canvas, native)
         self.pasts = [Past(canvas, native) for _ in seeds]
         self.places = [0] * len(seeds)
+        self.turned = turn_of(canvas, native)
         self.sampled = self.decoded = 0
 
     def __iter__(self) -> Iterator[Progress | Chunk]:
@@ -98,6 +101,8 @@ class Stream:
 
     def _pass_on(self, window: Window) -> Iterator[Progress | Chunk]:
         """A window that is given in full."""
+        for past in self.pasts:
+            past.made = None
         for frames in given_frames(self.canvas, window, self.grid):
             for row in range(len(self.seeds)):
                 yield from self._emit(row, frames)
@@ -111,44 +116,85 @@ class Stream:
         known, hold = None, None
         if maps[0].frames is not None:
             hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
-            known = torch.cat([self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None])
+            encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
+            known = torch.cat([p.recall(k, window.start) for p, k in zip(self.pasts, encoded, strict=False)])
         latents = noise = self._noise(parts[0], index)
         levels = schedule(self.settings.steps, self.bundle.card.shift)
         velocity = self._velocity(parts[0])
         for step in sample(velocity, noise, levels, known=known, hold=hold, solver=self.settings.solver):
             latents = step.latents
-            preview = next(self._decode(step.estimate[:1, :, :1]))[0] if self.previews else None
+            preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
             self.sampled += 1
             total = step.total * sum(each.sampled for each in self.windows)
             yield self._progress("sample", self.sampled, total, preview)
         if not latents.isfinite().all():
             raise ModelError("the model gave numbers that are not finite: lower the guidance, or check its weights")
-        old = self.grid.first_frame(window.fresh) - self.grid.temporal * window.start
         for row, latent in enumerate(latents.split(1)):
-            held, pieces, count = maps[row % len(maps)], [], 0
-            for piece in self._decode(latent):
-                pieces.append(piece)
-                before, count = count, min(count + len(piece), self._count(window))
-                fresh = self._latents(max(count, old)) - self._latents(max(before, old))
-                yield self._progress_decoded(fresh)
-            frames = np.concatenate(pieces)
-            if held.frames is not None:
-                frames = composite(frames, held.frames, held.kept)
-            yield from self._emit(row, frames[old : self._count(window)])
+            given = None if known is None else known[row % len(known)][None]
+            yield from self._finish(window, row, latent, maps[row % len(maps)], given)
+
+    def _finish(
+        self, window: Window, row: int, latents: Tensor, held: HoldMap, known: Tensor | None
+    ) -> Iterator[Progress | Chunk]:
+        """A window's latents become a video's next frames. Decoding goes on where the window before has stopped, or
+        begins with what this one holds, where that was given."""
+        past, old = self.pasts[row], self._latents_of(window, window.fresh)
+        done, decoded, left = 0, None, None
+        if past.made is not None:
+            done, decoded, left = old, past.made.decoded, past.made.left
+        pieces, place = [], done
+        for piece, after in self._decode(latents[:, :, done:], decoded):
+            pieces.append(piece)
+            decoded = after
+            before, place = place, min(place + CHUNK_LATENTS, self._latents_of(window, window.end))
+            yield self._progress_decoded(max(place, old) - max(before, old))
+        frames = np.concatenate(pieces)
+        skipped = self.grid.first_frame(done)
+        if held.frames is not None and known is not None:
+            own, kept = self._own(held, known), self._kept(window, held)
+            own = None if own is None else own[skipped:]
+            frames, left = composite(frames, held.frames[skipped:], kept[skipped:], left, own)
+        first = 1 if window.start else 0
+        if self.turned and not window.start:
+            past.begun = latents[:, :, 1 : 1 + past.tail]
+        assert decoded is not None
+        past.made = Made(window.start + first, latents[:, :, first:], decoded, left)
+        begin = self.grid.first_frame(old)
+        yield from self._emit(row, frames[begin - skipped : self._count(window) - skipped])
+
+    def _own(self, held: HoldMap, known: Tensor) -> np.ndarray | None:
+        """What the autoencoder makes of what is held by itself. Where that begins after something invented, the decoder
+        takes a frame to leave what was before, which is no error of the autoencoder's. None where nothing does."""
+        firm = held.hold.reshape(len(held.hold), -1).max(1) == 1
+        if self.turned or held.frames is None or not (firm[1:] & ~firm[:-1]).any():
+            return None
+        return np.concatenate([frames for frames, _ in self._decode(known)])[: len(held.frames)]
+
+    def _kept(self, window: Window, held: HoldMap) -> np.ndarray:
+        """What comes back as it is held. Beyond the end of a loop that turns, that is only the frame with which the
+        video ends: those before it are decoded once more and lead up to it."""
+        if not self.turned or window.end <= self.grid.latent_frames(self.canvas.frames):
+            return held.kept
+        kept = held.kept.copy()
+        kept[self.canvas.frames - self.grid.temporal * window.start :] = 0
+        kept[self._count(window) - 1] = 1
+        return kept
+
+    def _latents_of(self, window: Window, latent: int) -> int:
+        """Which of a window's latent frames a canvas's is; those beyond the end of a loop do not count."""
+        return min(latent, self.grid.latent_frames(self.canvas.frames)) - window.start
 
     def _count(self, window: Window) -> int:
-        """Frames of a window, without those beyond the end of a loop."""
-        last = min(self.canvas.frames, self.grid.first_frame(window.end))
+        """Frames of a window, without those beyond the end of a loop, unless it ends with them."""
+        last = min(self.canvas.frames + self.turned, self.grid.first_frame(window.end))
         return last - self.grid.temporal * window.start
-
-    def _latents(self, frames: int) -> int:
-        return self.grid.latent_frames(frames) if frames else 0
 
     def _emit(self, row: int, frames: np.ndarray) -> Iterator[Chunk]:
         """Hands out what of the next frames is not trimmed."""
         self.pasts[row].add(frames)
         begin, self.places[row] = self.places[row], self.places[row] + len(frames)
-        head, stop = self.canvas.trim[0], self.canvas.frames - self.canvas.trim[1]
+        head = self.canvas.trim[0] + self.canvas.turns + self.turned
+        stop = self.canvas.frames - self.canvas.trim[1] + self.turned
         frames = frames[max(0, head - begin) : max(0, stop - begin)]
         if len(frames):
             yield Chunk(row, frames)
@@ -195,11 +241,15 @@ class Stream:
         return torch.stack(draws).to(self.bundle.device)
 
     @torch.inference_mode()
-    def _decode(self, latents: Tensor) -> Iterator[np.ndarray]:
-        """Latents [1, C, T, h, w] → uint8 frames [n, H, W, 3], a few at a time."""
-        chunks = latents.to(self.bundle.dtype).split(CHUNK_LATENTS, dim=2)
-        for frames in self.bundle.autoencoder.decode_stream(chunks):
-            yield _to_uint8(frames)
+    def _decode(self, latents: Tensor, before: Decoded | None = None) -> Iterator[tuple[np.ndarray, Decoded]]:
+        """Latents [1, C, T, h, w] → uint8 frames [n, H, W, 3], a few at a time, and where decoding stands after them;
+        `before` is where it stood."""
+        for chunk in latents.to(self.bundle.dtype).split(CHUNK_LATENTS, dim=2):
+            state, last = (before.state, before.last) if before else (None, None)
+            frames, state = self.bundle.autoencoder.decode_chunk(chunk, state)
+            frames = deblock(frames.float(), last, self.grid.temporal)
+            before = Decoded(state, frames[:, :, -1])
+            yield _to_uint8(frames), before
 
     def _progress(self, stage: str, step: int, total: int, preview: np.ndarray | None = None) -> Progress:
         return Progress(stage, step, total, time.perf_counter() - self.begun, preview)

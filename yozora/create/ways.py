@@ -95,7 +95,7 @@ def loop(
     if clip is not None:
         added = seconds_or(seconds, native.window // 2, native)
         return _onward(_Held(open_given(clip), native, asked), prompt, added, loop=True)
-    frames = max(1 + native.grid.temporal, frames_for(seconds, native.fps, native))
+    frames = max(1 + 2 * native.grid.temporal, frames_for(seconds, native.fps, native))
     return canvas_of(canvas_size(None, native, asked), frames, prompt, native, asked, loop=True)
 
 

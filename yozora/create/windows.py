@@ -1,7 +1,9 @@
 """Long videos: a canvas longer than the model's window is made in windows, each of which holds the end of what exists.
 
 What is given in full is passed on and needs no window. A window starts at the last frame of a latent frame, because a
-causal autoencoder's first latent frame is one frame, so it holds the last 1 + 4k frames of what exists.
+causal autoencoder's first latent frame is one frame, so it holds the last 1 + 4k frames of what exists. What a window
+has made the next one holds as latents, and decoding goes on where it stopped: frames that are encoded again, or decoded
+without what was before them, are not quite the same, which would show at the border.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from yozora.clip import Clip
 from yozora.create.anchors import Anchor
 from yozora.create.canvas import Canvas
+from yozora.create.composite import Left
 from yozora.create.sizes import Grid, Native
+from yozora.models.autoencoder import State
 
-TAIL = 1  # latent frames of a loop's beginning that its end is made with
+TAIL = 2  # latent frames of a loop's beginning that its end is made with, at most
 
 
 @dataclass(frozen=True)
@@ -32,14 +37,13 @@ class Window:
 
 
 def plan(canvas: Canvas, native: Native) -> list[Window]:
-    """The windows that make the canvas, in order of time. In a loop, the last ones reach TAIL beyond its end."""
+    """The windows that make the canvas, in order of time. In a loop, the last ones reach a tail beyond its end."""
     given = given_latents(canvas, native.grid)
     most, overlap = native.window, native.overlap
-    length = len(given)
-    last = bridge = length
-    if canvas.loop:
-        given = np.append(given, np.ones(TAIL, bool))
-        bridge = last - max(1, min(most - overlap - TAIL, last // 2))
+    last = bridge = len(given)
+    if tail := tail_of(canvas, native):
+        given = np.append(given, np.ones(tail, bool))
+        bridge = last - max(1, min(most - overlap - tail, last // 2))
         bridge = max(bridge, 1 + int(np.flatnonzero(given[:last]).max(initial=-1)))  # after the last that is given
     windows: list[Window] = []
     done = 0
@@ -60,6 +64,21 @@ def plan(canvas: Canvas, native: Native) -> list[Window]:
         windows.append(Window(max(0, end - most), done, end))
         done = end
     return windows
+
+
+def tail_of(canvas: Canvas, native: Native) -> int:
+    """How many latent frames of a loop's beginning its end is made with: as many as leave room in a window for what
+    comes before them, and are made by then. 0 where it is no loop."""
+    if not canvas.loop:
+        return 0
+    room = native.window - native.overlap - 1
+    return min(TAIL, room, TAIL if native.grid.latent_frames(canvas.frames) > 2 * TAIL else 1)
+
+
+def turn_of(canvas: Canvas, native: Native) -> int:
+    """By how many frames the video of a loop that turns begins later than the canvas, not counting the first: it begins
+    and ends within a latent frame, where steps are small, that is made long before and, as part of the tail, last."""
+    return native.grid.temporal * tail_of(canvas, native) - native.grid.temporal // 2 if canvas.turns else 0
 
 
 def given_latents(canvas: Canvas, grid: Grid) -> np.ndarray:
@@ -86,13 +105,41 @@ def given_frames(canvas: Canvas, window: Window, grid: Grid) -> Iterator[np.ndar
                 break
 
 
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Where decoding stands: the decoder's state, and the last frame [1, 3, H, W] that came of it."""
+
+    state: State
+    last: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a window leaves to the next one: its latents [1, C, n, h, w], of which the first is the canvas's latent
+    frame `first`, where decoding stands, and what is `left` of the difference to given frames."""
+
+    first: int
+    latents: Tensor
+    decoded: Decoded
+    left: Left | None
+
+    @property
+    def end(self) -> int:
+        """The latent frame after the last."""
+        return self.first + self.latents.shape[2]
+
+
 class Past:
-    """The frames of one video that later windows look back on: the last few, and a loop's first few."""
+    """What of one video later windows look back on: the last few frames, a loop's first few, and what the window before
+    has `made`, unless what came last was given. In a loop that turns, `begun` are the latents of its first few."""
 
     def __init__(self, canvas: Canvas, native: Native) -> None:
+        self.made: Made | None = None
+        self.begun: Tensor | None = None
         self.recent: deque[np.ndarray] = deque(maxlen=native.grid.temporal * native.window)
         self.first: list[np.ndarray] = []
-        self.skip, self.wanted = canvas.trim[0], native.grid.temporal * TAIL if canvas.loop else 0
+        self.length, self.tail = native.grid.latent_frames(canvas.frames), tail_of(canvas, native)
+        self.skip, self.wanted = canvas.trim[0] + canvas.turns, native.grid.temporal * self.tail
 
     def add(self, frames: np.ndarray) -> None:
         """Remembers frames that have been made."""
@@ -102,6 +149,19 @@ class Past:
             elif len(self.first) < self.wanted:
                 self.first.append(frame)
             self.recent.append(frame)
+
+    def recall(self, known: Tensor, start: int) -> Tensor:
+        """Known latents [1, C, T, h, w] of a window that starts at the canvas's latent frame `start`, with those that
+        were made instead of those of their frames encoded again."""
+        if self.made is None:
+            return known
+        # a window's first latent frame is one frame, unless the video's own is
+        begin = max(self.made.first, start + 1 if start else 0)
+        known = known.clone()
+        known[:, :, begin - start : self.made.end - start] = self.made.latents[:, :, begin - self.made.first :]
+        if self.begun is not None and start + known.shape[2] > self.length:
+            known[:, :, -self.tail :] = self.begun
+        return known
 
     def last(self, count: int) -> np.ndarray:
         """The last `count` frames."""
@@ -128,5 +188,5 @@ def part_of(canvas: Canvas, window: Window, past: Past, grid: Grid) -> Canvas:
     frames = stop - start
     if grid.first_frame(window.end) > canvas.frames:
         made.append(Anchor(Clip(past.beginning(), canvas.fps), frames))
-        frames += grid.temporal * TAIL
+        frames += past.wanted
     return replace(part, frames=frames, anchors=(*kept, *made))
