@@ -17,6 +17,7 @@ from yozora.cli.compose import again, blend, fill, storyboard
 from yozora.cli.doctor import doctor
 from yozora.cli.edit import extend, inpaint, loop, recut, remix
 from yozora.cli.enhance import enhance
+from yozora.cli.evaluate import evaluate
 from yozora.cli.generate import animate, generate, image
 from yozora.cli.models import models
 from yozora.cli.presets import presets
@@ -42,6 +43,7 @@ app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")
 app.command()(train)
+app.command()(evaluate)
 app.command()(doctor)
 
 

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 
 Show = Callable[[str, int, int], object]
 
-STAGES = {"text": "reading the prompt", "sample": "sampling", "decode": "decoding", "enhance": "enhancing"}
+STAGES = {
+    "text": "reading the prompt",
+    "sample": "sampling",
+    "decode": "decoding",
+    "enhance": "enhancing",
+    "following": "prompt following",
+    "quality": "video quality",
+    "consistency": "world consistency",
+    "media": "footage",
+}
 
 
 @contextmanager

@@ -6,8 +6,9 @@ equally often, and every second prompt names a direction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from yozora.world.scene import COLOURS, DIRECTIONS, SHAPES, Scene
 FIRST_SEED = HELD_OUT_SEEDS + 1_000_000
 TRAVELS = ("left", "right", "towards", "away", "roll", "slide")
 OTHERS = ("still", "fall", "bounce", "circle", "spin", "grow", "shrink")
+Item = TypeVar("Item")
 FACTS = ("colour", "shape", "direction")
-_TRIES = 2000
+TRIES = 2000  # scenes looked at for each prompt
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,57 @@ def _prompt(index: int, colour: str, shape: str, motion: str, held_out: bool) ->
             "held_out": "only" if held_out else "exclude",
         }
     )
-    for attempt in range(_TRIES):
-        scene = sample_scene(FIRST_SEED + (10_000 if held_out else 0) + index * _TRIES + attempt, mix)
-        text, facts = describe_with_facts(scene, "en", "short", seed=attempt)
+
+    def fits(scene: Scene, facts: dict[str, str]) -> bool:
         named = facts.get("direction", "none")
         wanted = named in DIRECTIONS if motion in TRAVELS else named not in DIRECTIONS
-        if (facts.get("colour"), facts.get("shape")) == (colour, shape) and wanted and is_held_out(scene) == held_out:
-            return Prompt(text, scene, index, colour, shape, named if motion in TRAVELS else "")
-    raise ConfigError(f"no caption of a {colour} {shape} ({motion}) states all of its colour, shape and direction")
+        look = (facts.get("colour"), facts.get("shape"))
+        return look == (colour, shape) and wanted and is_held_out(scene) == held_out
+
+    found = first_told(FIRST_SEED + (10_000 if held_out else 0) + index * TRIES, mix, fits)
+    if not found:
+        raise ConfigError(f"no caption of a {colour} {shape} ({motion}) states all of its colour, shape and direction")
+    return Prompt(found.text, found.scene, index, colour, shape, found.facts["direction"] if motion in TRAVELS else "")
 
 
-def film(prompt: Prompt, size: tuple[int, int], frames: int, fps: float) -> Clip:
+@dataclass(frozen=True)
+class Told:
+    """A scene, a caption of it, and the facts that the caption states."""
+
+    scene: Scene
+    text: str
+    facts: dict[str, str]
+
+
+def first_told(
+    first_seed: int,
+    mix: SceneMix,
+    fits: Callable[[Scene, dict[str, str]], bool],
+    detail: str = "short",
+    phrasings: int = 1,
+    suits: Callable[[Scene], bool] = lambda scene: True,
+) -> Told | None:
+    """The first scene of `mix` that suits, and the first of its `phrasings` English captions that fits; None where
+    there is none among TRIES scenes."""
+    for number in range(TRIES):
+        scene = sample_scene(first_seed + number, mix)
+        if not suits(scene):
+            continue
+        for phrasing in range(phrasings):
+            text, facts = describe_with_facts(scene, "en", detail, seed=number * phrasings + phrasing)
+            if fits(scene, facts):
+                return Told(scene, text, facts)
+    return None
+
+
+class OfScene(Protocol):
+    """A prompt of any kind that describes a scene."""
+
+    @property
+    def scene(self) -> Scene: ...
+
+
+def film(prompt: OfScene, size: tuple[int, int], frames: int, fps: float) -> Clip:
     """The renderer's own clip of the prompt's scene, `size` (width, height)."""
     return Clip(render(prompt.scene, *size, frames, fps).frames, fps)
 
@@ -141,7 +183,15 @@ def shuffled(findings: Sequence[Finding], prompts: Sequence[Prompt]) -> list[Fin
     random, out = np.random.default_rng(7), list(findings)
     for named in (True, False):
         group = [i for i, prompt in enumerate(prompts) if bool(prompt.direction) == named]
-        order = [group[k] for k in random.permutation(len(group))]
-        for here, there in zip(order, order[1:] + order[:1], strict=True):
+        for here, there in zip(group, exchanged(group, random), strict=True):
             out[here] = findings[there]
+    return out
+
+
+def exchanged(items: Sequence[Item], random: np.random.Generator) -> list[Item]:
+    """The items in another order in which none of two or more keeps its place: each goes to a random other's."""
+    order = [int(k) for k in random.permutation(len(items))]
+    out = list(items)
+    for here, there in zip(order, order[1:] + order[:1], strict=True):
+        out[here] = items[there]
     return out

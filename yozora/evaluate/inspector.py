@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 from yozora.clip import Clip
 from yozora.evaluate.motion import direction, track
 from yozora.models.folder import load_module
-from yozora.models.inspector import Inspector
+from yozora.models.inspector import Inspector, squares
 
 WEIGHTS = Path(__file__).parent / "weights" / "inspector"
 LEAST_CELLS = 6  # of a mask: fewer are taken for noise
+LEAST_SHARE = 0.05  # of a part's cells that must be of another colour for it to be two things
+LEAST_OF_LARGEST = 0.03  # of the largest thing's cells that another one has
+COUNTED = 9  # frames in which things are counted
 BATCH = 16  # frames at a time
 
 
@@ -41,37 +45,78 @@ def _load(folder: Path, device: str) -> Inspector:
     return load_module(Inspector, folder, device=device, dtype=torch.float32).eval().requires_grad_(False)
 
 
-@torch.no_grad()
+class Look(NamedTuple):
+    """One thing through a clip, on the CPU: its mask, bool `[T, h, w]`; how many of its cells are of each colour
+    `[T, colours]`; the log probability of each shape `[T, shapes]`; the squares around it `[T, 4, crop, crop]`."""
+
+    mask: Tensor
+    votes: Tensor
+    shapes: Tensor
+    squares: Tensor
+
+    @property
+    def judged(self) -> Tensor:
+        """Bool `[T]`: the frames that show all of it, or else those that show any."""
+        path = track(self.mask.numpy())
+        whole = path.seen & ~path.cut
+        return torch.from_numpy(whole if whole.any() else path.seen)
+
+
 def inspect_clip(clip: Clip, inspector: Inspector | None = None) -> Finding:
     """Judges the largest thing in each frame: its colour is what most of its cells say over all frames, its shape what
     the frames that show all of it say together, its direction the geometry of its masks."""
     inspector = inspector or load_inspector()
-    looks = [_look(inspector, clip.frames[start : start + BATCH]) for start in range(0, len(clip.frames), BATCH)]
-    masks, colours, shapes = (torch.cat(part) for part in zip(*looks, strict=True))
-    path = track(masks.numpy())
+    return finding_of(look_at_things(clip, inspector)[0], inspector)
+
+
+def finding_of(look: Look, inspector: Inspector) -> Finding:
+    """The names of what was looked at."""
+    path = track(look.mask.numpy())
     if not path.seen.any():
         return Finding()
-    whole = path.seen & ~path.cut
-    judged = torch.from_numpy(whole if whole.any() else path.seen)
     return Finding(
-        inspector.config.colours[int(colours.sum(0).argmax())],
-        inspector.config.shapes[int(shapes[judged].sum(0).argmax())],
+        inspector.config.colours[int(look.votes.sum(0).argmax())],
+        inspector.config.shapes[int(look.shapes[look.judged].sum(0).argmax())],
         direction(path),
         float(path.seen.mean()),
     )
 
 
-def _look(inspector: Inspector, frames: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 `[T, H, W, 3]` → of the largest thing in each frame the mask, bool `[T, h, w]`, how many of its cells are
-    of each colour `[T, colours]`, and the log probability of each shape `[T, shapes]`; all on the CPU."""
-    device = next(inspector.parameters()).device
-    pictures = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+@torch.no_grad()
+def look_at_things(clip: Clip, inspector: Inspector, pair: bool = False) -> list[Look]:
+    """The largest thing of each frame; with `pair`, after it the two of `two_parts`, the second of which is empty where
+    there is but one thing."""
+    parts = [_look(inspector, clip.frames[start : start + BATCH], pair) for start in range(0, len(clip.frames), BATCH)]
+    return [Look(*(torch.cat(column) for column in zip(*looks, strict=True))) for looks in zip(*parts, strict=True)]
+
+
+def _look(inspector: Inspector, frames: np.ndarray, pair: bool) -> list[Look]:
+    """`look_at_things` for frames uint8 `[T, H, W, 3]`."""
+    pictures = _pictures(inspector, frames)
     cells = inspector(pictures)
-    mask = largest_part(cells.thing > 0)
-    mask &= mask.sum((1, 2), keepdim=True) >= LEAST_CELLS
-    votes = F.one_hot(cells.colour.argmax(1), len(inspector.config.colours)) * mask[..., None]
-    shapes = inspector.shapes(pictures, cells.thing.sigmoid(), boxes(mask)).log_softmax(1)
-    return mask.cpu(), votes.sum((1, 2)).cpu(), shapes.cpu()
+    colour = cells.colour.argmax(1)
+    largest, looks = largest_part(cells.thing > 0), []
+    for mask in [largest, *(two_parts(cells.thing > 0, colour, largest) if pair else [])]:
+        mask = mask & (mask.sum((1, 2), keepdim=True) >= LEAST_CELLS)
+        votes = F.one_hot(colour, len(inspector.config.colours)) * mask[..., None]
+        around = squares(pictures, cells.thing.sigmoid(), boxes(mask), inspector.config.crop)
+        shapes = inspector.classifier(around).float().log_softmax(1)
+        looks.append(Look(mask.cpu(), votes.sum((1, 2)).cpu(), shapes.cpu(), around.cpu()))
+    return looks
+
+
+def two_parts(mask: Tensor, colour: Tensor, first: Tensor) -> list[Tensor]:
+    """The two largest connected parts of each mask, bool `[N, h, w]`, the largest being `first`. Where there is but
+    one, things that touch are told apart by their colours, int64 `[N, h, w]`: the largest part of the second most
+    frequent colour, unless that is too small to be a thing."""
+    second = largest_part(mask & ~first)
+    second &= second.sum((1, 2), keepdim=True) >= LEAST_CELLS
+    alone = ~second.any(2).any(1)
+    votes = (F.one_hot(colour) * first[..., None]).sum((1, 2))
+    runner_up = votes.topk(2).indices[:, 1] if votes.shape[1] > 1 else votes.argmax(1)
+    other = largest_part(first & (colour == runner_up[:, None, None]) & alone[:, None, None])
+    other &= other.sum((1, 2), keepdim=True) >= LEAST_SHARE * first.sum((1, 2), keepdim=True)
+    return [first & ~other, second | other]
 
 
 def boxes(mask: Tensor) -> Tensor:
@@ -89,16 +134,21 @@ def boxes(mask: Tensor) -> Tensor:
 
 
 def largest_part(mask: Tensor) -> Tensor:
-    """The largest connected part (of eight neighbours) of each mask, bool `[N, h, w]`.
+    """The largest connected part (of eight neighbours) of each mask, bool `[N, h, w]`."""
+    number, sizes = parts_of(mask)
+    return mask & (number == sizes.argmax(1)[:, None, None])
+
+
+def parts_of(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The connected parts (of eight neighbours) of each mask, bool `[N, h, w]`: the number of each cell's part, int64
+    `[N, h, w]`, 0 outside, and the sizes of the parts by their numbers `[N, h * w + 1]`, 0 for the outside.
 
     Every cell takes the highest number among its neighbours until nothing changes; a part then shares one number.
     """
     count, height, width = mask.shape
-    if count == 0 or not mask.any():
-        return mask
     inside = mask.float()
     number = torch.arange(1, height * width + 1, device=mask.device).float().view(1, height, width) * inside
-    while True:
+    while number.any():
         spread = F.max_pool2d(number[:, None], 3, stride=1, padding=1)[:, 0] * inside
         if torch.equal(spread, number):
             break
@@ -106,5 +156,23 @@ def largest_part(mask: Tensor) -> Tensor:
     flat = number.long().view(count, -1)
     sizes = torch.zeros(count, height * width + 1, dtype=torch.long, device=mask.device)
     sizes.scatter_add_(1, flat, torch.ones_like(flat))
-    sizes[:, 0] = 0  # the background
-    return mask & (number.long() == sizes.argmax(1)[:, None, None])
+    sizes[:, 0] = 0
+    return number.long(), sizes
+
+
+@torch.no_grad()
+def count_things(clip: Clip, inspector: Inspector) -> int:
+    """How many things most of COUNTED frames show: connected parts of one colour, where they are no mere specks."""
+    where = np.linspace(0, len(clip.frames) - 1, COUNTED).round().astype(int)
+    cells = inspector(_pictures(inspector, clip.frames[where]))
+    colours = F.one_hot(cells.colour.argmax(1), len(inspector.config.colours)).permute(0, 3, 1, 2).bool()
+    masks = colours & (cells.thing > 0)[:, None]  # [T, colours, h, w]
+    sizes = parts_of(masks.flatten(0, 1))[1].view(len(where), -1)
+    least = (LEAST_OF_LARGEST * sizes.amax(1)).clamp_min(LEAST_CELLS)
+    return int((sizes >= least[:, None]).sum(1).mode().values)
+
+
+def _pictures(inspector: Inspector, frames: np.ndarray) -> Tensor:
+    """uint8 `[T, H, W, 3]` → float32 `[T, 3, H, W]` in -1..1, where the inspector is."""
+    device = next(inspector.parameters()).device
+    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -54,7 +54,7 @@ class Inspector(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(w))
         self.outward = nn.ModuleList(Block(width) for width in w[:-1])
         self.head = nn.Conv2d(w[0], 1 + len(config.colours), 1)
-        self.classifier = ShapeClassifier(config)
+        self.classifier = SquareClassifier(config.shape_widths, config.crop, len(config.shapes))
 
     def forward(self, frames: Float[Tensor, "n 3 hh ww"]) -> Cells:
         height, width = ((side + 1) // 2 for side in frames.shape[-2:])
@@ -77,18 +77,25 @@ class Inspector(nn.Module):
     ) -> Float[Tensor, "n shapes"]:
         """Logits of the shape of one thing a frame. `thing` is how surely (0..1) each cell shows it, `boxes` where it
         is: left, top, right, bottom in cells. (A box in cells, not pixels, because that is what masks give.)"""
-        size, (height, width) = self.config.crop, thing.shape[-2:]
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        half = 0.6 * (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=2)[:, None]  # a tenth of room on either side
-        steps = (torch.arange(size, device=frames.device) + 0.5) / size * 2 - 1
-        x = (centre[:, :1] + half * steps) / width * 2 - 1
-        y = (centre[:, 1:] + half * steps) / height * 2 - 1
-        where = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
-        odd = (0, 2 * width - frames.shape[-1], 0, 2 * height - frames.shape[-2])
-        whole = F.pad(frames, odd, mode="replicate").float()
-        picture = F.grid_sample(whole, where, padding_mode="border", align_corners=False)
-        mask = F.grid_sample(thing.float()[:, None], where, padding_mode="zeros", align_corners=False)
-        return self.classifier(torch.cat([picture, 2 * mask - 1], dim=1)).float()
+        return self.classifier(squares(frames, thing, boxes, self.config.crop)).float()
+
+
+def squares(
+    frames: Float[Tensor, "n 3 hh ww"], thing: Float[Tensor, "n h w"], boxes: Float[Tensor, "n 4"], size: int
+) -> Float[Tensor, "n 4 size size"]:
+    """The square around one thing a frame, scaled to `size` pixels a side; see `Inspector.shapes`."""
+    height, width = thing.shape[-2:]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = 0.6 * (boxes[:, 2:] - boxes[:, :2]).amax(1).clamp(min=2)[:, None]  # a tenth of room on either side
+    steps = (torch.arange(size, device=frames.device) + 0.5) / size * 2 - 1
+    x = (centre[:, :1] + half * steps) / width * 2 - 1
+    y = (centre[:, 1:] + half * steps) / height * 2 - 1
+    where = torch.stack([x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    odd = (0, 2 * width - frames.shape[-1], 0, 2 * height - frames.shape[-2])
+    whole = F.pad(frames, odd, mode="replicate").float()
+    picture = F.grid_sample(whole, where, padding_mode="border", align_corners=False)
+    mask = F.grid_sample(thing.float()[:, None], where, padding_mode="zeros", align_corners=False)
+    return torch.cat([picture, 2 * mask - 1], dim=1)
 
 
 class Block(nn.Module):
@@ -104,15 +111,14 @@ class Block(nn.Module):
         return x + self.second(F.relu(self.first(F.relu(x))))
 
 
-class ShapeClassifier(nn.Module):
-    """Squares `[N, 4, crop, crop]` (picture and mask, -1..1) → logits `[N, shapes]`."""
+class SquareClassifier(nn.Module):
+    """Squares `[N, 4, crop, crop]` (picture and mask, -1..1) → logits `[N, classes]`."""
 
-    def __init__(self, config: InspectorConfig):
+    def __init__(self, w: tuple[int, ...], crop: int, classes: int):
         super().__init__()
-        w = config.shape_widths
         self.stem = nn.Conv2d(4, w[0], 3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(w))
-        self.head = nn.Linear(w[-1] * (config.crop // 2 ** (len(w) - 1)) ** 2, len(config.shapes))
+        self.head = nn.Linear(w[-1] * (crop // 2 ** (len(w) - 1)) ** 2, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.stem(x.contiguous(memory_format=torch.channels_last)))

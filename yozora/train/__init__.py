@@ -21,6 +21,7 @@ STAGES = {  # name: module, function, class of its configuration
     "bundle": ("bundle", "make_bundle", "BundleStage"),
     "enhancer": ("enhancer", "train_enhancer", "EnhancerStage"),
     "inspector": ("inspector", "train_inspector", "InspectorStage"),
+    "reader": ("reader", "train_reader", "ReaderStage"),
 }
 
 

@@ -192,6 +192,24 @@ class InspectorStage(Section):
     model: dict[str, Any] = {}
 
 
+class ReaderStage(Section):
+    """`yozora train reader`: the network that says what a clip shows besides colours and shapes, for evaluation.
+
+    `world.buckets` and `world.fps` film a scene from its start to its end in the few frames that are read; `closeups`
+    are single frames in which a thing's material shows. `filmed` is how many batches are made; after that many steps
+    the same come again.
+    """
+
+    run: Run
+    optim: Optim
+    world: World
+    closeups: World
+    inspector: Path  # finds the things whose names are read
+    filmed: int = Field(default=240, gt=0)
+    start_from: Path | None = None  # an exported reader to go on from, with fresh optimisers; [model] is not read
+    model: dict[str, Any] = {}
+
+
 class Media(Section):
     """A folder of videos and pictures to learn from besides the world, and the share of the batches it gives."""
 

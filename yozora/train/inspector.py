@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from yozora.models.folder import save_module
 from yozora.models.inspector import Cells, Inspector, InspectorConfig
-from yozora.train.config import InspectorStage, build
+from yozora.train.config import InspectorStage, World, build
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
 from yozora.train.loop import fit
 from yozora.world import Scene, render, sample_scene
-from yozora.world.scene import COLOURS, SHAPES
+from yozora.world.scene import COLOURS, MATERIALS, SHAPES
 
 UNNAMED = -100  # of a label: nothing to learn here (the ignored index of torch's cross entropy)
 LEAST_CELLS = 6  # in view, for a body's shape to be asked for
@@ -35,13 +35,14 @@ def train_inspector(config: InspectorStage, resume: bool = True) -> Path:
 
 class Labelled(NamedTuple):
     """Frames uint8 `[N, 3, H, W]` and, on the inspector's grid, int64 `[N, h, w]`: which body a cell shows (0: none)
-    and its colour (UNNAMED where there is none); the shape `[N]` of the largest body in view (UNNAMED where there is
-    none) and its box float32 `[N, 4]`: left, top, right, bottom in cells."""
+    and its colour (UNNAMED where there is none); the shape and the material `[N]` of the largest body in view (UNNAMED
+    where there is none) and its box float32 `[N, 4]`: left, top, right, bottom in cells."""
 
     frames: Tensor
     body: Tensor
     colour: Tensor
     shape: Tensor
+    material: Tensor
     box: Tensor
 
 
@@ -49,12 +50,13 @@ class Labelled(NamedTuple):
 class LabelledFrames(Source[Labelled]):
     """Frames of fresh scenes with their labels."""
 
-    config: InspectorStage
+    world: World
+    seed: int
     first_seed: int = 0
 
     def batch(self, step: int) -> Labelled:
-        world = self.config.world
-        random = np.random.default_rng((self.config.run.seed, step))
+        world = self.world
+        random = np.random.default_rng((self.seed, step))
         bucket, mix = pick_bucket(world.buckets, random), load_mix(world.mix)
         parts = []
         for seed in random.integers(0, HELD_OUT_SEEDS, bucket.batch):
@@ -66,23 +68,25 @@ class LabelledFrames(Source[Labelled]):
         return Labelled(*(torch.from_numpy(np.concatenate(column)) for column in zip(*parts, strict=True)))
 
 
-def label(scene: Scene, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Truth ids `[T, H, W]` → body, colour, shape and box as `Labelled` has them. Walls are background, and a thing
-    that changes its colour has no name for it."""
+def label(scene: Scene, ids: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Truth ids `[T, H, W]` → body, colour, shape, material and box as `Labelled` has them. Walls are background, and a
+    thing that changes its colour has no name for it."""
     body = ids[:, ::2, ::2].astype(np.int64)
     body[body > len(scene.bodies)] = 0
     names = [
         UNNAMED,
         *(list(COLOURS).index(b.colour) if b.motion.kind != "recolour" else UNNAMED for b in scene.bodies),
     ]
-    shape, box = np.full(len(ids), UNNAMED, np.int64), np.tile(np.array([0, 0, 1, 1], np.float32), (len(ids), 1))
+    shape, material = np.full((2, len(ids)), UNNAMED, np.int64)
+    box = np.tile(np.array([0, 0, 1, 1], np.float32), (len(ids), 1))
     for t, frame in enumerate(body):
         counts = np.bincount(frame.ravel(), minlength=2)[1:]
         if counts.max() >= LEAST_CELLS:
             largest = int(counts.argmax())
             shape[t] = SHAPES.index(scene.bodies[largest].shape)
+            material[t] = MATERIALS.index(scene.bodies[largest].material)
             box[t] = bounds(frame == largest + 1)
-    return body, np.array(names)[body], shape, box
+    return body, np.array(names)[body], shape, material, box
 
 
 def bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
@@ -108,7 +112,7 @@ class InspectorTask:
 
     def batches(self, start: int) -> Iterator[Labelled]:
         run = self.config.run
-        return stream(LabelledFrames(self.config), start, run.steps, run.workers)
+        return stream(LabelledFrames(self.config.world, run.seed), start, run.steps, run.workers)
 
     def size(self, batch: Labelled) -> int:
         return len(batch.frames)
@@ -119,12 +123,12 @@ class InspectorTask:
         cells = self.model(frames)
         shapes = self._shapes(self.model, frames, cells, shaken(batch.box, generator))
         thing = F.binary_cross_entropy_with_logits(cells.thing, (batch.body > 0).float())
-        loss = 8 * thing + _named_loss(cells.colour, batch.colour) + _named_loss(shapes, batch.shape)
+        loss = 8 * thing + named_loss(cells.colour, batch.colour) + named_loss(shapes, batch.shape)
         return loss, scores(cells, shapes.detach(), batch)
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """How well 16 batches of held-out scenes are read, sharp and softened."""
-        source = LabelledFrames(self.config, first_seed=HELD_OUT_SEEDS)
+        source = LabelledFrames(self.config.world, self.config.run.seed, HELD_OUT_SEEDS)
         found: dict[str, list[float]] = {}
         for number in range(16):
             batch, generator = self._move(source.batch(number)), torch.Generator().manual_seed(number)
@@ -152,7 +156,7 @@ class InspectorTask:
         save_module(model, folder, torch.bfloat16)
 
 
-def _named_loss(logits: Tensor, names: Tensor) -> Tensor:
+def named_loss(logits: Tensor, names: Tensor) -> Tensor:
     """Cross entropy where there is a name; zero, not nan, where there is none at all."""
     if names.eq(UNNAMED).all():
         return logits.sum() * 0

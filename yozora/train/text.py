@@ -44,7 +44,9 @@ VOCABULARY: dict[str, tuple[str, ...]] = {  # the values that a fact can have; a
     "camera_direction": tuple(dict.fromkeys(d for ds in world.CAMERA_DIRECTIONS.values() for d in ds if d)),
     "style": world.STYLES,
 }
-VALUES = {name: VOCABULARY[name.removeprefix("second_")] for name in FACTS}
+VALUES = {
+    name: VOCABULARY[name.removeprefix("second_")] for name in FACTS if name.removeprefix("second_") in VOCABULARY
+}
 
 
 def train_text_encoder(config: TextStage, resume: bool = True) -> Path:
@@ -85,7 +87,7 @@ class Reader(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(len(FACTS), width) / width**0.5)
+        self.queries = nn.Parameter(torch.randn(len(VALUES), width) / width**0.5)
         self.classify = nn.ModuleList(nn.Linear(width, 1 + len(values)) for values in VALUES.values())
 
     def forward(self, states: Tensor, mask: Tensor) -> list[Tensor]:
@@ -134,7 +136,7 @@ class TextTask:
             logits = self._read(model, batch.captions)
         lines = [
             f"{name:18s} {100 * (x.argmax(1) == y).float().mean().item():.1f} %"
-            for name, x, y in zip(FACTS, logits, batch.values.to(device).T, strict=True)
+            for name, x, y in zip(VALUES, logits, batch.values.to(device).T, strict=True)
         ]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{step:07d}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

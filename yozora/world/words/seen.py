@@ -17,6 +17,7 @@ FACTS = (
     *("count", "shape", "colour", "size", "material", "motion", "direction", "colour_to"),
     *("second_shape", "second_colour", "second_size", "second_material", "second_motion", "second_direction"),
     *("ground", "time", "weather", "camera", "camera_direction", "style"),
+    "relation",  # where the second body is from the main one
 )
 _GREY = np.array([0.2126, 0.7152, 0.0722])  # luminance of linear light (Rec. 709)
 _MIN_TONE_STEP = 0.12  # of perceived lightness, 0 to 1: below this a change of tone does not show
@@ -140,6 +141,8 @@ def labels(seen: Seen) -> dict[str, str]:
         found[f"{prefix}direction"] = seen.direction(index) or "none"
         if not prefix and seen.motion(index) == "recolour":
             found["colour_to"] = body.motion.colour_to
+    if seen.main is not None and seen.second is not None:
+        found["relation"] = seen.relation(seen.second, seen.main) or "none"
     found["ground"], found["style"] = scene.place.ground, scene.style
     found["camera"], found["camera_direction"] = scene.camera.kind, scene.camera.direction or "none"
     if seen.outdoors:

@@ -309,6 +309,8 @@ class Teller:
             known = index in self._introduced
             relation = "" if known or seen.partner.get(index) == main else seen.relation(index, main)
             at = self._relation(relation, main) if relation else ""
+            if relation and index == seen.second:
+                self.state("relation")
             subject = self.body(index, "full")
             if not moves:
                 predicate = self.pick(self.words["relation_verbs"]["still" if at else "there"])
