@@ -45,7 +45,8 @@ class Thing:
 @dataclass(frozen=True)
 class Reading:
     """What was found in a clip: by the inspector about the largest thing, and each of the two largest where there are
-    as many; by the reader the name that each of its heads gives."""
+    as many. `names` are what the reader says of each of its heads and of the material, and how many things the
+    inspector counts."""
 
     finding: Finding
     things: tuple[Thing, ...] = ()
