@@ -89,4 +89,6 @@ def test_saved_and_loaded_again(tmp_path: Path) -> None:
     save_module(network, tmp_path)
     again = load_module(Reader, tmp_path)
     assert again.config == network.config
-    assert torch.equal(network(clips)["ground"], again(clips)["ground"])
+    for name, weights in network.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name])
+    torch.testing.assert_close(network(clips)["ground"], again(clips)["ground"])  # sums may differ by where weights lie
