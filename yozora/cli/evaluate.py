@@ -59,6 +59,7 @@ def evaluate(
     asked = Asked(suite, folder, only, prompts, seconds, quick, clip)
     asked.check(steps, guidance)
     with _explained():
+        from yozora.create import YozoraWarning
         from yozora.evaluate.report import check_report, figures, show_sections, stamp_of, took, write_report
     check_report(output)
     if folder:
@@ -68,7 +69,7 @@ def evaluate(
     start, parts = time.perf_counter(), asked.measures()
     generator = _load(model, device, steps, guidance)
     with bars(list(parts)) as show, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # long videos are meant to be longer than the model's window
+        warnings.simplefilter("ignore", YozoraWarning)  # long videos are meant to be longer than the model's window
         sections = [measure(generator, _watched(show, part)) for part, measure in parts.items()]
     stamp = stamp_of(generator, suite, asked.settings, time.perf_counter() - start)
     write_report(output, sections, stamp)

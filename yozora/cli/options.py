@@ -39,7 +39,7 @@ class Options:
     resolution: Annotated[str | None, typer.Option(help="Pixels of the short side, for example 128p.")] = None
     fit: Annotated[
         str | None,
-        typer.Option(help="How what is given fills another shape: crop (as it is if not said), pad, stretch."),
+        typer.Option(help="How what is given fills another shape: crop (unless told), pad or stretch."),
     ] = None
     steps: Annotated[int | None, typer.Option(help="Sampling steps: more is slower and finer.")] = None
     guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 is off.")] = None

@@ -7,7 +7,6 @@ still, soon where something moves and what it belongs to is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +48,7 @@ def composite(
     after = _lean(result, decoded, error, weights, range(len(decoded)), left)
     _lean(result, decoded, error, weights, backward)
     if own is not None:
-        _lean(result, decoded, itself - there, weights, backward, fade=_dissolve)
+        _lean(result, decoded, itself - there, weights, backward, fade=DISSOLVE)
     for place in np.flatnonzero(weights.any((1, 2))):
         weight = weights[place][..., None]
         mixed = result[place] + (given[place] - result[place].astype(np.float32)) * weight
@@ -64,13 +63,16 @@ def _lean(
     weights: np.ndarray,
     order: range,
     left: Left | None = None,
-    fade: Callable[[np.ndarray, np.ndarray], np.ndarray | float] | None = None,
+    fade: float | None = None,
 ) -> Left | None:
-    """Adds to what is invented in `result` the fading `error` of what was kept before it, in this order of time."""
+    """Adds to what is invented in `result` the `error` of what was kept before it, in this order of time; `fade` of it is
+    left from one frame to the next, None: as much as stands still."""
     nothing = np.zeros((1, 1, 1), np.float32)
     for place in order:
         kept = (weights[place][..., None] if place < len(weights) else nothing) == 1
-        new = None if left is None else left.difference * (fade or _fade)(left.frame, decoded[place])
+        new = None
+        if left is not None:
+            new = left.difference * (_fade(left.frame, decoded[place]) if fade is None else fade)
         if kept.any():
             new = np.where(kept, error[place], 0.0 if new is None else new)
         if new is None or np.abs(new).max() < LEAST:
@@ -87,10 +89,6 @@ def _fade(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     change = np.abs(one.astype(np.float32) - other).mean(-1)
     still = np.exp(-np.square(box_mean(change, AROUND) / MOTION))
     return (MOVED + (STILL - MOVED) * still)[..., None]
-
-
-def _dissolve(_one: np.ndarray, _other: np.ndarray) -> float:
-    return DISSOLVE
 
 
 def box_mean(picture: np.ndarray, radius: int) -> np.ndarray:

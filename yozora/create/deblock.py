@@ -22,8 +22,8 @@ def deblock(frames: Frames, before: Float[Tensor, "b 3 h w"] | None, temporal: i
     """The frames of whole latent frames, of `temporal` each, evened out; `before` is the frame before them, None at a
     video's beginning, where the first latent frame is one frame."""
     if before is None:
-        rest = deblock(frames[:, :, 1:], frames[:, :, 0], temporal) if frames.shape[2] > 1 else frames[:, :, 1:]
-        return torch.cat([frames[:, :, :1], rest], dim=2)
+        first, rest = frames[:, :, :1], frames[:, :, 1:]
+        return torch.cat([first, deblock(rest, first[:, :, 0], temporal)], dim=2) if rest.shape[2] else first
     groups = frames.unflatten(2, (-1, temporal))
     ends = torch.cat([before[:, :, None], groups[:, :, :-1, -1]], dim=2)  # the frame before each group
     jump = groups[:, :, :, 0] - ends

@@ -212,8 +212,7 @@ def _transition(places: np.ndarray, until: float, since: float) -> np.ndarray:
     """0 while only the first is there (up to `since`), 1 when only the second is left (from `until` on)."""
     half = max(abs(until - since), NARROWEST) / 2
     middle = np.clip((until + since) / 2, half, 1 - half)
-    x = np.clip((places - middle + half) / (2 * half), 0, 1)
-    return x
+    return np.clip((places - middle + half) / (2 * half), 0, 1)
 
 
 def _border(frame: int, grid: Grid) -> int:

@@ -129,12 +129,13 @@ class Stream:
             yield self._progress("sample", self.sampled, total, preview)
         if not latents.isfinite().all():
             raise ModelError("the model gave numbers that are not finite: lower the guidance, or check its weights")
+        owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
         for row, latent in enumerate(latents.split(1)):
-            given = None if known is None else known[row % len(known)][None]
-            yield from self._finish(window, row, latent, maps[row % len(maps)], given)
+            which = row % len(maps)
+            yield from self._finish(window, row, latent, maps[which], owns[which])
 
     def _finish(
-        self, window: Window, row: int, latents: Tensor, held: HoldMap, known: Tensor | None
+        self, window: Window, row: int, latents: Tensor, held: HoldMap, own: np.ndarray | None
     ) -> Iterator[Progress | Chunk]:
         """A window's latents become a video's next frames. Decoding goes on where the window before has stopped, or
         begins with what this one holds, where that was given."""
@@ -150,10 +151,9 @@ class Stream:
             yield self._progress_decoded(max(place, old) - max(before, old))
         frames = np.concatenate(pieces)
         skipped = self.grid.first_frame(done)
-        if held.frames is not None and known is not None:
-            own, kept = self._own(held, known), self._kept(window, held)
+        if held.frames is not None:
             own = None if own is None else own[skipped:]
-            frames, left = composite(frames, held.frames[skipped:], kept[skipped:], left, own)
+            frames, left = composite(frames, held.frames[skipped:], self._kept(window, held)[skipped:], left, own)
         first = 1 if window.start else 0
         if self.turned and not window.start:
             past.begun = latents[:, :, 1 : 1 + past.tail]

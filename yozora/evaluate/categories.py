@@ -45,7 +45,8 @@ def follow(
     prompts = category_prompts(per_category, categories)
     made, readings = _read_all(generator, prompts, progress)
     right = {column: [judge(p, r) for p, r in zip(prompts, readings[column], strict=True)] for column in COLUMNS[:-1]}
-    right["floor"] = [judge(p, r) for p, r in zip(prompts, _handed_on(prompts, readings["model"]), strict=True)]
+    if per_category > 1:  # or there is no other prompt to judge by
+        right["floor"] = [judge(p, r) for p, r in zip(prompts, _handed_on(prompts, readings["model"]), strict=True)]
     by_category = {name: _scores(right, (p.category == name for p in prompts)) for name in categories}
     together = {
         "all": _scores(right, (True for _ in prompts)),
@@ -113,7 +114,11 @@ def _scores(right: dict[str, list[bool]], which: Iterable[bool]) -> Scores:
 
 
 def _row(name: str, scores: Scores, lacking: bool) -> tuple[str, ...]:
-    return (name, *(str(scores[column]) for column in COLUMNS), f"ceiling under {LEAST_CEILING:g} %" if lacking else "")
+    return (
+        name,
+        *(str(scores.get(column, "")) for column in COLUMNS),
+        f"ceiling under {LEAST_CEILING:g} %" if lacking else "",
+    )
 
 
 def _figures(scores: Scores) -> dict[str, dict[str, float]]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from yozora.clip import Clip
+from yozora.evaluate.inspector import BATCH, pictures_of
 from yozora.models.inspector import Inspector
 
-BATCH = 16  # frames at a time
 QUIET = 0.01  # a change of features that is as good as none
 SMALL, MOMENTS = 32, 9  # pixels of the short side, and frames, by which clips are compared as pictures
 
@@ -53,11 +53,9 @@ def point_of(clip: Clip, inspector: Inspector) -> Points:
     """One clip as one row. All clips that are compared must have the same size and length."""
     rows: list[torch.Tensor] = []
     hook = inspector.inward[-1].register_forward_hook(lambda _, __, out: rows.append(out.float().mean((2, 3)).cpu()))
-    device = next(inspector.parameters()).device
     try:
         for start in range(0, len(clip.frames), BATCH):
-            frames = torch.from_numpy(np.array(clip.frames[start : start + BATCH])).to(device)
-            inspector(frames.permute(0, 3, 1, 2).float() / 127.5 - 1)
+            inspector(pictures_of(clip.frames[start : start + BATCH], inspector))
     finally:
         hook.remove()
     seen = torch.cat(rows).double().numpy()

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from yozora.clip import Clip
-from yozora.evaluate.inspector import BATCH, LEAST_CELLS, Look, boxes, largest_part
-from yozora.models.inspector import Inspector, squares
+from yozora.evaluate.inspector import BATCH, Look, largest_part, look_at, pictures_of
+from yozora.models.inspector import Inspector
 
 STAYS = 0.6  # of the frames: a cell that shows a thing in more of them shows the wall
 HIDDEN = 0.5  # of its usual area: a thing of which less is seen is out of sight
@@ -17,18 +17,13 @@ HIDDEN = 0.5  # of its usual area: a thing of which less is seen is out of sight
 @torch.no_grad()
 def moving_thing(clip: Clip, inspector: Inspector) -> Look:
     """The largest thing in each frame that is no wall: see STAYS."""
-    device = next(inspector.parameters()).device
-    pictures = torch.from_numpy(clip.frames.copy()).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = pictures_of(clip.frames, inspector)
     cells = [inspector(part) for part in pictures.split(BATCH)]
     thing, colour = (torch.cat(part) for part in zip(*cells, strict=True))
     stays = ((thing > 0).float().mean(0) > STAYS).float()
     wall = F.max_pool2d(stays[None, None], 3, stride=1, padding=1)[0, 0] > 0  # and its edge, which wavers
     mask = largest_part((thing > 0) & ~wall)
-    mask &= mask.sum((1, 2), keepdim=True) >= LEAST_CELLS
-    votes = F.one_hot(colour.argmax(1), colour.shape[1]) * mask[..., None]
-    around = squares(pictures, thing.sigmoid() * ~wall, boxes(mask), inspector.config.crop)
-    shapes = inspector.classifier(around).float().log_softmax(1)
-    return Look(mask.cpu(), votes.sum((1, 2)).cpu(), shapes.cpu(), around.cpu())
+    return look_at(pictures, mask, thing.sigmoid() * ~wall, colour.argmax(1), inspector)
 
 
 def fullest(look: Look, first: int, end: int) -> Look:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yozora.clip import Clip
-from yozora.evaluate.motion import direction, track
+from yozora.evaluate.motion import Track, direction, track
 from yozora.models.folder import load_module
 from yozora.models.inspector import Inspector, squares
 
@@ -57,9 +57,12 @@ class Look(NamedTuple):
     @property
     def judged(self) -> Tensor:
         """Bool `[T]`: the frames that show all of it, or else those that show any."""
-        path = track(self.mask.numpy())
-        whole = path.seen & ~path.cut
-        return torch.from_numpy(whole if whole.any() else path.seen)
+        return _judged(track(self.mask.numpy()))
+
+
+def _judged(path: Track) -> Tensor:
+    whole = path.seen & ~path.cut
+    return torch.from_numpy(whole if whole.any() else path.seen)
 
 
 def inspect_clip(clip: Clip, inspector: Inspector | None = None) -> Finding:
@@ -76,7 +79,7 @@ def finding_of(look: Look, inspector: Inspector) -> Finding:
         return Finding()
     return Finding(
         inspector.config.colours[int(look.votes.sum(0).argmax())],
-        inspector.config.shapes[int(look.shapes[look.judged].sum(0).argmax())],
+        inspector.config.shapes[int(look.shapes[_judged(path)].sum(0).argmax())],
         direction(path),
         float(path.seen.mean()),
     )
@@ -92,17 +95,22 @@ def look_at_things(clip: Clip, inspector: Inspector, pair: bool = False) -> list
 
 def _look(inspector: Inspector, frames: np.ndarray, pair: bool) -> list[Look]:
     """`look_at_things` for frames uint8 `[T, H, W, 3]`."""
-    pictures = _pictures(inspector, frames)
+    pictures = pictures_of(frames, inspector)
     cells = inspector(pictures)
-    colour = cells.colour.argmax(1)
-    largest, looks = largest_part(cells.thing > 0), []
-    for mask in [largest, *(two_parts(cells.thing > 0, colour, largest) if pair else [])]:
-        mask = mask & (mask.sum((1, 2), keepdim=True) >= LEAST_CELLS)
-        votes = F.one_hot(colour, len(inspector.config.colours)) * mask[..., None]
-        around = squares(pictures, cells.thing.sigmoid(), boxes(mask), inspector.config.crop)
-        shapes = inspector.classifier(around).float().log_softmax(1)
-        looks.append(Look(mask.cpu(), votes.sum((1, 2)).cpu(), shapes.cpu(), around.cpu()))
-    return looks
+    colour, surely = cells.colour.argmax(1), cells.thing.sigmoid()
+    largest = largest_part(cells.thing > 0)
+    masks = [largest, *(two_parts(cells.thing > 0, colour, largest) if pair else [])]
+    return [look_at(pictures, mask, surely, colour, inspector) for mask in masks]
+
+
+def look_at(pictures: Tensor, mask: Tensor, surely: Tensor, colour: Tensor, inspector: Inspector) -> Look:
+    """A look at what is in `mask`, bool `[T, h, w]`, unless that is noise. `surely` is how surely (0..1) each cell of
+    `pictures` shows a thing, `colour` the number of its colour, both `[T, h, w]`."""
+    mask = mask & (mask.sum((1, 2), keepdim=True) >= LEAST_CELLS)
+    votes = F.one_hot(colour, len(inspector.config.colours)) * mask[..., None]
+    around = squares(pictures, surely, boxes(mask), inspector.config.crop)
+    shapes = inspector.classifier(around).float().log_softmax(1)
+    return Look(mask.cpu(), votes.sum((1, 2)).cpu(), shapes.cpu(), around.cpu())
 
 
 def two_parts(mask: Tensor, colour: Tensor, first: Tensor) -> list[Tensor]:
@@ -164,7 +172,7 @@ def parts_of(mask: Tensor) -> tuple[Tensor, Tensor]:
 def count_things(clip: Clip, inspector: Inspector) -> int:
     """How many things most of COUNTED frames show: connected parts of one colour, where they are no mere specks."""
     where = np.linspace(0, len(clip.frames) - 1, COUNTED).round().astype(int)
-    cells = inspector(_pictures(inspector, clip.frames[where]))
+    cells = inspector(pictures_of(clip.frames[where], inspector))
     colours = F.one_hot(cells.colour.argmax(1), len(inspector.config.colours)).permute(0, 3, 1, 2).bool()
     masks = colours & (cells.thing > 0)[:, None]  # [T, colours, h, w]
     sizes = parts_of(masks.flatten(0, 1))[1].view(len(where), -1)
@@ -172,7 +180,7 @@ def count_things(clip: Clip, inspector: Inspector) -> int:
     return int((sizes >= least[:, None]).sum(1).mode().values)
 
 
-def _pictures(inspector: Inspector, frames: np.ndarray) -> Tensor:
+def pictures_of(frames: np.ndarray, inspector: Inspector) -> Tensor:
     """uint8 `[T, H, W, 3]` → float32 `[T, 3, H, W]` in -1..1, where the inspector is."""
     device = next(inspector.parameters()).device
-    return torch.from_numpy(frames).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(frames)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -104,12 +104,14 @@ class FloatMuon(torch.optim.Muon):
                 if "momentum_buffer" not in state:
                     state["momentum_buffer"] = torch.zeros_like(parameter.grad)
                 buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-                update = orthogonalise(parameter.grad.lerp(buffer, momentum), group["ns_coefficients"], group["eps"])
+                update = orthogonalise(
+                    parameter.grad.lerp(buffer, momentum), group["ns_coefficients"], group["eps"], group["ns_steps"]
+                )
                 parameter.mul_(1 - rate * group["weight_decay"])
                 parameter.add_(update, alpha=-rate * max(1.0, update.shape[0] / update.shape[1]) ** 0.5)
 
 
-def orthogonalise(matrix: Tensor, coefficients: tuple[float, float, float], eps: float, steps: int = 5) -> Tensor:
+def orthogonalise(matrix: Tensor, coefficients: tuple[float, float, float], eps: float, steps: int) -> Tensor:
     """A matrix of the same singular vectors whose singular values are all near 1 (Newton-Schulz, quintic)."""
     a, b, c = coefficients
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
