@@ -8,7 +8,7 @@ import torch
 
 from yozora.errors import ConfigError
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.train.layout import CLASSES, WALL, LayoutHead, body_maps, name_bodies, watched
+from yozora.train.layout import CLASSES, WALL, LayoutHead, body_maps, name_bodies, near_bodies, watched
 from yozora.train.transformer import grow
 from yozora.world import MIXES, render, sample_scene
 from yozora.world.scene import COLOURS, SHAPES
@@ -81,6 +81,36 @@ def test_a_grown_transformer_answers_as_before() -> None:
     assert large.config.depth == 4 and large.place is not None
     given = torch.randn(1, 4, 2, 4, 4), torch.rand(1, 2), torch.randn(1, 3, 16)
     torch.testing.assert_close(large(*given), small(*given))
+
+
+def test_smaller_patches_begin_by_what_the_whole_ones_knew() -> None:
+    """With clips that are even within each old patch the embedding is the same, and the answer is the mean over it."""
+    torch.manual_seed(0)
+    coarse = Transformer(TINY)
+    for parameter in coarse.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    fine = grow(coarse, {"patch": [1, 1, 2], "spacing": 0.5})
+    assert fine.config.patch == (1, 1, 2) and fine.config.spacing == 0.5
+    even = torch.randn(1, 4, 3, 2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    before, after = coarse.patchify(even, (3, 2, 2)), fine.patchify(even, (3, 4, 2))
+    torch.testing.assert_close(after.unflatten(2, (2, 2, 2)), before.unflatten(2, (2, 1, 2)).expand(-1, -1, -1, 2, -1, -1))
+    time = torch.zeros(1, 1, TINY.width)
+    old, new = coarse.head(before, time), fine.head(before, time)
+    rows = old.unflatten(-1, (2, 2, 4)).mean(2 + 1)  # [B, T, S, rows, columns, C] over the rows
+    torch.testing.assert_close(new, rows.flatten(-2))
+    with pytest.raises(ConfigError, match=r"does not fit \[model\]"):
+        grow(coarse, {"patch": [1, 4, 4]})
+
+
+def test_what_is_near_a_body_is_found() -> None:
+    named = torch.zeros(1, 5, 8, 8, 2, dtype=torch.long)
+    named[0, 0, 0, 1] = 2  # a body in the corner of the first frame
+    named[0, 4, :, :, 0] = WALL  # which is no body
+    near = near_bodies(named)
+    assert near.shape == (1, 5, 4, 4)
+    expected = torch.zeros(1, 5, 4, 4)
+    expected[0, :2, :2, :2] = 1
+    assert torch.equal(near, expected)
 
 
 @pytest.mark.parametrize("change", [{"width": 48}, {"depth": 1}])

@@ -217,6 +217,8 @@ def test_levels_follow_the_sampler_s_rule() -> None:
     assert (anchored.amax(1) > 0).all()
     assert (anchored == 0).any(1).float().mean() > 0.7
     assert (anchored[:, 0] < anchored[:, -1]).float().mean() > 0.5  # the first frame is the usual anchor
+    ends = (anchored[:, 0] == 0) & (anchored[:, -1] == 0)
+    assert 0.08 < ends.float().mean() < 0.3 and (anchored[ends].amax(1) > 0).all()  # loops and blends hold both ends
     assert draw_levels(3, 1, config, torch.Generator()).shape == (3, 1)
 
 

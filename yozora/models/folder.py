@@ -120,7 +120,8 @@ def read_config(cls: type[nn.Module], folder: Path) -> Any:
             f"{path} describes a {name or 'model of another program'}, not a {cls.__name__}; check the folder"
         )
     known = {field.name for field in dataclasses.fields(config_class)}
-    for problem, names in (("does not know", fields.keys() - known), ("needs", known - fields.keys())):
+    needed = {field.name for field in dataclasses.fields(config_class) if not field.metadata.get("added")}
+    for problem, names in (("does not know", fields.keys() - known), ("needs", needed - fields.keys())):
         if names:
             raise ModelError(
                 f"{path}: this version of {cls.__name__} {problem} {', '.join(sorted(names))}; update yozora"

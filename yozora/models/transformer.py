@@ -15,7 +15,7 @@ Nothing here knows of devices, sharding, compilation or caching between steps: t
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,9 @@ class TransformerConfig:
     absolute: bool = False
     """Whether each token is also told where it stands: rotary positions alone only compare tokens, and pure noise looks
     the same everywhere. The open models do without."""
+    spacing: float = field(default=1.0, metadata={"added": True})  # weights from before there was this go on loading
+    """How far apart neighbouring rows, and columns, are to the rotary positions: half as far where a network that learned
+    with larger patches goes on with smaller ones."""
     out_channels: int | None = None
     """Channels of the velocity, where a model reads more than it writes (None: `channels`)."""
 
@@ -68,6 +71,8 @@ class TransformerConfig:
             raise ValueError(f"width {self.width} over {self.heads} heads must be an even whole number of at least 6")
         if not 2 <= self.freq_dim <= MAX_WIDTH or self.freq_dim % 2:
             raise ValueError(f"freq_dim must be even and from 2 to {MAX_WIDTH}, not {self.freq_dim}")
+        if not 0 < self.spacing <= MAX_PATCH:
+            raise ValueError(f"spacing must be positive and at most {MAX_PATCH}, not {self.spacing}")
         if not 1 / self.width <= self.ffn <= MAX_FFN:
             raise ValueError(f"ffn must be positive and at most {MAX_FFN}, not {self.ffn}")
 
@@ -116,8 +121,11 @@ class LayerNorm(nn.LayerNorm):
 
 
 @functools.lru_cache(maxsize=32)
-def rotary_table(head_width: int, grid: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Unit complex numbers complex64 [T·H·W, head_width / 2] that turn the pairs of a head by the token's position.
+def rotary_table(
+    head_width: int, grid: tuple[int, int, int], device: torch.device, spacing: float = 1.0
+) -> Tensor:
+    """Cosines and sines float32 [T·H·W, head_width / 2, 2] that turn the pairs of a head by the token's position; rows and
+    columns are `spacing` apart.
 
     The head is split over (frame, row, column) as in Wan: d - 4·(d//6), 2·(d//6), 2·(d//6), so 44 + 42 + 42 of 128.
     """
@@ -126,12 +134,13 @@ def rotary_table(head_width: int, grid: tuple[int, int, int], device: torch.devi
     with torch.inference_mode(False):  # the table is shared with training, which may not save inference tensors
         for axis, width in enumerate((head_width - 2 * side, side, side)):
             frequency = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-            angle = torch.outer(torch.arange(grid[axis], dtype=torch.float64), frequency)
+            place = torch.arange(grid[axis], dtype=torch.float64) * (spacing if axis else 1.0)
+            angle = torch.outer(place, frequency)
             shape = [1, 1, 1, width // 2]
             shape[axis] = grid[axis]
             angles.append(angle.view(shape).expand(*grid, width // 2))
         angle = torch.cat(angles, dim=-1).flatten(0, 2)
-        return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device)
+        return torch.stack((angle.cos(), angle.sin()), dim=-1).float().to(device)
 
 
 @functools.lru_cache(maxsize=32)
@@ -156,9 +165,12 @@ def place_table(grid: tuple[int, int, int], device: torch.device) -> Tensor:
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the interleaved pairs of x float32 [..., d] by table, complex [..., d / 2]."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2)
+    """Turn the interleaved pairs of x float32 [..., d] by table [..., d / 2, 2]."""
+    pairs = x.unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # torch.compile makes no code for complex numbers
+        (a, b), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)).flatten(-2)
 
 
 def sinusoid(levels: Tensor, width: int) -> Tensor:
@@ -189,11 +201,11 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """x [B, N, width], table complex [N, head_width / 2] → [B, N, width]."""
+        """x [B, N, width], table [N, head_width / 2, 2] → [B, N, width]."""
         qkv = self.qkv(x).unflatten(-1, (3, -1))  # [B, N, 3, width]
         norms = torch.stack((self.norm_q.weight, self.norm_k.weight))  # both at once: small operations cost by number
         qk = rms_norm(qkv[:, :, :2], norms, self.norm_q.eps).unflatten(-1, (self.heads, -1))
-        qk = rotate(qk, table[:, None, None, :]).to(qkv.dtype)
+        qk = rotate(qk, table[:, None, None]).to(qkv.dtype)
         v = qkv[:, :, 2].unflatten(-1, (self.heads, -1))
         q, k, v = (each.transpose(1, 2) for each in (qk[:, :, 0], qk[:, :, 1], v))
         return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
@@ -348,7 +360,7 @@ class Transformer(nn.Module):
         if self.place is not None:
             x = x + self.place(place_table(grid, latents.device).to(self.place.weight.dtype)).float()
         time, modulation = self.time(levels.unsqueeze(-1) if levels.ndim == 2 else levels.flatten(2))
-        table = rotary_table(self.config.head_width, grid, latents.device)
+        table = rotary_table(self.config.head_width, grid, latents.device, self.config.spacing)
         prompts = text if isinstance(text, list) else [self.text(text.to(self.patch.weight.dtype))] * len(self.blocks)
         bias = attention_bias(text_mask, grid)
         for block, prompt in zip(self.blocks, prompts, strict=True):

@@ -170,7 +170,9 @@ class TransformerStage(Section):
     level_std: float = Field(default=1.0, gt=0, le=10)
     text_rate: float = Field(default=0.3, ge=0)
     layout: float = Field(default=0.0, ge=0)  # weight of the second task: see yozora.train.layout
+    things: float = Field(default=0.0, ge=0)  # how much more what is near a body counts in the loss
     start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
+    compile: bool = False  # the blocks by torch.compile, which needs a C++ compiler
     model: dict[str, Any] = {}
 
 

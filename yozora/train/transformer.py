@@ -28,7 +28,7 @@ from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import TransformerStage, build
 from yozora.train.data import LatentPool, pick, pick_bucket, stream
-from yozora.train.layout import LayoutHead, name_bodies, watched
+from yozora.train.layout import LayoutHead, name_bodies, near_bodies, watched
 from yozora.train.loop import fit
 from yozora.world import Scene, describe
 
@@ -46,7 +46,7 @@ def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
 
 
 class Captioned(NamedTuple):
-    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), and where that is a task what stands where
+    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), and where that is asked for what stands where
     (`name_bodies`)."""
 
     latents: Tensor
@@ -74,7 +74,7 @@ class PoolBatches:
             for clip in drawn
         ]
         latents = torch.stack([clip.latents for clip in drawn]).float()
-        if not self.config.layout:
+        if not (self.config.layout or self.config.things):
             return Captioned(latents, captions, None)
         return Captioned(latents, captions, torch.stack([name_bodies(clip.scene, clip.bodies) for clip in drawn]))
 
@@ -94,6 +94,16 @@ class TransformerTask:
         if config.layout:
             self.model["layout"] = LayoutHead(transformer.config.width, transformer.config.patch)
 
+    @cached_property
+    def transformer(self) -> Transformer:
+        """The one in `model`; with `compile`, its blocks become kernels of their own, which a copy made before (the
+        average) knows nothing of."""
+        transformer: Transformer = self.model["transformer"]  # type: ignore[assignment]
+        if self.config.compile:
+            for block in transformer.blocks:
+                block.forward = torch.compile(block.forward, dynamic=True)
+        return transformer
+
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and ".blocks." in name and not name.endswith("table")
 
@@ -108,22 +118,25 @@ class TransformerTask:
         return len(batch.captions)
 
     def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of the velocity over all frames that are not held clean."""
+        """Mean squared error of the velocity over all frames that are not held clean; what is near a body counts more."""
         device = next(self.model.parameters()).device
         latents = batch.latents.to(device)
         levels = draw_levels(latents.shape[0], latents.shape[2], self.config, generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         states, mask = self.model["text"](batch.captions)
-        transformer: Transformer = self.model["transformer"]  # type: ignore[assignment]
+        transformer = self.transformer
         half_way = transformer.blocks[len(transformer.blocks) // 2 - 1]
-        with watched(half_way) if batch.layout is not None else nullcontext([]) as middle:
+        with watched(half_way) if self.config.layout else nullcontext([]) as middle:
             velocity = transformer(add_noise(latents, noise, levels), levels, states, mask)
-        loss = flow_loss(velocity, latents, noise, levels)
+        weights = None
+        if self.config.things and batch.layout is not None:
+            weights = 1 + self.config.things * near_bodies(batch.layout.to(device))
+        loss = flow_loss(velocity, latents, noise, levels[..., None, None], weights)
         with torch.no_grad():
             plain = levels.amin(1) == levels.amax(1)
             error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
         figures = {"flow": loss.item(), "loss_unanchored": error}
-        if batch.layout is not None:
+        if self.config.layout and batch.layout is not None:
             head: LayoutHead = self.model["layout"]  # type: ignore[assignment]
             misread, figures["shapes_right"] = head.loss(middle[0], batch.layout.to(device))
             figures["layout"] = misread.item()
@@ -169,12 +182,17 @@ def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEnc
 
 
 def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
-    """The same network in the sizes of `settings`, where that adds parts: more blocks, absolute positions.
+    """The same network in the sizes of `settings`, where that adds parts: more blocks, absolute positions, more and
+    smaller patches.
 
-    New parts start silent, so it answers as before. Raises ConfigError where a part would change its size or go.
+    New parts start silent, so it answers as before; of smaller patches, each begins by what the whole one had learned of
+    all its parts. Raises ConfigError where a part would change its size or go.
     """
     grown = Transformer(build(TransformerConfig, dataclasses.asdict(transformer.config) | settings))
     have, want = transformer.state_dict(), grown.state_dict()
+    old, new = transformer.config.patch, grown.config.patch
+    if old != new and all(size % part == 0 for size, part in zip(old, new, strict=True)):
+        _split_patches(have, old, new)
     for name, tensor in have.items():
         if name not in want or want[name].shape != tensor.shape:
             raise ConfigError(f"start_from: the weights' {name} does not fit [model]; leave out what differs there")
@@ -182,11 +200,21 @@ def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
     return grown
 
 
+def _split_patches(weights: dict[str, Tensor], old: tuple[int, int, int], new: tuple[int, int, int]) -> None:
+    """Makes the embedding of patches, and the head, fit for patches that are parts of those they were made for: a part
+    is seen as if the whole patch were like it, and of each the mean of what the parts would have had is said."""
+    parts = [n for size, part in zip(old, new, strict=True) for n in (size // part, part)]  # how many, how large
+    embedding = weights["patch.weight"].unflatten(1, (-1, *parts))
+    weights["patch.weight"] = embedding.sum((2, 4, 6)).flatten(1)
+    for name in ("head.out.weight", "head.out.bias"):
+        weights[name] = weights[name].unflatten(0, (*parts, -1)).mean((0, 2, 4)).flatten(0, 3)
+
+
 def draw_levels(batch: int, frames: int, config: TransformerStage, generator: torch.Generator) -> Tensor:
     """Noise levels `[B, T]` of the latent frames; a frame at level 0 is a prompt.
 
-    Of the anchored clips, half hold the first frame, the rest a run of frames at either end or any set; four in five
-    hold firmly (h = 1), the others at a random h, by the sampler's rule level = min(t, 1 - h).
+    Of the anchored clips, four in ten hold the first frame, the others a run of frames at either end or at both, or any
+    set; four in five hold firmly (h = 1), the others at a random h, by the sampler's rule level = min(t, 1 - h).
     """
     t = sample_levels(batch, generator, std=config.level_std, shift=config.shift)[:, None].expand(batch, frames)
     if frames == 1:
@@ -197,10 +225,12 @@ def draw_levels(batch: int, frames: int, config: TransformerStage, generator: to
 
     index = torch.arange(frames)
     length = 1 + (uniform(batch, 1) * (frames - 1)).floor()  # 1 .. frames - 1
+    left = 1 + (uniform(batch, 1) * (length - 1)).floor()  # of a length that both ends share
     first, start, end = index < 1, index < length, index >= frames - length
-    some = uniform(batch, frames) < 0.4
-    kind = uniform(batch, 1)
-    held = torch.where(kind < 0.5, first, torch.where(kind < 0.65, start, torch.where(kind < 0.8, end, some)))
+    both, some = (index < left) | (index >= frames - length + left), uniform(batch, frames) < 0.4
+    held, kind = some, uniform(batch, 1)
+    for until, chosen in ((0.85, both), (0.7, end), (0.6, start), (0.4, first)):
+        held = torch.where(kind < until, chosen, held)
     hold = torch.where(uniform(batch, 1) < 0.8, 1.0, uniform(batch, 1))
     hold = hold * held * (uniform(batch, 1) < config.anchored)
     hold = torch.where(hold.amin(1, keepdim=True) == 1, 0.0, hold)  # all held: nothing would be left to learn
