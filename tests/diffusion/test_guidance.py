@@ -42,7 +42,7 @@ def test_one_pass_equals_two(model: Counting) -> None:
     with_text = model(LATENTS, LEVELS, *text)
     without = model(LATENTS, LEVELS, null[0].expand(2, -1, -1), null[1].expand(2, -1))
     model.batches = []
-    got = guided(model, text, null, 3.0)(LATENTS, LEVELS)
+    got = guided(model, text, null, 3.0)(LATENTS, LEVELS, LEVELS)
     assert model.batches == [4]
     assert torch.allclose(got, without + 3 * (with_text - without), atol=1e-4)
 
@@ -52,7 +52,7 @@ def test_no_guidance_is_one_plain_pass(model: Counting) -> None:
     text = text_of(5)
     expected = model(LATENTS, LEVELS, *text)
     model.batches = []
-    assert torch.allclose(guided(model, text, None)(LATENTS, LEVELS), expected, atol=1e-5)
+    assert torch.allclose(guided(model, text, None)(LATENTS, LEVELS, LEVELS), expected, atol=1e-5)
     assert model.batches == [2]
     with pytest.raises(ValueError, match="null"):
         guided(model, text, None, 2.0)
@@ -65,7 +65,7 @@ def test_guidance_can_be_limited_to_an_interval(model: Counting) -> None:
     plain = guided(model, text, None)
     for level, same in ((0.9, True), (0.5, False), (0.1, True)):
         levels = torch.full((2, 3), level)
-        assert torch.allclose(velocity(LATENTS, levels), plain(LATENTS, levels), atol=1e-5) == same
+        assert torch.allclose(velocity(LATENTS, levels, levels), plain(LATENTS, levels, levels), atol=1e-5) == same
 
 
 @torch.no_grad()
@@ -77,4 +77,4 @@ def test_cues_reach_their_own_frames(model: Counting) -> None:
     assert not mask[0, 0, 4:].any() and not mask[0, 1:, :4].any()
     one = cue_text([first, second], torch.tensor([1, 1, 1]))
     assert torch.allclose(model(LATENTS[:1], LEVELS[:1], *one), model(LATENTS[:1], LEVELS[:1], *second), atol=1e-5)
-    guided(model, (states, mask), text_of(1, batch=1), 2.0)(LATENTS[:1], LEVELS[:1])
+    guided(model, (states, mask), text_of(1, batch=1), 2.0)(LATENTS[:1], LEVELS[:1], LEVELS[:1])

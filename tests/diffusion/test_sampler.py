@@ -18,7 +18,7 @@ from yozora.diffusion import SOLVERS, Step, add_noise, sample, schedule, spread_
 MEAN, SPREAD = 0.7, 0.4  # of the Gaussian that the exact velocity below leads to
 
 
-def gaussian(latents: Tensor, levels: Tensor) -> Tensor:
+def gaussian(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
     """The exact velocity where pictures are normal with MEAN and SPREAD: E[noise - picture | latents]."""
     t = spread_levels(levels, latents).double()
     centred = latents.double() - (1 - t) * MEAN
@@ -55,10 +55,10 @@ def test_order_of_convergence(solver: str, order: int) -> None:
     assert order == 1 or fine < error("euler", 128, *ends) * 0.2
 
 
-def deterministic_velocity() -> Callable[[Tensor, Tensor], Tensor]:
+def deterministic_velocity() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     weight = noise_of(4, 4, seed=5) * 0.3
 
-    def velocity(latents: Tensor, levels: Tensor) -> Tensor:
+    def velocity(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         mixed = torch.einsum("dc,bcthw->bdthw", weight, latents)
         return torch.tanh(mixed + spread_levels(levels, latents)) + 0.2 * latents
 
@@ -74,7 +74,7 @@ def test_same_numbers_as_diffusers_euler(shift: float) -> None:
     scheduler.set_timesteps(sigmas=schedule(7, shift)[:-1].tolist())
     latents = noise
     for t in scheduler.timesteps:
-        answer = velocity(latents, (t / 1000).float().expand(2, 2))
+        answer = velocity(latents, (t / 1000).float().expand(2, 2), noise)
         latents = scheduler.step(answer, t, latents, return_dict=False)[0]
     assert torch.allclose(last(sample(velocity, noise, schedule(7, shift), solver="euler")).latents, latents, atol=1e-5)
 
@@ -94,7 +94,7 @@ def test_same_numbers_as_diffusers_dpm() -> None:
     scheduler.set_timesteps(9)
     levels, latents = scheduler.sigmas.double(), noise
     for n, t in enumerate(scheduler.timesteps):
-        answer = velocity(latents, levels[n].float().expand(2, 2))
+        answer = velocity(latents, levels[n].float().expand(2, 2), noise)
         latents = scheduler.step(answer, t, latents, return_dict=False)[0]
     noise_left = add_noise(torch.zeros_like(noise), noise, levels[0].float().expand(2, 2)) / levels[0]
     assert torch.allclose(
@@ -121,9 +121,9 @@ def test_steps_count_down_and_estimates_converge(solver: str) -> None:
 def test_levels_follow_the_hold(hold: list[float], solver: str, count: int) -> None:
     seen = []
 
-    def velocity(latents: Tensor, levels: Tensor) -> Tensor:
+    def velocity(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         seen.append(levels)
-        return gaussian(latents, levels)
+        return gaussian(latents, levels, levels)
 
     noise, known = noise_of(2, 2, 3, 2, 2), noise_of(1, 2, 3, 2, 2, seed=1)
     held, times = torch.tensor([hold]), schedule(count, 1.7)

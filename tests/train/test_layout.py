@@ -93,7 +93,9 @@ def test_smaller_patches_begin_by_what_the_whole_ones_knew() -> None:
     assert fine.config.patch == (1, 1, 2) and fine.config.spacing == 0.5
     even = torch.randn(1, 4, 3, 2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4)
     before, after = coarse.patchify(even, (3, 2, 2)), fine.patchify(even, (3, 4, 2))
-    torch.testing.assert_close(after.unflatten(2, (2, 2, 2)), before.unflatten(2, (2, 1, 2)).expand(-1, -1, -1, 2, -1, -1))
+    torch.testing.assert_close(
+        after.unflatten(2, (2, 2, 2)), before.unflatten(2, (2, 1, 2)).expand(-1, -1, -1, 2, -1, -1)
+    )
     time = torch.zeros(1, 1, TINY.width)
     old, new = coarse.head(before, time), fine.head(before, time)
     rows = old.unflatten(-1, (2, 2, 4)).mean(2 + 1)  # [B, T, S, rows, columns, C] over the rows

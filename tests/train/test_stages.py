@@ -50,10 +50,18 @@ CONFIGS = {
         [run]\nout = "{{out}}/transformer"\nsteps = 4\nworkers = 1\nsample_every = 4\ndevice = "cpu"
         {OPTIM}
         [model]\nwidth = 24\ndepth = 1\nheads = 2\nabsolute = true""",
+    "distill": """
+        start_from = "{out}/transformer/export"\npool = "{out}/latents"\nautoencoder = "{out}/autoencoder/export"
+        things = 1\nstep_counts = {{ 2 = 1 }}\nsubsteps = 2
+        buckets = [{{ width = 32, height = 32, frames = 5, batch = 2 }}]
+        [run]\nout = "{out}/distill"\nsteps = 2\nworkers = 0\nsample_every = 2\ndevice = "cpu"
+        [optim]\nadamw = 1e-3\nwarmup = 1
+        [model]\nrank = 2""",
     "bundle": """
         out = "{out}/bundle"\ntransformer = "{out}/transformer/export"\nautoencoder = "{out}/autoencoder/export"
+        few_steps = "{out}/distill/export"
         [card]\nname = "tiny"\ndescription = "a test"\nfps = 12\nsizes = [[32, 32]]\nframes_min = 1\nframes_max = 5
-        steps = 2\nguidance = 2\nshift = 1""",
+        steps = 3\nguidance = 2\nshift = 1\nfew_steps = 2""",
 }
 
 
@@ -82,7 +90,8 @@ def test_the_stages_make_a_model_that_generates(trained: Path) -> None:
     generator = yozora.load(trained / "bundle", device="cpu")
     clip = generator.generate("a red ball bounces", seed=1)
     assert clip.frames.shape == (5, 32, 32, 3)
-    for stage in ("autoencoder", "text", "transformer"):
+    assert clip.recipe is not None and (clip.recipe.steps, clip.recipe.solver) == (2, "flow-map")
+    for stage in ("autoencoder", "text", "transformer", "distill"):
         assert list((trained / stage / "samples").iterdir()), stage
 
 
@@ -93,7 +102,9 @@ def test_every_shipped_configuration_is_valid() -> None:
     for folder in folders:
         for stage in ("autoencoder", "text", "latents", "transformer", "bundle"):
             configs.read_config(getattr(configs, STAGES[stage][2]), folder / f"{stage}.toml")
-    configs.read_config(TransformerStage, ROOT / "configs" / "mini" / "pictures.toml")
+    for name in ("pictures", "fine"):
+        configs.read_config(TransformerStage, ROOT / "configs" / "mini" / f"{name}.toml")
+    configs.read_config(configs.DistillStage, ROOT / "configs" / "mini" / "few_steps.toml")
     configs.read_config(configs.AutoencoderStage, ROOT / "configs" / "mini" / "decoder.toml")
 
 

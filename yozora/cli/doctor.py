@@ -163,6 +163,7 @@ def _speed() -> Finding:
         return Finding("speed", "fail", str(error))
     step = (ends["sample", 3] - ends["sample", 1]) / 2  # the first one warms up
     decode = max(ends.values()) - ends["sample", 3]
-    took, length = step * card.steps + decode, canvas.seconds
+    steps = generator.settings().steps
+    took, length = step * steps + decode, canvas.seconds
     found = f"{card.name} on {generator.bundle.device}: about {took:.1f} s of work for {length:.1f} s of video"
-    return Finding("speed", "ok", f"{found} of {canvas.width}x{canvas.height} ({card.steps} steps)")
+    return Finding("speed", "ok", f"{found} of {canvas.width}x{canvas.height} ({steps} steps)")

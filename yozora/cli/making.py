@@ -45,7 +45,7 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     for line in cautions:
         print(f"warning: {line}", file=sys.stderr)
     timings = {"load": time.perf_counter() - start}
-    recipes = generator.recipes(canvas, seeds, generator.settings(**options.sampling))
+    recipes = generator.recipes(canvas, seeds, generator.settings(**options.sampling, negative=canvas.negative))
     videos = [Video(path, recipe, canvas, target) for path, recipe in zip(files, recipes, strict=True)]
     for video, path in zip(videos, sheets, strict=False):
         video.sheet = path

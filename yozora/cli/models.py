@@ -25,4 +25,7 @@ def list_() -> None:
         length = (
             f"{card.frames_min / card.fps:.2g} to {card.frames_max / card.fps:.3g} s at {card.fps:g} frames a second"
         )
-        print(f"{card.name}: {card.description}\n    {sizes}; {length}; {card.steps} steps, guidance {card.guidance:g}")
+        steps = f"{card.steps} steps, guidance {card.guidance:g}"
+        if card.few_steps:
+            steps = f"{card.few_steps} steps, or with guidance (usually {card.guidance:g}) {card.steps}"
+        print(f"{card.name}: {card.description}\n    {sizes}; {length}; {steps}")

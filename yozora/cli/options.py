@@ -42,7 +42,13 @@ class Options:
         typer.Option(help="How what is given fills another shape: crop (unless told), pad or stretch."),
     ] = None
     steps: Annotated[int | None, typer.Option(help="Sampling steps: more is slower and finer.")] = None
-    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 is off.")] = None
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="How closely to follow the prompt; 1 is off. With it, or a negative prompt, the full weights are used "
+            "instead of those for few steps."
+        ),
+    ] = None
     solver: Annotated[str | None, typer.Option(help="euler, multistep or dpm++; else the model's own.")] = None
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video; random if not given.")] = None
     variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1

@@ -65,8 +65,8 @@ def _lean(
     left: Left | None = None,
     fade: float | None = None,
 ) -> Left | None:
-    """Adds to what is invented in `result` the `error` of what was kept before it, in this order of time; `fade` of it is
-    left from one frame to the next, None: as much as stands still."""
+    """Adds to what is invented in `result` the `error` of what was kept before it, in this order of time; `fade` of it
+    is left from one frame to the next, None: as much as stands still."""
     nothing = np.zeros((1, 1, 1), np.float32)
     for place in order:
         kept = (weights[place][..., None] if place < len(weights) else nothing) == 1

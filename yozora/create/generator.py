@@ -20,6 +20,7 @@ from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.streaming import Chunk, Progress, Settings, Stream
 from yozora.create.verbs import Verbs
 from yozora.create.ways import image_to_video, text_to_video
+from yozora.diffusion import FLOW_MAP
 from yozora.errors import CanvasError, ModelError
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import read_config
@@ -139,7 +140,7 @@ class Generator(Verbs):
         batch) a tuple of Clips. Stop early by closing the iterator. Raises CanvasError before any work."""
         stream = self.stream(canvas, seed, steps=steps, guidance=guidance, solver=solver, previews=previews)
         seeds = as_seeds(seed)
-        recipes = self.recipes(canvas, seeds, self.settings(steps, guidance, solver))
+        recipes = self.recipes(canvas, seeds, self.settings(steps, guidance, solver, canvas.negative))
         return _collect(stream, canvas, recipes, single=isinstance(seed, Integral))
 
     def stream(
@@ -155,15 +156,30 @@ class Generator(Verbs):
         """As `run`, but yields each video's frames in Chunks as soon as they are made and keeps none: memory does not
         grow with the length. Raises CanvasError before any work."""
         seeds = as_seeds(seed)
-        settings = self.settings(steps, guidance, solver)
+        settings = self.settings(steps, guidance, solver, canvas.negative)
         self.check(canvas, seeds)
         for line in self.cautions(canvas):
             warnings.warn(line, YozoraWarning, stacklevel=3)
         return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews))
 
-    def settings(self, steps: int | None = None, guidance: float | None = None, solver: str | None = None) -> Settings:
-        """The settings of a run: what is None is as the model card says. Raises CanvasError."""
-        card = self.bundle.card
+    def settings(
+        self,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str | None = None,
+        negative: str = "",
+    ) -> Settings:
+        """The settings of a run: what is None is as the model card says. Few-step weights, where the model has such,
+        are used where neither guidance nor a negative prompt nor another solver is asked for. Raises CanvasError."""
+        card, few = self.bundle.card, self.bundle.few_steps is not None
+        if solver is None and guidance is None and not negative and few:
+            solver = FLOW_MAP
+        if isinstance(solver, str) and solver == FLOW_MAP:
+            if not few:
+                raise CanvasError(f"the model {card.name!r} has no few-step weights, which {FLOW_MAP} needs")
+            if guidance not in (None, 1) or negative:
+                raise CanvasError(f"{FLOW_MAP} takes neither guidance nor a negative prompt: leave the solver out")
+            return Settings(card.few_steps or 1 if steps is None else steps, 1.0, FLOW_MAP)
         return Settings(
             card.steps if steps is None else steps,
             card.guidance if guidance is None else guidance,

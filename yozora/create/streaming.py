@@ -23,7 +23,7 @@ from yozora.create.deblock import deblock
 from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.sizes import Native
 from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
-from yozora.diffusion import SOLVERS, Text, Velocity, cue_text, guided, sample, schedule
+from yozora.diffusion import FLOW_MAP, SOLVERS, Text, Velocity, cue_text, flow_map, guided, sample, schedule
 from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
 
@@ -215,6 +215,8 @@ class Stream:
         if len(states) > 1:
             text = cue_text(states, torch.from_numpy(part.cue_map(self.grid)).to(self.bundle.device))
         guidance, batch = self.settings.guidance, len(self.seeds)
+        if self.settings.solver == FLOW_MAP and self.bundle.few_steps is not None:
+            return flow_map(self.bundle.few_steps, _repeat(text, batch))
         null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
         return guided(self.bundle.transformer, _repeat(text, batch), null, guidance)
 

@@ -3,13 +3,14 @@
 What a canvas is stays outside: the sampler needs a velocity function, noise, and what is held how firmly.
 """
 
-from yozora.diffusion.guidance import Text, Velocity, cue_text, guided
+from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided
 from yozora.diffusion.levels import sample_levels, schedule, shift_levels
 from yozora.diffusion.path import add_noise, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
-from yozora.diffusion.solvers import SOLVERS
+from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
 
 __all__ = [
+    "FLOW_MAP",
     "SOLVERS",
     "Step",
     "Text",
@@ -17,6 +18,7 @@ __all__ = [
     "add_noise",
     "cue_text",
     "flow_loss",
+    "flow_map",
     "guided",
     "sample",
     "sample_levels",

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from yozora.models.transformer import KeyValue, Transformer
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(latents [B, C, T, H, W], levels [B, T] or [B, T, h, w]) → velocity [B, C, T, H, W]."""
+Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(latents [B, C, T, H, W], levels, the levels that the step goes to) → velocity [B, C, T, H, W]; levels are [B, T] or
+[B, T, h, w]. Only a flow map asks where the step goes."""
 
 Text = tuple[Tensor, Tensor]
 """States [B, L, width] and mask bool [B, L], or [B, T, L] where each latent frame follows a text of its own."""
@@ -34,7 +35,7 @@ def guided(
     batch = text[0].shape[0]
     if guidance == 1.0:
         plain, mask = model.prepare_text(text[0]), text[1]
-        return lambda latents, levels: model(latents, levels, plain, mask)
+        return lambda latents, levels, _: model(latents, levels, plain, mask)
     if null is None:
         raise ValueError(f"guidance {guidance:g} needs the states of a null text")
 
@@ -42,7 +43,7 @@ def guided(
     both = model.prepare_text(states)
     plain: list[KeyValue] = [(k[:batch], v[:batch]) for k, v in both]
 
-    def velocity(latents: Tensor, levels: Tensor) -> Tensor:
+    def velocity(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         if interval != (0.0, 1.0) and not interval[0] <= float(levels.max()) <= interval[1]:
             return model(latents, levels, plain, mask[:batch])
         answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
@@ -50,6 +51,13 @@ def guided(
         return torch.lerp(without, with_text, guidance)
 
     return velocity
+
+
+@torch.no_grad()
+def flow_map(model: Transformer, text: Text) -> Velocity:
+    """The mean velocity over each step, from a model that has learned it with guidance in it: one pass, no guidance."""
+    prompt, mask = model.prepare_text(text[0]), text[1]
+    return lambda latents, levels, reach: model(latents, levels, prompt, mask, levels - reach)
 
 
 def join(text: Text, null: Text) -> Text:

@@ -90,10 +90,10 @@ def run(velocity: Velocity, latents: Tensor, times: Tensor, ceiling: Tensor, sol
     total, last = len(times) - 1, None
     for index, (time, reach) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True), start=1):
         with torch.no_grad():  # not around the yield: the caller's code is its own
-            levels = ceiling.clamp(max=time)
-            direction = velocity(latents, levels.float()).float()
+            levels, next_levels = ceiling.clamp(max=time), ceiling.clamp(max=reach)
+            direction = velocity(latents, levels.float(), next_levels.float()).float()
             clean = torch.addcmul(latents, spread_levels(-levels, latents).float(), direction)
             answer = Answer(levels, direction, clean)
-            latents = SOLVERS[solver](latents, ceiling.clamp(max=reach), answer, last)
+            latents = SOLVERS[solver](latents, next_levels, answer, last)
             last = answer
         yield Step(index, total, reach, latents, clean)

@@ -60,7 +60,10 @@ def dpm(latents: Tensor, reach: Tensor, answer: Answer, last: Answer | None) -> 
     return torch.addcmul(latents, spread(1 - left, latents), clean - latents)
 
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "multistep": multistep, "dpm++": dpm}
+FLOW_MAP = "flow-map"
+"""What few-step weights are sampled with: the velocity is already the mean one over the step, so straight along it."""
+
+SOLVERS: dict[str, Solver] = {"euler": euler, "multistep": multistep, "dpm++": dpm, FLOW_MAP: euler}
 
 
 def extrapolation(step: Tensor, before: Tensor) -> Tensor:

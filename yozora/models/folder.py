@@ -285,12 +285,21 @@ def check_sizes(config: Any, shards: Mapping[Path, Mapping[str, list[int]]], pat
     shapes = [shape for header in shards.values() for shape in header.values()]
     most = max(SMALL, len(shapes), *(side for shape in shapes for side in shape))
     for name, value in dataclasses.asdict(config).items():
-        for number in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(number, int) and number > most:
+        for number in numbers_in(value):
+            if number > most:
                 raise ModelError(
                     f"{path}: {name} is {str(number)[:40]}, and nothing in the weights is larger than {most}; "
                     "they are of different models, copy both from one"
                 )
+
+
+def numbers_in(value: Any) -> list[int]:
+    """The whole numbers in a value of a configuration, however deep."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [number for part in value for number in numbers_in(part)]
+    return [value] if isinstance(value, int) else []
 
 
 def first_line(error: BaseException) -> str:

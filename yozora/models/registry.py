@@ -1,6 +1,7 @@
 """Models by name: the ones shipped in `yozora/models/weights`, or any folder of the same shape.
 
-A model folder holds `transformer/`, `autoencoder/` and `text_encoder/` (see `folder`) and `model.json`, its card.
+A model folder holds `transformer/`, `autoencoder/` and `text_encoder/` (see `folder`), perhaps `few_steps/` (see
+`adapter`), and `model.json`, its card.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from yozora.errors import ModelError
+from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import describe_invalid, load_module, read_json
 from yozora.models.text import TextEncoder
@@ -38,13 +40,15 @@ class ModelInfo:
     guidance: float
     shift: float
     solver: str = "multistep"
+    few_steps: int | None = None
+    """Steps of its few-step weights (the folder's `few_steps`, see `yozora.models.adapter`), where it has such."""
 
     def __post_init__(self) -> None:
         if not self.name or not self.sizes:
             raise ValueError("a model needs a name and at least one size")
         if not all(map(math.isfinite, (self.fps, self.shift, self.guidance))):
             raise ValueError("fps, shift and guidance must be finite numbers")
-        if self.fps <= 0 or self.shift <= 0 or self.steps < 1 or self.guidance < 0:
+        if self.fps <= 0 or self.shift <= 0 or min(self.steps, self.few_steps or 1) < 1 or self.guidance < 0:
             raise ValueError("fps, shift and steps must be positive, guidance at least 0")
         if min(min(size) for size in self.sizes) < 1 or not 1 <= self.frames_min <= self.frames_max:
             raise ValueError("sizes must be positive, and frames_min at least 1 and at most frames_max")
@@ -52,7 +56,8 @@ class ModelInfo:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A loaded model: its three networks on one device, their parameters in one type, and its card."""
+    """A loaded model: its networks on one device, their parameters in one type, and its card. `few_steps` is the
+    transformer for few steps without guidance, where the model has one."""
 
     name: str
     transformer: Transformer
@@ -61,6 +66,7 @@ class Bundle:
     card: ModelInfo
     device: torch.device
     dtype: torch.dtype
+    few_steps: Transformer | None = None
 
 
 def load_bundle(
@@ -77,7 +83,10 @@ def load_bundle(
     transformer = load_module(Transformer, folder / "transformer", device, dtype)
     autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
     text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
-    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype)
+    few_steps = None
+    if card.few_steps is not None:
+        few_steps = load_module(Adapter, folder / "few_steps", device, dtype).onto(transformer)
+    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, few_steps)
     _check_parts(folder, bundle)
     _check_card(folder, bundle)
     return bundle

@@ -27,6 +27,8 @@ PLACE_WIDTH = 32  # half of it for the frame's number, a quarter each for row an
 
 MAX_WIDTH, MAX_DEPTH, MAX_PATCH, MAX_FFN = 2**16, 2**10, 64, 64  # beyond, a configuration is a mistake
 
+ADDED = {"added": True}  # marks what weights of before there was it need not name: they have its default
+
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values [B, heads, L, width / heads] of one block's cross-attention: those of a prompt never change."""
 
@@ -52,9 +54,12 @@ class TransformerConfig:
     absolute: bool = False
     """Whether each token is also told where it stands: rotary positions alone only compare tokens, and pure noise looks
     the same everywhere. The open models do without."""
-    spacing: float = field(default=1.0, metadata={"added": True})  # weights from before there was this go on loading
-    """How far apart neighbouring rows, and columns, are to the rotary positions: half as far where a network that learned
-    with larger patches goes on with smaller ones."""
+    spacing: float = field(default=1.0, metadata=ADDED)
+    """How far apart neighbouring rows, and columns, are to the rotary positions: half as far where a network that
+    learned with larger patches goes on with smaller ones."""
+    spans: bool = field(default=False, metadata=ADDED)
+    """Whether it is told how far each step goes, and answers with the mean velocity over it: a flow map (see
+    `yozora.models.adapter`)."""
     out_channels: int | None = None
     """Channels of the velocity, where a model reads more than it writes (None: `channels`)."""
 
@@ -121,11 +126,9 @@ class LayerNorm(nn.LayerNorm):
 
 
 @functools.lru_cache(maxsize=32)
-def rotary_table(
-    head_width: int, grid: tuple[int, int, int], device: torch.device, spacing: float = 1.0
-) -> Tensor:
-    """Cosines and sines float32 [T·H·W, head_width / 2, 2] that turn the pairs of a head by the token's position; rows and
-    columns are `spacing` apart.
+def rotary_table(head_width: int, grid: tuple[int, int, int], device: torch.device, spacing: float = 1.0) -> Tensor:
+    """Cosines and sines float32 [T·H·W, head_width / 2, 2] that turn the pairs of a head by the token's position; rows
+    and columns are `spacing` apart.
 
     The head is split over (frame, row, column) as in Wan: d - 4·(d//6), 2·(d//6), 2·(d//6), so 44 + 42 + 42 of 128.
     """
@@ -284,7 +287,8 @@ class Block(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Noise levels [...] → an embedding float32 [..., width] and the blocks' modulation float32 [..., 6, width]."""
+    """Noise levels [...], and spans where it is told of them → an embedding float32 [..., width] and the blocks'
+    modulation float32 [..., 6, width]."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -292,10 +296,15 @@ class TimeEmbedding(nn.Module):
         self.up = nn.Linear(config.freq_dim, config.width)
         self.down = nn.Linear(config.width, config.width)
         self.modulation = nn.Linear(config.width, 6 * config.width)
+        self.span = nn.Linear(config.freq_dim, config.width, bias=False) if config.spans else None
 
-    def forward(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, levels: Tensor, spans: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with torch.autocast(levels.device.type, enabled=False):  # levels a thousandth apart must stay apart
-            time = self.down(F.silu(self.up(sinusoid(levels, self.freq_dim).to(self.up.weight.dtype))))
+            hidden = self.up(sinusoid(levels, self.freq_dim).to(self.up.weight.dtype))
+            if self.span is not None:
+                spans = torch.zeros_like(levels) if spans is None else spans
+                hidden = hidden + self.span(sinusoid(spans, self.freq_dim).to(self.span.weight.dtype))
+            time = self.down(F.silu(hidden))
             return time.float(), self.modulation(F.silu(time)).float().unflatten(-1, (6, -1))
 
 
@@ -342,24 +351,32 @@ class Transformer(nn.Module):
                     module.table.zero_()[2::3] = 1.0  # the two gates
         nn.init.zeros_(self.time.modulation.weight)
         nn.init.zeros_(self.head.out.weight)
+        if self.time.span is not None:
+            nn.init.zeros_(self.time.span.weight)
         if self.place is not None:
             nn.init.zeros_(self.place.weight)
 
     def forward(
-        self, latents: Tensor, levels: Tensor, text: Tensor | list[KeyValue], text_mask: Tensor | None = None
+        self,
+        latents: Tensor,
+        levels: Tensor,
+        text: Tensor | list[KeyValue],
+        text_mask: Tensor | None = None,
+        spans: Tensor | None = None,
     ) -> Tensor:
         """Velocity (noise - picture) float [B, C, T, H, W] of noisy latents.
 
         latents [B, C, T, H, W]: sizes must be multiples of the patch. levels: noise levels 0..1, [B, T] for the frames
         of the token grid (T / patch) or [B, T, H / ph, W / pw] for its tokens; an axis of 1 broadcasts.
         text [B, L, text_width] or what `prepare_text` made of it; text_mask bool, True where there is text: [B, L], or
-        [B, T, L] for a text of its own in each frame (each row needs a True). Raises ValueError where sizes do not fit.
+        [B, T, L] for a text of its own in each frame (each row needs a True). spans, as levels: how far down each goes
+        in this step, for a flow map (None: no way at all). Raises ValueError where sizes do not fit.
         """
         grid = self.token_grid(latents, levels)
         x = self.patchify(latents, grid)
         if self.place is not None:
             x = x + self.place(place_table(grid, latents.device).to(self.place.weight.dtype)).float()
-        time, modulation = self.time(levels.unsqueeze(-1) if levels.ndim == 2 else levels.flatten(2))
+        time, modulation = self.time(*(_by_token(each) for each in (levels, spans)))
         table = rotary_table(self.config.head_width, grid, latents.device, self.config.spacing)
         prompts = text if isinstance(text, list) else [self.text(text.to(self.patch.weight.dtype))] * len(self.blocks)
         bias = attention_bias(text_mask, grid)
@@ -398,6 +415,13 @@ class Transformer(nn.Module):
         """Patches [B, T, S, pt·ph·pw·C] → [B, C, T, H, W]."""
         x = x.unflatten(2, grid[1:]).unflatten(-1, (*self.config.patch, -1))  # [B, T, H, W, pt, ph, pw, C]
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _by_token(levels: Tensor | None) -> Tensor | None:
+    """[B, T] or [B, T, h, w] → [B, T, S or 1]."""
+    if levels is None:
+        return None
+    return levels.unsqueeze(-1) if levels.ndim == 2 else levels.flatten(2)
 
 
 def attention_bias(mask: Tensor | None, grid: tuple[int, int, int]) -> Tensor | None:

@@ -18,6 +18,7 @@ STAGES = {  # name: module, function, class of its configuration
     "text": ("text", "train_text_encoder", "TextStage"),
     "latents": ("latents", "build_pool", "LatentsStage"),
     "transformer": ("transformer", "train_transformer", "TransformerStage"),
+    "distill": ("distill", "train_few_steps", "DistillStage"),
     "bundle": ("bundle", "make_bundle", "BundleStage"),
     "enhancer": ("enhancer", "train_enhancer", "EnhancerStage"),
     "inspector": ("inspector", "train_inspector", "InspectorStage"),

@@ -1,6 +1,6 @@
 """Putting the trained networks together into one model folder, as `yozora.load` takes it.
 
-Matrices of the transformer are stored in 8 bits, everything else in 16: 28 million parameters in some 37 MiB.
+Matrices of the transformer, the text encoder and the few-step weights are stored in 8 bits, everything else in 16.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module, write_json
 from yozora.models.registry import CARD, ModelInfo, load_bundle
@@ -23,9 +24,11 @@ def make_bundle(config: BundleStage, resume: bool = True) -> Path:
     card = build(ModelInfo, config.card, "card")
     parts = {
         "transformer": (load_module(Transformer, config.transformer / "transformer"), torch.int8),
-        "text_encoder": (load_module(TextEncoder, config.transformer / "text_encoder"), torch.bfloat16),
+        "text_encoder": (load_module(TextEncoder, config.transformer / "text_encoder"), torch.int8),
         "autoencoder": (load_module(Autoencoder, config.autoencoder), torch.bfloat16),
     }
+    if config.few_steps:
+        parts["few_steps"] = (load_module(Adapter, config.few_steps / "few_steps"), torch.int8)
     for name, (module, dtype) in parts.items():
         save_module(module, config.out / name, dtype)
     write_json(config.out / CARD, dataclasses.asdict(card))

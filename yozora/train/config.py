@@ -153,13 +153,10 @@ class TextStage(Section):
     model: dict[str, Any] = {}
 
 
-class TransformerStage(Section):
-    """`yozora train transformer`: learns the flow from noise to the latents of a pool, given captions."""
+class Lessons(Section):
+    """What is drawn from a pool of latents, and with which captions, noise levels and held frames it is shown."""
 
-    run: Run
-    optim: Optim
     pool: Path
-    text_encoder: Path
     autoencoder: Path  # draws the sample videos
     buckets: tuple[Bucket, ...] = Field(min_length=1)
     languages: Weights = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
@@ -167,13 +164,50 @@ class TransformerStage(Section):
     drop_prompt: float = Field(default=0.1, ge=0, le=1)
     anchored: float = Field(default=0.5, ge=0, le=1)
     shift: float = Field(default=2.0, gt=0, le=100)
-    level_std: float = Field(default=1.0, gt=0, le=10)
-    text_rate: float = Field(default=0.3, ge=0)
     layout: float = Field(default=0.0, ge=0)  # weight of the second task: see yozora.train.layout
     things: float = Field(default=0.0, ge=0)  # how much more what is near a body counts in the loss
-    start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
     compile: bool = False  # the blocks by torch.compile, which needs a C++ compiler
+    run: Run
+    optim: Optim
+
+
+class TransformerStage(Lessons):
+    """`yozora train transformer`: learns the flow from noise to the latents of a pool, given captions."""
+
+    text_encoder: Path | None = None
+    level_std: float = Field(default=1.0, gt=0, le=10)
+    text_rate: float = Field(default=0.3, ge=0)
+    start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
     model: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _reads(self) -> Self:
+        if self.text_encoder is None and self.start_from is None:
+            raise ValueError("give a text_encoder, or start_from a run that has one")
+        return self
+
+
+class DistillStage(Lessons):
+    """`yozora train distill`: learns where a trained transformer's steps and guidance lead, as an adapter for it.
+
+    `start_from` is a model folder, or an exported run. A step is as long as in one of `step_counts` (by weight), and is
+    what the transformer makes of it in `substeps` steps of its own with `guidance`. [model] is the adapter's `rank`.
+    """
+
+    start_from: Path
+    guidance: float = Field(default=2.5, ge=0, le=100)
+    step_counts: Weights = {"4": 1.0, "6": 1.0, "8": 1.0, "12": 0.5}
+    substeps: int = Field(default=3, ge=1, le=64)
+    drop_prompt: float = Field(default=0.05, ge=0, le=1)
+    model: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if not all(count.isdecimal() and int(count) > 0 for count in self.step_counts):
+            raise ValueError("step_counts are whole numbers above 0, with their weights")
+        if self.layout:
+            raise ValueError("layout is a task for `yozora train transformer` only")
+        return self
 
 
 class BundleStage(Section):
@@ -182,6 +216,7 @@ class BundleStage(Section):
     out: Path
     transformer: Path
     autoencoder: Path
+    few_steps: Path | None = None  # an exported run of `yozora train distill`
     card: dict[str, Any]
 
 

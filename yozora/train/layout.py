@@ -45,8 +45,8 @@ def name_bodies(scene: Scene, bodies: Tensor) -> Tensor:
 
 
 def near_bodies(named: Tensor) -> Tensor:
-    """`name_bodies` [B, T, H, W, 2] → float32 [B, T, H / CELLS, W / CELLS]: 1 in the latent's pixels with a body in them or
-    next to them, in place or time, since a cell's centre does not see all; 0 elsewhere."""
+    """`name_bodies` [B, T, H, W, 2] → float32 [B, T, H / CELLS, W / CELLS]: 1 in the latent's pixels with a body in
+    them or next to them, in place or time, since a cell's centre does not see all; 0 elsewhere."""
     body = ((named[..., 0] > 0) & (named[..., 0] != WALL)).float()
     return F.max_pool3d(F.max_pool3d(body, (1, CELLS, CELLS)), 3, stride=1, padding=1)
 

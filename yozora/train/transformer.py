@@ -7,7 +7,7 @@ creating but the plain one will show them; the others have one level a clip.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.train.config import TransformerStage, build
+from yozora.train.config import Lessons, TransformerStage, build
 from yozora.train.data import LatentPool, pick, pick_bucket, stream
 from yozora.train.layout import LayoutHead, name_bodies, near_bodies, watched
 from yozora.train.loop import fit
@@ -58,7 +58,7 @@ class Captioned(NamedTuple):
 class PoolBatches:
     """Clips drawn from the pool, each described anew."""
 
-    config: TransformerStage
+    config: Lessons
 
     @cached_property
     def pool(self) -> LatentPool:
@@ -99,10 +99,7 @@ class TransformerTask:
         """The one in `model`; with `compile`, its blocks become kernels of their own, which a copy made before (the
         average) knows nothing of."""
         transformer: Transformer = self.model["transformer"]  # type: ignore[assignment]
-        if self.config.compile:
-            for block in transformer.blocks:
-                block.forward = torch.compile(block.forward, dynamic=True)
-        return transformer
+        return with_kernels(transformer) if self.config.compile else transformer
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and ".blocks." in name and not name.endswith("table")
@@ -118,7 +115,8 @@ class TransformerTask:
         return len(batch.captions)
 
     def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of the velocity over all frames that are not held clean; what is near a body counts more."""
+        """Mean squared error of the velocity over all frames that are not held clean; what is near a body counts
+        more."""
         device = next(self.model.parameters()).device
         latents = batch.latents.to(device)
         levels = draw_levels(latents.shape[0], latents.shape[2], self.config, generator).to(device)
@@ -146,28 +144,46 @@ class TransformerTask:
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts at 20 steps with guidance 4: a video each, and one contact sheet."""
         networks: nn.ModuleDict = model  # type: ignore[assignment]
-        device = next(model.parameters()).device
-        autoencoder = self.autoencoder.to(device)
-        bucket = max(self.config.buckets, key=lambda b: b.weight)
-        shape = (len(PROMPTS), autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
-        noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0)).to(device)
         with torch.no_grad():
             text, null = networks["text"](list(PROMPTS)), networks["text"]([""])
             velocity = guided(networks["transformer"], text, null, 4.0)  # type: ignore[arg-type]
+
+        def draw(noise: Tensor) -> Tensor:
             *_, last = sample(velocity, noise, schedule(20, self.config.shift))
-            frames = autoencoder.decode(last.latents).float().clamp(-1, 1)
-        pixels = ((frames.cpu() + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
-        folder.mkdir(parents=True, exist_ok=True)
-        chosen = np.linspace(0, bucket.frames - 1, min(8, bucket.frames)).astype(int)
-        sheet = np.concatenate([np.concatenate(list(clip[chosen]), axis=1) for clip in pixels])
-        Clip(sheet[None], fps=1).write(folder / f"{step:07d}.png")
-        for number, clip in enumerate(pixels):
-            Clip(clip, fps=12).write(folder / f"{step:07d}-{number}.mp4")
+            return last.latents
+
+        write_samples(draw, self.autoencoder.to(next(model.parameters()).device), self.config, step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         networks: nn.ModuleDict = model  # type: ignore[assignment]
         save_module(networks["transformer"], folder / "transformer", torch.bfloat16)
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
+
+
+@torch.no_grad()
+def write_samples(
+    draw: Callable[[Tensor], Tensor], autoencoder: Autoencoder, config: Lessons, step: int, folder: Path
+) -> None:
+    """A video of each of PROMPTS, and one contact sheet; `draw` makes latents of noise, a clip for each prompt."""
+    bucket = max(config.buckets, key=lambda b: b.weight)
+    shape = (len(PROMPTS), autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
+    noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0))
+    latents = draw(noise.to(next(autoencoder.parameters()).device))
+    frames = autoencoder.decode(latents).float().clamp(-1, 1)
+    pixels = ((frames.cpu() + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = np.linspace(0, bucket.frames - 1, min(8, bucket.frames)).astype(int)
+    sheet = np.concatenate([np.concatenate(list(clip[chosen]), axis=1) for clip in pixels])
+    Clip(sheet[None], fps=1).write(folder / f"{step:07d}.png")
+    for number, clip in enumerate(pixels):
+        Clip(clip, fps=12).write(folder / f"{step:07d}-{number}.mp4")
+
+
+def with_kernels(transformer: Transformer) -> Transformer:
+    """The same network, each of its blocks compiled."""
+    for block in transformer.blocks:
+        block.forward = torch.compile(block.forward, dynamic=True)
+    return transformer
 
 
 def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEncoder]:
@@ -176,6 +192,7 @@ def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEnc
     if config.start_from:
         transformer = grow(load_module(Transformer, config.start_from / "transformer"), config.model)
         return transformer, load_module(TextEncoder, config.start_from / "text_encoder")
+    assert config.text_encoder is not None  # as the configuration has checked
     text = load_module(TextEncoder, config.text_encoder)
     given = {"channels": channels, "text_width": text.config.width}
     return Transformer(build(TransformerConfig, given | config.model)), text
@@ -185,8 +202,8 @@ def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
     """The same network in the sizes of `settings`, where that adds parts: more blocks, absolute positions, more and
     smaller patches.
 
-    New parts start silent, so it answers as before; of smaller patches, each begins by what the whole one had learned of
-    all its parts. Raises ConfigError where a part would change its size or go.
+    New parts start silent, so it answers as before; of smaller patches, each begins by what the whole one had learned
+    of all its parts. Raises ConfigError where a part would change its size or go.
     """
     grown = Transformer(build(TransformerConfig, dataclasses.asdict(transformer.config) | settings))
     have, want = transformer.state_dict(), grown.state_dict()
@@ -211,14 +228,20 @@ def _split_patches(weights: dict[str, Tensor], old: tuple[int, int, int], new: t
 
 
 def draw_levels(batch: int, frames: int, config: TransformerStage, generator: torch.Generator) -> Tensor:
-    """Noise levels `[B, T]` of the latent frames; a frame at level 0 is a prompt.
+    """Noise levels `[B, T]` of the latent frames, by the sampler's rule level = min(t, 1 - h); a frame at level 0 is a
+    prompt."""
+    t = sample_levels(batch, generator, std=config.level_std, shift=config.shift)[:, None].expand(batch, frames)
+    return torch.minimum(t, 1 - draw_hold(batch, frames, config.anchored, generator))
+
+
+def draw_hold(batch: int, frames: int, anchored: float, generator: torch.Generator) -> Tensor:
+    """How firmly (h, 0..1) each latent frame is held, `[B, T]`: 0 but in a share of the clips (`anchored`).
 
     Of the anchored clips, four in ten hold the first frame, the others a run of frames at either end or at both, or any
-    set; four in five hold firmly (h = 1), the others at a random h, by the sampler's rule level = min(t, 1 - h).
+    set; four in five hold firmly (h = 1), the others at a random h.
     """
-    t = sample_levels(batch, generator, std=config.level_std, shift=config.shift)[:, None].expand(batch, frames)
     if frames == 1:
-        return t.contiguous()
+        return torch.zeros(batch, 1)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
@@ -232,6 +255,5 @@ def draw_levels(batch: int, frames: int, config: TransformerStage, generator: to
     for until, chosen in ((0.85, both), (0.7, end), (0.6, start), (0.4, first)):
         held = torch.where(kind < until, chosen, held)
     hold = torch.where(uniform(batch, 1) < 0.8, 1.0, uniform(batch, 1))
-    hold = hold * held * (uniform(batch, 1) < config.anchored)
-    hold = torch.where(hold.amin(1, keepdim=True) == 1, 0.0, hold)  # all held: nothing would be left to learn
-    return torch.minimum(t, 1 - hold)
+    hold = hold * held * (uniform(batch, 1) < anchored)
+    return torch.where(hold.amin(1, keepdim=True) == 1, 0.0, hold)  # all held: nothing would be left to learn

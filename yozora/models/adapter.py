@@ -1,0 +1,88 @@
+"""Few-step weights, kept as what they add to a transformer's own: low-rank changes of its matrices (LoRA, Hu et al.
+2021).
+
+A transformer says in which direction to go at a noise level, and takes some twenty small steps with two passes each.
+The one that an adapter makes of it has learned where those steps and guidance lead together (`yozora train distill`):
+it is told how far the step goes and answers with the mean velocity over it, in one pass. A matrix W becomes W +
+up·down; what tells it of the step's length is new.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.init import kaiming_uniform_
+
+from yozora.errors import ModelError
+from yozora.models.transformer import MAX_WIDTH, Transformer, TransformerConfig
+
+SPAN = "time.span.weight"
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """`base` is the transformer that it changes, `rank` that of the changes."""
+
+    rank: int = 32
+    base: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank <= MAX_WIDTH:
+            raise ValueError(f"rank must be from 1 to {MAX_WIDTH}")
+        if self.base.spans:
+            raise ValueError("the base of an adapter is no flow map itself")
+
+
+class Adapter(nn.Module):
+    """A fresh one changes nothing: its `up` matrices are zero."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            shapes = {name: tuple(matrix.shape) for name, matrix in matrices_of(Transformer(config.base)).items()}
+        self.down = nn.ParameterDict({_key(n): torch.empty(config.rank, columns) for n, (_, columns) in shapes.items()})
+        self.up = nn.ParameterDict({_key(n): torch.zeros(rows, config.rank) for n, (rows, _) in shapes.items()})
+        self.span = nn.Parameter(torch.zeros(config.base.width, config.base.freq_dim))
+        for matrix in self.down.values():
+            kaiming_uniform_(matrix, a=5**0.5)
+
+    def changed(self, base: Transformer) -> dict[str, Tensor]:
+        """The weights by name, of `base` and with gradients to this, of the transformer that this makes of it: only
+        those that differ from the base's. Raises ModelError where it was made for another."""
+        if base.config != self.config.base:
+            raise ModelError("the few-step weights are of another transformer: copy the whole model folder")
+        matrices = matrices_of(base)
+        weights = {n: w.float() + self.up[_key(n)].float() @ self.down[_key(n)].float() for n, w in matrices.items()}
+        return weights | {SPAN: self.span.float()}
+
+    @torch.no_grad()
+    def onto(self, base: Transformer) -> Transformer:
+        """The few-step transformer, of the base's type and on its device. Raises ModelError, as `changed`."""
+        weights = base.state_dict() | self.changed(base)
+        like = next(base.parameters())
+        with torch.device("meta"):
+            made = Transformer(few_step_config(base.config))
+        made.load_state_dict({n: w.to(like.device, like.dtype) for n, w in weights.items()}, assign=True)
+        return made.eval()
+
+
+def few_step_config(base: TransformerConfig) -> TransformerConfig:
+    """The configuration of the transformer that an adapter makes of one."""
+    return dataclasses.replace(base, spans=True)
+
+
+def matrices_of(transformer: Transformer) -> dict[str, Tensor]:
+    """What an adapter changes: every matrix but those that read the text, which are worked out once a video."""
+    return {
+        name: parameter
+        for name, parameter in transformer.named_parameters()
+        if parameter.ndim == 2 and name.endswith("weight") and not name.startswith("text.") and name != SPAN
+    }
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")  # a parameter's name has no dots

@@ -1,0 +1,128 @@
+"""Distillation: one long step of the few-step transformer learns to end where several guided ones of its teacher end.
+
+From a clip under noise at level t, the trained transformer goes down to level s in `substeps` steps, with guidance. The
+mean velocity on that way is what the student has to say at t, told the length t - s: a flow map (Boffi et al. 2024), so
+that more steps are still better. Steps as long as those of few-step schedules are practised, from renders rather than
+from the student's own results. The student is its teacher with an adapter, which is all that is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from yozora.diffusion import SOLVERS, Velocity, add_noise, flow_map, guided, sample, schedule, shift_levels
+from yozora.diffusion.path import spread_levels
+from yozora.diffusion.solvers import Answer
+from yozora.models.adapter import Adapter, AdapterConfig, few_step_config
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module, save_module
+from yozora.models.text import TextEncoder
+from yozora.models.transformer import Transformer
+from yozora.train.config import DistillStage, build
+from yozora.train.data import stream
+from yozora.train.layout import near_bodies
+from yozora.train.loop import fit, pick_device
+from yozora.train.transformer import PROMPTS, Captioned, PoolBatches, draw_hold, with_kernels, write_samples
+
+
+def train_few_steps(config: DistillStage, resume: bool = True) -> Path:
+    """Runs the stage; returns the folder with the averaged adapter."""
+    return fit(DistillTask(config), config.run, config.optim, resume)
+
+
+class DistillTask:
+    """See `yozora.train.loop.Task`."""
+
+    def __init__(self, config: DistillStage):
+        self.config = config
+        torch.manual_seed(config.run.seed)
+        device = pick_device(config.run.device)
+        self.autoencoder = load_module(Autoencoder, config.autoencoder, device)
+        self.text = load_module(TextEncoder, config.start_from / "text_encoder", device)
+        self.teacher = load_module(Transformer, config.start_from / "transformer", device).requires_grad_(False)
+        self.model: Adapter = Adapter(build(AdapterConfig, {"base": self.teacher.config} | config.model))
+        self.student = Transformer(few_step_config(self.teacher.config)).to(device).requires_grad_(False)
+        self.student.load_state_dict(self.teacher.state_dict(), strict=False)
+        self.quick_teacher = self.teacher
+        if config.compile:
+            self.quick_teacher = with_kernels(load_module(Transformer, config.start_from / "transformer", device))
+            with_kernels(self.student)
+        self.counts = [int(count) for count in config.step_counts]
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        return False  # what a low-rank change adds up to, not its factors, is what Muon would make even
+
+    def rate(self, name: str) -> float:
+        return 1.0
+
+    def batches(self, start: int) -> Iterator[Captioned]:
+        return stream(PoolBatches(self.config), start, self.config.run.steps, self.config.run.workers)
+
+    def size(self, batch: Captioned) -> int:
+        return len(batch.captions)
+
+    def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Mean squared error of the mean velocity over a step, over all frames that move in it."""
+        device = next(self.model.parameters()).device
+        latents = batch.latents.to(device)
+        path = self._draw_path(latents.shape[0], latents.shape[2], generator).to(device)
+        noisy = add_noise(latents, torch.randn(latents.shape, generator=generator).to(device), path[0])
+        with torch.no_grad():
+            states, mask = self.text(batch.captions)
+            teacher = guided(self.quick_teacher, (states, mask), self.text([""]), self.config.guidance)
+            spans = path[0] - path[-1]
+            lengths = spread_levels(spans, latents).float()
+            target = (noisy - follow(teacher, noisy, path)) / lengths.clamp_min(1e-6)
+        with torch.autocast(device.type, enabled=False):
+            weights = self.model.changed(self.teacher)
+        given = noisy, path[0].float(), states, mask, spans.float()
+        said = functional_call(self.student, weights, given)
+        counts = (lengths > 0).float()
+        if self.config.things and batch.layout is not None:
+            counts = counts * (1 + self.config.things * near_bodies(batch.layout.to(device))[:, None])
+        error = (said - target).square().mean(1, keepdim=True)
+        counts = counts.expand_as(error)
+        loss = (error * counts).sum() / counts.sum().clamp_min(1e-8)
+        size = (target.square().mean(1, keepdim=True) * counts).sum() / counts.sum().clamp_min(1e-8)
+        return loss, {"relative": (loss / size).item()}
+
+    def _draw_path(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
+        """Levels float64 [substeps + 1, B, T] down which the teacher goes, by the sampler's rule."""
+        weights = torch.tensor(list(self.config.step_counts.values()))
+        counts = torch.tensor(self.counts)[torch.multinomial(weights, batch, replacement=True, generator=generator)]
+        begin = (torch.rand(batch, generator=generator) * counts).floor()  # which of the steps it is
+        places = torch.arange(self.config.substeps + 1, dtype=torch.float64)[:, None] / self.config.substeps
+        levels = shift_levels(1 - (begin + places) / counts, self.config.shift).clamp(0, 1)
+        ceiling = 1 - draw_hold(batch, frames, self.config.anchored, generator).double()
+        return torch.minimum(levels[:, :, None], ceiling)
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        """The sample prompts in as many steps as the fewest that are practised."""
+        assert isinstance(model, Adapter)
+        velocity = flow_map(model.onto(self.teacher), self.text(list(PROMPTS)))
+        levels = schedule(min(self.counts), self.config.shift)
+
+        def draw(noise: Tensor) -> Tensor:
+            *_, last = sample(velocity, noise, levels, solver="euler")
+            return last.latents
+
+        write_samples(draw, self.autoencoder, self.config, step, folder)
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        save_module(model, folder / "few_steps", torch.bfloat16)
+
+
+def follow(velocity: Velocity, latents: Tensor, path: Tensor | Sequence[Tensor]) -> Tensor:
+    """Where the velocity leads latents [B, C, T, H, W] along a path of levels float64 [B, T], by the default solver."""
+    last = None
+    for here, there in pairwise(path):
+        direction = velocity(latents, here.float(), there.float()).float()
+        answer = Answer(here, direction, latents)
+        latents, last = SOLVERS["multistep"](latents, there, answer, last), answer
+    return latents
