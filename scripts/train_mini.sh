@@ -19,9 +19,13 @@ $yozora train text "$configs/text.toml"
 $yozora train latents "$configs/latents.toml"
 
 # 4. The transformer learns the flow from noise to those latents, told what they show: first of pictures and moments,
-#    then of whole clips.
+#    then of whole clips, and last with a token for each cell of the latents.
 $yozora train transformer "$configs/pictures.toml"
 $yozora train transformer "$configs/transformer.toml"
+$yozora train transformer "$configs/fine.toml"
 
-# 5. The three networks become one folder. Move it to yozora/models/weights/mini to ship it.
+# 5. What it does in 24 steps with guidance, an adapter learns to do in a few steps without.
+$yozora train distill "$configs/few_steps.toml"
+
+# 6. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
 $yozora train bundle "$configs/bundle.toml"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 import subprocess
 import sys
 import warnings
@@ -28,12 +29,32 @@ from yozora.create import (
     text_to_image,
     text_to_video,
 )
+from yozora.diffusion import FLOW_MAP
 from yozora.errors import CanvasError, ModelError
+from yozora.models.adapter import Adapter, AdapterConfig
+from yozora.models.folder import load_module, read_json, save_module, write_json
+from yozora.models.registry import CARD
+from yozora.models.transformer import Transformer
 
 
 @pytest.fixture(scope="module")
 def generator(tiny_model: Path) -> Generator:
     return load(tiny_model, "cpu", torch.float32)
+
+
+@pytest.fixture(scope="module")
+def quick(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    """The tiny model with few-step weights, which are as random as the others."""
+    folder = tmp_path_factory.mktemp("models") / "quick"
+    shutil.copytree(tiny_model, folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapter = Adapter(AdapterConfig(2, load_module(Transformer, folder / "transformer").config))
+        for parameter in adapter.parameters():
+            parameter.data.normal_(std=0.2)
+    save_module(adapter, folder / "few_steps")
+    write_json(folder / CARD, read_json(folder / CARD) | {"name": "quick", "few_steps": 3})
+    return load(folder, "cpu", torch.float32)
 
 
 def picture(width: int = 64, height: int = 64, seed: int = 0) -> np.ndarray:
@@ -197,6 +218,34 @@ def test_bad_runs_are_refused_when_called(generator: Generator) -> None:
         generator.run(Canvas(64, 50, 9, 8.0, (Cue(0.0, "a"),)))
     with pytest.raises(CanvasError, match="times the most this model was trained on"):
         generator.run(Canvas(4096, 4096, 9, 8.0, (Cue(0.0, "a"),)))
+
+
+def test_few_steps_are_taken_unless_guidance_is_asked_for(quick: Generator, generator: Generator) -> None:
+    assert vars(quick.settings()) == {"steps": 3, "guidance": 1.0, "solver": FLOW_MAP}
+    assert vars(quick.settings(steps=8)) == {"steps": 8, "guidance": 1.0, "solver": FLOW_MAP}
+    full = {"steps": 2, "guidance": 2.0, "solver": "euler"}
+    assert vars(quick.settings(guidance=2)) == vars(quick.settings(negative="fog")) == full
+    assert vars(quick.settings(solver="dpm++")) == full | {"solver": "dpm++"}
+    assert vars(generator.settings()) == full
+    few = quick.generate("a red ball", picture(), seed=4)
+    assert few.recipe is not None and few.recipe.solver == FLOW_MAP
+    assert np.array_equal(few.frames[0], picture())
+    full_way = [each.generate("a red ball", picture(), seed=4, guidance=2.0).frames for each in (quick, generator)]
+    assert np.array_equal(full_way[0], full_way[1]) and not np.array_equal(few.frames, full_way[0])
+    canvas = Canvas.from_dict(few.recipe.canvas)
+    settings = {"steps": few.recipe.steps, "guidance": few.recipe.guidance, "solver": few.recipe.solver}
+    assert np.array_equal(quick.run_many(canvas, [4], **settings)[0].frames, few.frames)
+
+
+def test_few_steps_that_cannot_be(quick: Generator, generator: Generator) -> None:
+    with pytest.raises(CanvasError, match="has no few-step weights"):
+        generator.settings(solver=FLOW_MAP)
+    with pytest.raises(CanvasError, match="neither guidance nor a negative prompt"):
+        quick.settings(solver=FLOW_MAP, guidance=3.0)
+    with pytest.raises(CanvasError, match="neither guidance nor a negative prompt"):
+        quick.settings(solver=FLOW_MAP, negative="fog")
+    with pytest.raises(ModelError, match=r"correct its model\.json"):
+        Generator(dataclasses.replace(quick.bundle, card=dataclasses.replace(quick.bundle.card, few_steps=1001)))
 
 
 @pytest.mark.parametrize("change", [{"solver": "none"}, {"steps": 1001}, {"guidance": 51.0}, {"fps": 1000.0}])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from yozora.models.transformer import PLACE_WIDTH, Transformer, TransformerConfig, place_table, rotary_table
+from yozora.models.positions import PLACE_WIDTH, place_table, rotary_table
+from yozora.models.transformer import Transformer, TransformerConfig
 
 TINY = TransformerConfig(channels=4, width=48, depth=2, heads=4, text_width=16, freq_dim=32)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yozora.cli.making import make
 from yozora.cli.options import ClipFile, Options, Prompt, Seconds, check_given, shared
 from yozora.errors import CanvasError
+
+if TYPE_CHECKING:
+    from yozora.clip import Recipe
+
+FEW = "flow-map"  # yozora.diffusion's FLOW_MAP, which would bring torch with it
 
 
 @shared()
@@ -78,26 +84,67 @@ def again(
         recipe = reader.recipe
     raw = dict(recipe.canvas) if recipe else {}
     enhanced = raw.pop("enhance", None)
+    if recipe is not None and not raw and isinstance(enhanced, dict) and isinstance(enhanced.get("source"), str):
+        _enhance_again(file, enhanced, options, prompt)
+        return
     if recipe is None or not raw:
         raise CanvasError(f"{file} does not say how it was made: only files that yozora made can be made again")
-    if options.size or options.aspect or options.resolution:
-        raise CanvasError("what is made again keeps its size: leave --size, --aspect and --resolution out")
+    if options.size or options.aspect or options.resolution or (options.fit and options.enhance is None):
+        raise CanvasError("what is made again keeps its size: leave --size, --aspect, --resolution and --fit out")
     if prompt is not None:
         check_prompt(prompt)
-        if len(raw.get("cues") or ()) > 1:
+        if isinstance(cues := raw.get("cues"), list) and len(cues) > 1:
             raise CanvasError(f"{file} has several prompts: change them in its storyboard instead")
         raw["cues"] = [{"start": 0.0, "prompt": prompt}]
     if options.negative:
         raw["negative"] = options.negative
+    _find_sources(raw, file)
     options = replace(
         options,
         seed=recipe.seed if options.seed is None else options.seed,
         model=options.model or recipe.model or None,
-        solver=options.solver or recipe.solver or None,
-        **{key: getattr(recipe, key) for key in ("steps", "guidance") if options.sampling[key] is None},
+        **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )
     make(options, lambda native: Canvas.from_dict(raw))
+
+
+def _sampled(recipe: Recipe, options: Options) -> dict[str, Any]:
+    """The options that sample as a recipe says, but for what is asked for anew. Few-step weights know neither guidance
+    nor a negative prompt: where such is asked of what they made, the full ones are used as the model's card says."""
+    guided = options.sampling["guidance"] is not None or options.negative or (options.style and options.style.negative)
+    if recipe.solver == FEW and (guided or options.solver not in (None, FEW)):
+        return {}
+    kept = {key: getattr(recipe, key) for key in ("steps", "guidance") if options.sampling[key] is None}
+    return kept | {"solver": options.solver or recipe.solver or None}
+
+
+def _find_sources(raw: dict[str, Any], file: Path) -> None:
+    """Sources that are not where the recipe says, seen from here, are looked for beside the file. Raises CanvasError
+    for one that is not there either."""
+    anchors = raw.get("anchors")
+    for anchor in anchors if isinstance(anchors, list) else ():
+        for key in ("source", "mask"):
+            name = anchor.get(key) if isinstance(anchor, dict) else None
+            if isinstance(name, str) and name and not os.path.exists(name):
+                if not os.path.exists(file.parent / name):
+                    raise CanvasError(f"{file} was made from {name}, which is not here: run this where it is")
+                anchor[key] = str(file.parent / name)
+
+
+def _enhance_again(file: Path, said: dict[str, Any], options: Options, prompt: str | None) -> None:
+    """Makes what was only enhanced again from its source."""
+    from yozora.cli.enhance import enhance
+
+    given = Path(said.pop("source"))
+    found = next((path for path in (given, file.parent / given) if os.path.exists(path)), None)
+    if found is None:
+        raise CanvasError(f"{file} was enhanced from {given}, which is not here: run this where it is")
+    if prompt is not None or options.negative or options.preset or options.variations != 1:
+        raise CanvasError(f"{file} was only enhanced: there is no prompt, and there are no variations")
+    wanted = _enhanced(said, options)
+    size, fps = options.enhance or wanted["enhance"], wanted["enhance_fps"]
+    enhance(found, options.output, size, fps, options.fit or said["fit"], options.as_json)
 
 
 def _enhanced(said: Any, options: Options) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def loop(
     """Make a video without a seam: of CLIP, or of a PROMPT alone."""
     from yozora.create import ways
 
-    is_file = what.lower().endswith(MEDIA) or os.path.isfile(what)
+    is_file = (
+        re.fullmatch(r"\S+\.[a-zA-Z0-9]{2,4}", what) is not None or what.lower().endswith(MEDIA) or os.path.isfile(what)
+    )
     clip, text = (what, prompt) if is_file else (None, what)
     if not is_file and prompt:
         raise CanvasError(

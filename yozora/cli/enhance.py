@@ -27,19 +27,22 @@ def enhance(
 ) -> None:
     """Make CLIP larger, with more frames a second: it is read, enhanced and written frame by frame."""
     from yozora.clip import check_writable, open_frames
-    from yozora.create.target import choose_target
+    from yozora.create.target import check_even, choose_target
 
     start = time.perf_counter()
     check_writable(output)
     with open_frames(clip) as reader:
         target = choose_target(reader.size, reader.fps, size, fps, fit)  # pyright: ignore[reportArgumentType]
+    check_even(output, target.size)
     enhancer = _load()
     total = target.count(_count(clip))
     with open_frames(clip) as reader, bars(["enhance"]) as show:
         from yozora.create.enhance import write_enhanced
 
-        recipe = target.recipe(reader.recipe)
-        count = write_enhanced(reader, target, output, reader.recipe, enhancer, lambda n: show("enhance", n, total))
+        recipe = target.recipe(reader.recipe, str(clip))
+        count = write_enhanced(
+            reader, target, output, reader.recipe, enhancer, lambda n: show("enhance", n, total), str(clip)
+        )
     width, height = target.size
     took = time.perf_counter() - start
     if as_json:

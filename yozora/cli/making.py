@@ -41,11 +41,12 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     start = time.perf_counter()
     generator, canvas, target, enhancer = _load(options, draw)
     generator.check(canvas, seeds)
-    cautions = generator.cautions(canvas)
+    settings = generator.settings(**options.sampling, negative=canvas.negative)
+    cautions = generator.cautions(canvas, settings)
     for line in cautions:
         print(f"warning: {line}", file=sys.stderr)
     timings = {"load": time.perf_counter() - start}
-    recipes = generator.recipes(canvas, seeds, generator.settings(**options.sampling, negative=canvas.negative))
+    recipes = generator.recipes(canvas, seeds, settings)
     videos = [Video(path, recipe, canvas, target) for path, recipe in zip(files, recipes, strict=True)]
     for video, path in zip(videos, sheets, strict=False):
         video.sheet = path
@@ -110,6 +111,11 @@ class Video:
                 self.seen.append(frame)
             yield frame
 
+    @property
+    def is_overview(self) -> bool:
+        """Whether a file for one picture shows several frames."""
+        return self.count > 1 and self.path.suffix.lower() == ".png"
+
     def write_sheet(self) -> None:
         """Raises MediaError where it cannot."""
         if self.sheet:
@@ -122,6 +128,8 @@ class Video:
         """What is said of it."""
         width, height = self.size
         length = "a picture" if self.count == 1 else f"{self.count} frames, {self.count / self.fps:.2f} s"
+        if self.is_overview:
+            length += " as one contact sheet"
         return f"{self.path}: {width}x{height}, {length}, seed {self.recipe.seed}, made in {took:.1f} s"
 
     def report(self) -> dict[str, Any]:
@@ -129,6 +137,7 @@ class Video:
         return {
             "path": str(self.path),
             "sheet": str(self.sheet) if self.sheet else None,
+            "contact_sheet": self.is_overview,
             "seed": self.recipe.seed,
             "size": list(self.size),
             "frames": self.count,
@@ -150,7 +159,7 @@ def _load(
     logging.getLogger("yozora").addHandler(logging.NullHandler())  # what it logs, the cautions say
     if options.solver is not None:
         check_solver(options.solver)
-    model = options.model or DEFAULT_MODEL
+    model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
     canvas = draw(native)
     if options.style:

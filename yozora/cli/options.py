@@ -32,9 +32,14 @@ class Options:
     """What is asked of any way: each field is an option of the command line."""
 
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The file to write: .mp4, .gif, .webp or .png (a picture).")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The file to write: .mp4, .gif, .webp or .png (a picture; of a video, a contact sheet).",
+        ),
     ] = Path("out.mp4")
-    size: Annotated[str | None, typer.Option(help="Exact size, WIDTHxHEIGHT.")] = None
+    size: Annotated[str | None, typer.Option(help="Exact size, WIDTHxHEIGHT (of the model: see --enhance).")] = None
     aspect: Annotated[str | None, typer.Option(help="Aspect, for example 16:9, 1:1 or 9:16.")] = None
     resolution: Annotated[str | None, typer.Option(help="Pixels of the short side, for example 128p.")] = None
     fit: Annotated[
@@ -92,14 +97,15 @@ class Options:
 
     def target(self, size: tuple[int, int], fps: float, frames: int) -> Target | None:
         """What a video of so many frames is enhanced to, if that is asked; a picture stays one. Raises CanvasError."""
-        from yozora.create.target import choose_target
+        from yozora.create.target import check_even, choose_target
 
         if self.enhance is None and self.enhance_fps is None:
             return None
         rate = self.enhance_fps if frames > 1 else None
-        return choose_target(
-            size, fps, size if self.enhance is None else self.enhance, rate, cast("Fit", self.fit or "crop")
-        )
+        larger = size if self.enhance is None else self.enhance
+        target = choose_target(size, fps, larger, rate, cast("Fit", self.fit or "crop"), self.aspect)
+        check_even(self.output, target.size)
+        return target
 
     def seeds(self) -> list[int]:
         """One a variation, from the first on; that is random if it was not given."""

@@ -59,18 +59,21 @@ def sample(
     captions, scenes, rows = [], [], []
     most = min(12, max(1, MAX_PIXELS // (6 * width * height)))
     digits = max(3, len(str(count - 1)))
-    for i in _progress(count):
-        scene = sample_scene(seed + i, lasting)
-        clip = Clip(render(scene, width, height, frames, fps).frames, fps)
-        name = f"{i:0{digits}d}.mp4"
-        clip.write(output / name)
-        captions.append(_caption(name, scene, language, seed + i))
-        scenes.append(scene.to_json())
-        if len(rows) < most:
-            rows.append(_row(clip))
-    _write_lines(output / "captions.jsonl", captions)
-    _write_lines(output / "scenes.jsonl", scenes)
-    Clip(_sheet(rows)[None], 1.0).write(output / "sheet.png")
+    try:
+        for i in _progress(count):
+            scene = sample_scene(seed + i, lasting)
+            clip = Clip(render(scene, width, height, frames, fps).frames, fps)
+            name = f"{i:0{digits}d}.mp4"
+            clip.write(output / name)
+            captions.append(_caption(name, scene, language, seed + i))
+            scenes.append(scene.to_json())
+            if len(rows) < most:
+                rows.append(_row(clip))
+    finally:  # clips that were made before an interruption have their captions, too
+        if rows:
+            _write_lines(output / "captions.jsonl", captions)
+            _write_lines(output / "scenes.jsonl", scenes)
+            Clip(_sheet(rows)[None], 1.0).write(output / "sheet.png")
     print(f"{output}: {count} clips of {width}x{height}, {frames} frames; captions.jsonl, scenes.jsonl, sheet.png")
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from yozora.create.canvas import Canvas, Cue, check_prompt
-from yozora.create.given import open_given
+from yozora.create.given import check_fit, open_given
 from yozora.create.join import Card, check_time, stand
+from yozora.create.limits import shown
 from yozora.create.sizes import Native, check_seconds
 from yozora.create.ways import Asked, canvas_size
 from yozora.errors import CanvasError
@@ -46,6 +47,8 @@ class Board:
 
 def storyboard(board: Board | str | Path, *, native: Native, **asked: Unpack[Asked]) -> Canvas:
     """Each card at its time; `asked` goes before what the board asks for. Raises CanvasError, MediaError."""
+    if not isinstance(board, (Board, str, Path)):
+        raise CanvasError(f"a storyboard is a .toml file or a Board, not {shown(board)}")
     board = board if isinstance(board, Board) else read_board(board)
     wanted: Asked = {**board.asked, **{key: value for key, value in asked.items() if value}}  # type: ignore[typeddict-item]
     if asked.get("aspect") or asked.get("resolution"):
@@ -71,6 +74,8 @@ def read_board(path: str | Path) -> Board:
             raw = tomllib.load(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is no text: write one in TOML, with a [[card]] for each prompt, picture or clip"
         raise CanvasError(f"{str(path)[:120]} is no storyboard: {reason}") from None
     try:
         return _board(raw, path.parent)
@@ -86,6 +91,8 @@ def _board(raw: Mapping[str, Any], folder: Path) -> Board:
         raise CanvasError(f"{len(cards)} cards are too many: at most {MAX_CARDS}")
     settings = {key: value for key, value in raw.items() if key not in ("card", "seconds")}
     _check_types(settings, _SETTINGS, "the board")
+    if "fit" in settings:
+        check_fit(settings["fit"])
     seconds = raw.get("seconds")
     if seconds is not None:
         _check_types({"seconds": seconds}, {"seconds": (int, float)}, "the board")

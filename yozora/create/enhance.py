@@ -77,11 +77,13 @@ def write_enhanced(
     recipe: Recipe | None = None,
     enhancer: Enhancer | None = None,
     done: Callable[[int], object] = lambda count: None,
+    source: str = "",
 ) -> int:
     """Enhances frames into a file as they come, and says how many it wrote; `done(n)` is called after the n-th.
+    `recipe` and `source` are those of the frames: see `Target.recipe`.
     Whatever is raised on the way, no part of a file is left. Raises MediaError, ModelError."""
     enhancer = enhancer or load_enhancer()
-    with FrameWriter(path, target.size, target.fps, target.recipe(recipe)) as writer:
+    with FrameWriter(path, target.size, target.fps, target.recipe(recipe, source)) as writer:
         for frame in enhance(frames, target, enhancer):
             writer.write(frame)
             done(writer.count)

@@ -13,7 +13,7 @@ import torch
 
 from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
-from yozora.create.given import Picture
+from yozora.create.given import Fit, Picture, held_smaller
 from yozora.create.limits import as_seeds, check_seeds
 from yozora.create.presets import apply_preset
 from yozora.create.sizes import Grid, Native, check_fps
@@ -68,6 +68,7 @@ class Generator(Verbs):
         try:
             check_fps(card.fps)
             self.settings()
+            self.settings(guidance=card.guidance)  # both ways of sampling, where there are two
         except CanvasError as error:
             raise ModelError(f"the model {card.name!r} cannot be used ({error}): correct its {CARD}") from None
 
@@ -80,10 +81,12 @@ class Generator(Verbs):
         size: str | tuple[int, int] | None = None,
         aspect: str | float | None = None,
         resolution: str | int | None = None,
+        fit: Fit = "crop",
         negative: str = "",
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
+        solver: str | None = None,
         preset: str | None = None,
     ) -> Clip:
         """A video of `prompt`, starting from `image` where given, in the style of `preset` (for the other ways, see
@@ -94,13 +97,13 @@ class Generator(Verbs):
         if preset is not None:
             prompt, asked = apply_preset(preset, prompt, asked)
         sampling = {key: asked.pop(key) for key in ("steps", "guidance")}
-        asked |= {"native": self.native, "seconds": seconds, "resolution": resolution}
+        asked |= {"native": self.native, "seconds": seconds, "resolution": resolution, "fit": fit}
         if image is None:
             canvas = text_to_video(prompt, **asked)
         else:
             asked["aspect"] = aspect  # the picture's goes before the preset's
             canvas = image_to_video(image, prompt, **asked)
-        return self.run_many(canvas, [seed], **sampling)[0]
+        return self.run_many(canvas, [seed], **sampling, solver=solver)[0]
 
     def run_many(
         self,
@@ -158,7 +161,7 @@ class Generator(Verbs):
         seeds = as_seeds(seed)
         settings = self.settings(steps, guidance, solver, canvas.negative)
         self.check(canvas, seeds)
-        for line in self.cautions(canvas):
+        for line in self.cautions(canvas, settings):
             warnings.warn(line, YozoraWarning, stacklevel=3)
         return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews))
 
@@ -186,12 +189,17 @@ class Generator(Verbs):
             card.solver if solver is None else solver,
         )
 
-    def cautions(self, canvas: Canvas) -> list[str]:
-        """One line for each way in which the canvas lies outside what the model was trained on; usually none."""
+    def cautions(self, canvas: Canvas, settings: Settings | None = None) -> list[str]:
+        """One line for each way in which the canvas, and how it is sampled, are not what one may think, such as outside
+        of what the model was trained on; usually none."""
         lines = self.native.cautions(canvas.width, canvas.height, canvas.frames, canvas.fps)
+        sources = dict.fromkeys(anchor.source for anchor in canvas.anchors if len(anchor.clip.frames) > 1)
+        lines += [line for source in sources if source for line in held_smaller(source, canvas.size, canvas.fps)]
         if any(self.bundle.text_encoder.is_cut(cue.prompt) for cue in canvas.cues):
             most = self.bundle.text_encoder.config.max_tokens
             lines.append(f"the prompt is longer than this model reads ({most} tokens): its end is left out")
+        if canvas.negative and settings is not None and settings.guidance == 1:
+            lines.append("the negative prompt does nothing where guidance is 1")
         return lines
 
     def check(self, canvas: Canvas, seeds: Sequence[int]) -> None:

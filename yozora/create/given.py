@@ -18,7 +18,7 @@ import numpy as np
 from yozora.clip import Clip, open_frames
 from yozora.create.limits import shown
 from yozora.create.sizes import MAX_SECONDS
-from yozora.errors import CanvasError
+from yozora.errors import CanvasError, MediaError
 
 Fit = Literal["crop", "pad", "stretch"]
 Picture = Clip | str | Path | np.ndarray
@@ -76,6 +76,19 @@ def open_given(what: Picture) -> Given:
     if what.dtype != np.uint8 or what.ndim != 3 or what.shape[2] != 3 or 0 in what.shape:
         raise CanvasError(f"a picture is uint8 [height, width, 3], not {what.dtype} {list(what.shape)}")
     return Given("", (what.shape[1], what.shape[0]), 1.0, Clip(what[None], 1.0))
+
+
+def held_smaller(path: str, size: tuple[int, int], fps: float) -> list[str]:
+    """A line where a clip's file has more pixels, or more frames a second, than the canvas that it is put on."""
+    try:
+        given = open_given(path)
+    except MediaError:  # gone since it was read
+        return []
+    (w, h), (width, height) = given.size, size
+    if w * h <= width * height and given.fps <= fps:
+        return []
+    was, becomes = f"{w}x{h} at {given.fps:.4g} frames a second", f"{width}x{height} at {fps:g}"
+    return [f"{path} is {was} and becomes {becomes}, which is what this model makes; --enhance enlarges the result"]
 
 
 def at_rate(frames: Iterator[np.ndarray], rate: float, fps: float) -> Iterator[np.ndarray]:

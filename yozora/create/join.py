@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from yozora.clip import Clip
 from yozora.create.anchors import Anchor
 from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Given, Picture, open_given, take
+from yozora.create.limits import check_number, shown
 from yozora.create.sizes import MAX_SECONDS, Grid, Native, check_seconds
 from yozora.create.ways import Asked, canvas_of, canvas_size
 from yozora.errors import CanvasError
@@ -32,7 +33,7 @@ class Card:
     @property
     def name(self) -> str:
         """What a message calls it."""
-        return self.given.path or f"what is given at {self.at:g} s"
+        return self.given.path or "what is given"
 
 
 def fill(
@@ -48,7 +49,8 @@ def fill(
     CanvasError, MediaError."""
     if not cards:
         raise CanvasError("nothing is given: say what is seen at which time, for example 0=first.png")
-    placed = [Card(check_time(at), open_given(what)) for at, what in sorted(cards, key=lambda card: card[0])]
+    pairs = [(check_time(at), what) for at, what in check_pairs(cards, "a card is (seconds, picture)")]
+    placed = [Card(at, open_given(what)) for at, what in sorted(pairs, key=lambda card: card[0])]
     size = canvas_size(placed[0].given, native, asked)
     frames = None
     if seconds is not None:
@@ -118,12 +120,11 @@ def recut(
     last = pieces[-1][1] if to is None else to
     if last < pieces[-1][1]:
         raise CanvasError(f"the last piece ends at {pieces[-1][1]:g} s, after {last:g} s: keep less of it")
-    shown = max(1, round(last * native.fps))
-    total = shown + -(shown - 1) % grid.temporal
+    spans = [_latents_of(start * native.fps, end * native.fps, grid) for start, end in pieces]
+    visible = max(1, round(last * native.fps))
+    total = max(visible + -(visible - 1) % grid.temporal, spans[-1][1])
     anchors: list[Anchor] = []
-    for start, end in pieces:
-        low = grid.first_frame(_border(round(start * native.fps), grid))
-        high = grid.first_frame(max(_border(round(end * native.fps), grid), grid.latent_frame(low) + 1))
+    for (start, end), (low, high) in zip(pieces, spans, strict=True):
         if len(frames) < high < total and high - grid.temporal > low:
             high -= grid.temporal
         if high <= low or (anchors and low < anchors[-1].end):
@@ -131,7 +132,7 @@ def recut(
                 f"the piece from {start:g} to {end:g} s is too short or too near another: keep more of it"
             )
         anchors.append(Anchor(Clip(take(frames, low, high - low), native.fps), low, 1.0, given.path, low, how))
-    return canvas_of(size, total, prompt, native, asked, anchors, trim=(0, total - shown))
+    return canvas_of(size, total, prompt, native, asked, anchors, trim=(0, total - visible))
 
 
 # ---- what they share -------------------------------------------------------------------------------------------------
@@ -171,16 +172,26 @@ def stand(
 
 def check_time(at: float) -> float:
     """Raises CanvasError for a time that no video has."""
+    check_number(at, "a time")
     if not (math.isfinite(at) and 0 <= at <= MAX_SECONDS):
-        raise CanvasError(f"{at:g} s is no time in a video: use 0 to {MAX_SECONDS:g}")
-    return at
+        raise CanvasError(f"{shown(at)} s is no time in a video: use 0 to {MAX_SECONDS:g}")
+    return float(at)
+
+
+def check_pairs(pairs: Any, what: str) -> list[tuple[Any, Any]]:
+    """What is given as pairs. Raises CanvasError, which says `what` one is."""
+    try:
+        return [(one, other) for one, other in pairs]
+    except (TypeError, ValueError):
+        raise CanvasError(f"{what}, and a list of them is needed, not {shown(pairs)}") from None
 
 
 def check_pieces(keep: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The pieces in order of time. Raises CanvasError for none, and for empty or overlapping ones."""
     if not keep:
         raise CanvasError("nothing is kept: say which piece, for example 0-1.5")
-    pieces = sorted((check_time(start), check_time(end)) for start, end in keep)
+    pairs = check_pairs(keep, "a piece is (from, to) in seconds")
+    pieces = sorted((check_time(start), check_time(end)) for start, end in pairs)
     for start, end in pieces:
         if end <= start:
             raise CanvasError(f"the piece from {start:g} to {end:g} s is empty: it must end after it starts")
@@ -192,6 +203,8 @@ def check_pieces(keep: Sequence[tuple[float, float]]) -> list[tuple[float, float
 
 def parse_curve(curve: str) -> tuple[list[float], list[float]] | None:
     """The points' x and y; None is the transition, which depends on the clips. Raises CanvasError."""
+    if not isinstance(curve, str):
+        raise CanvasError(f"a curve is text, {', '.join(CURVES)} or x:y,x:y, not {shown(curve)}")
     if curve == "transition":
         return None
     if curve == "mix":
@@ -218,6 +231,13 @@ def _transition(places: np.ndarray, until: float, since: float) -> np.ndarray:
 def _border(frame: int, grid: Grid) -> int:
     """The latent frame whose first frame is nearest."""
     return 0 if frame < 1 else 1 + round((frame - 1) / grid.temporal)
+
+
+def _latents_of(start: float, end: float, grid: Grid) -> tuple[int, int]:
+    """The first frame, and the one after the last, of the latent frames nearest to a piece between two times in frames:
+    at least one of them."""
+    first = _border(round(start), grid)
+    return grid.first_frame(first), grid.first_frame(max(_border(round(end), grid), first + 1))
 
 
 def _lasting(anchor: Anchor, end: int) -> Anchor:

@@ -64,8 +64,13 @@ def check_whole(value: Any, what: str) -> None:
 
 def check_number(value: Any, what: str) -> None:
     """Raises CanvasError for what is no real number, of Python or NumPy; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise CanvasError(f"{what} must be a number, not {shown(value)}")
+    try:
+        if isinstance(value, Real) and not isinstance(value, bool):
+            float(value)
+            return
+    except OverflowError:  # a whole number of hundreds of digits
+        pass
+    raise CanvasError(f"{what} must be a number, not {shown(value)}")
 
 
 def shown(value: Any) -> str:

@@ -58,13 +58,16 @@ class Preset:
 
     def apply(self, prompt: str) -> str:
         """The prompt between prefix and suffix. A full stop at its end gives way to the suffix, and what would begin an
-        empty prompt's suffix (", ") is left out."""
+        empty prompt's suffix (", ") is left out. A prompt that has them already stays as it is."""
         words, suffix = prompt.strip(), self.suffix.strip()
+        prefix = self.prefix.strip()
+        if words.startswith(prefix) and words.endswith(suffix) and (prefix or suffix):
+            return words
         if words and suffix:
             words = words.removesuffix(".").rstrip() + ("" if suffix[0] in ",.;:" else " ") + suffix
         elif suffix:
             words = suffix.lstrip(",.;: ")
-        return f"{self.prefix.strip()} {words}".strip()
+        return f"{prefix} {words}".strip()
 
     def fill(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What was asked for, by name ("negative", "steps", "guidance", "aspect", "size", whatever else), and its own

@@ -130,7 +130,7 @@ class Native:
         if times > MAX_TIMES:
             raise CanvasError(
                 f"{frames} frames of {width}x{height} are {times:.0f} times the most this model was trained on, and "
-                f"{MAX_TIMES} times is the limit: ask for a smaller size or fewer seconds"
+                f"{MAX_TIMES} times is the limit: ask for a smaller size or fewer seconds (--enhance 1080p enlarges)"
             )
 
     def cautions(self, width: int, height: int, frames: int, fps: float) -> list[str]:
@@ -201,7 +201,10 @@ def parse_size(text: str) -> tuple[int, int]:
     """(256, 144) from "256x144". Raises CanvasError."""
     match = re.fullmatch(r"\s*(-?\d{1,9})\s*[xX×*]\s*(-?\d{1,9})\s*", text)
     if not match:
-        raise CanvasError(f"{text[:40]!r} is not a size: write WIDTHxHEIGHT, for example 256x144")
+        hint = (
+            "; for a short side such as 480p there is the resolution" if re.fullmatch(r"\s*\d+\s*[pP]\s*", text) else ""
+        )
+        raise CanvasError(f"{text[:40]!r} is not a size: write WIDTHxHEIGHT, for example 256x144{hint}")
     return int(match[1]), int(match[2])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from yozora.clip import Recipe
 from yozora.create.given import Fit, check_fit, crop_box, pad_box
-from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_resolution, parse_size
+from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_aspect, parse_resolution, parse_size
 from yozora.errors import CanvasError
 
 MOST_TIMES = 120  # more frames than there were
@@ -52,10 +53,13 @@ class Target:
         """(width, height) of the picture on the frame: all of it, unless it is padded."""
         return pad_box(self.source, self.size)[2:] if self.fit == "pad" else self.size
 
-    def recipe(self, recipe: Recipe | None) -> Recipe:
-        """The clip's recipe, with what became of it under "enhance" in its canvas."""
+    def recipe(self, recipe: Recipe | None, source: str = "") -> Recipe:
+        """The clip's recipe, with what became of it under "enhance" in its canvas; of a clip that has none, or was
+        enhanced before, `source` says which file it was."""
         recipe = recipe or Recipe()
         said: dict[str, Any] = {"size": list(self.size), "fps": self.fps, "fit": self.fit}
+        if source and (not recipe.canvas or "enhance" in recipe.canvas):
+            return replace(recipe, canvas={"enhance": said | {"source": source}})
         return replace(recipe, canvas=recipe.canvas | {"enhance": said})
 
 
@@ -65,21 +69,30 @@ def choose_target(
     size: str | tuple[int, int] = "1080p",
     fps: float | None = None,
     fit: Fit = "crop",
+    aspect: str | float | None = None,
 ) -> Target:
     """The target for frames of `source` (width, height) at `source_fps`. `size` is exact, (width, height) or
-    "1920x1080", or the pixels of the short side, "1080p", which keeps the shape; `fps` None keeps the rate.
-    Raises CanvasError."""
+    "1920x1080", or the pixels of the short side, "1080p", of the source's shape unless another `aspect` is given; `fps`
+    None keeps the rate. Raises CanvasError."""
     if isinstance(size, str):
-        size = parse_size(size) if any(sign in size for sign in "xX×*") else _same_shape(source, parse_resolution(size))
+        ratio = source[0] / source[1] if aspect is None else parse_aspect(aspect)
+        exact = any(sign in size for sign in "xX×*")
+        size = parse_size(size) if exact else _of_shape(ratio, parse_resolution(size))
     return Target(source, source_fps, size, source_fps if fps is None else fps, fit)
 
 
-def _same_shape(source: tuple[int, int], short: int) -> tuple[int, int]:
-    """The size of that short side and of the source's shape, in even numbers, which every video format takes."""
+def check_even(path: Path, size: tuple[int, int]) -> None:
+    """Raises CanvasError for a size that a video file of that name cannot have."""
+    if path.suffix.lower() == ".mp4" and any(side % 2 for side in size):
+        (width, height), (w, h) = size, (side // 2 * 2 for side in size)
+        raise CanvasError(f"the sides of an MP4 are even, not {width}x{height}: ask for {max(2, w)}x{max(2, h)}")
+
+
+def _of_shape(ratio: float, short: int) -> tuple[int, int]:
+    """The size of that short side and shape, in even numbers, which every video format takes."""
     if short < 2:
         raise CanvasError(f"{short}p is too small: at least 2p")
-    scale = short / min(source)
-    width, height = (2 * max(1, round(side * scale / 2)) for side in source)
+    width, height = (2 * max(1, round(short * side / 2)) for side in (max(1.0, ratio), max(1.0, 1 / ratio)))
     if max(width, height) > MAX_SIDE:
         raise CanvasError(f"{short}p of this clip is {width}x{height}, too large: at most {MAX_SIDE} pixels a side")
     return width, height

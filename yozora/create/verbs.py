@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,23 +12,27 @@ from yozora.create import board as boards
 from yozora.create import join, ways
 from yozora.create.canvas import Canvas
 from yozora.create.given import Picture
+from yozora.create.presets import find_preset
 from yozora.create.sizes import Native
 from yozora.create.ways import Asked
 
 
 class Options(Asked, total=False):
-    """What every method takes besides: how the canvas is sampled."""
+    """What every method takes besides: how the canvas is sampled, and a style by name (see `Preset.on`)."""
 
     seed: int
     steps: int | None
     guidance: float | None
+    solver: str | None
+    preset: str | None
 
 
-_SAMPLING = ("seed", "steps", "guidance")
+_SAMPLING = ("seed", "steps", "guidance", "solver")
 
 
 class Verbs:
-    """The ways as methods; see the functions of the same names. All raise CanvasError, MediaError."""
+    """The ways as methods; see the functions of the same names. All raise CanvasError, ConfigError for a preset,
+    MediaError; TypeError for an option that there is not. Several seeds of one canvas: `run_many`."""
 
     native: Native
 
@@ -37,8 +42,23 @@ class Verbs:
 
     def make(self, way: Callable[..., Canvas], *given: Any, **options: Any) -> Clip:
         """Draws the way's canvas from what is given and those options that are its own, and fills it."""
+        own = {name for name, each in inspect.signature(way).parameters.items() if each.kind is each.KEYWORD_ONLY}
+        known = (own - {"native"}) | set(Options.__annotations__) | set(Asked.__annotations__)
+        for key in options.keys() - known:
+            raise TypeError(f"{way.__name__} has no option {key!r}; there are {', '.join(sorted(known))}")
         sampling = {key: options.pop(key) for key in _SAMPLING if key in options}
-        canvas = way(*given, native=self.native, **options)
+        name = options.pop("preset", None)
+        if name is None:
+            return self._fill(way(*given, native=self.native, **options), sampling)
+        preset = find_preset(name)
+        sampling = {"steps": None, "guidance": None} | sampling
+        filled = preset.fill(sampling)
+        if way is ways.text_to_image or (way is ways.loop and given[:1] == (None,)):  # nothing given has a shape
+            options["aspect"] = preset.fill(options).get("aspect")
+        canvas = preset.on(way(*given, native=self.native, **options))
+        return self._fill(canvas, {key: filled[key] for key in sampling})
+
+    def _fill(self, canvas: Canvas, sampling: dict[str, Any]) -> Clip:
         return self.run_many(canvas, [sampling.pop("seed", 0)], **sampling)[0]
 
     def image(self, prompt: str, **options: Unpack[Options]) -> Clip:

@@ -195,7 +195,7 @@ def parse_strength(strength: str | float) -> float:
     try:
         value = STRENGTHS.get(strength.strip(), strength) if isinstance(strength, str) else strength
         value = float(value)
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not 0 <= value <= 1:
         names = ", ".join(STRENGTHS)

@@ -117,7 +117,7 @@ def read_config(cls: type[nn.Module], folder: Path) -> Any:
     name = fields.pop("class", None)
     if name != cls.__name__:
         raise ModelError(
-            f"{path} describes a {name or 'model of another program'}, not a {cls.__name__}; check the folder"
+            f"{path} describes {name or 'a model of another program'}, not {cls.__name__}; check the folder"
         )
     known = {field.name for field in dataclasses.fields(config_class)}
     needed = {field.name for field in dataclasses.fields(config_class) if not field.metadata.get("added")}

@@ -23,6 +23,7 @@ from yozora.models.transformer import Transformer
 
 SHIPPED = Path(__file__).parent / "weights"
 CARD = "model.json"
+MAX_SHIFT = 100.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class ModelInfo:
             raise ValueError("a model needs a name and at least one size")
         if not all(map(math.isfinite, (self.fps, self.shift, self.guidance))):
             raise ValueError("fps, shift and guidance must be finite numbers")
+        if self.shift > MAX_SHIFT:
+            raise ValueError(f"shift must be at most {MAX_SHIFT:g}")
         if self.fps <= 0 or self.shift <= 0 or min(self.steps, self.few_steps or 1) < 1 or self.guidance < 0:
             raise ValueError("fps, shift and steps must be positive, guidance at least 0")
         if min(min(size) for size in self.sizes) < 1 or not 1 <= self.frames_min <= self.frames_max:

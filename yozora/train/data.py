@@ -62,6 +62,7 @@ def stream(source: Source[Batch], start: int, steps: int, workers: int) -> Itera
 
 def _start_worker(index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     os.nice(5)
 
