@@ -36,7 +36,7 @@ lint: .venv/.dev ## check format, style, types and the order of imports
 world: .venv/.dev ## render eight clips of the simulated world, with captions, into data/world
 	@.venv/bin/yozora world sample -n 8 -o data/world
 
-train: .venv/.dev ## train the shipped model from nothing, about two hours on two cores
+train: .venv/.dev ## train the shipped model from nothing: several hours on two cores
 	@scripts/train_mini.sh
 
 bench: .venv/.dev ## measure speed, reconstruction and prompt following; tables and bench/results/*.json

@@ -2,7 +2,7 @@
 # The whole story of the shipped model in one script: from nothing to weights that `yozora generate` loads.
 #
 # There is no footage to download. Everything is rendered from the simulated world as it is needed, so this needs no
-# network and no data set: two CPU cores and about two hours, or a GPU (configs/mini-gpu).
+# network and no data set: two CPU cores and several hours. (On a GPU: scripts/train_on_gpu.sh.)
 # Each stage goes on from its last checkpoint: stop with Ctrl-C, run the script again.
 set -euo pipefail
 cd "$(dirname "$0")/.."

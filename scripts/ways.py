@@ -141,6 +141,21 @@ WAYS = (
         'yozora generate "a white torus falls on the sand" --variations 3 --seed 0 -o torus.mp4',
         ("torus-1.mp4", "torus-2.mp4", "torus-3.mp4"),
     ),
+    Way(
+        "A style",
+        "A preset puts a style's words around any prompt.",
+        'yozora generate "a red ball bounces on the grass" --preset sketch --seed 0 -o sketch.mp4',
+    ),
+    Way(
+        "Again",
+        "From the recipe in a file; here with another seed.",
+        "yozora again ball.mp4 --seed 1 -o other.mp4",
+    ),
+    Way(
+        "Enhance",
+        "Any clip, larger and with more frames a second; here four times as large, and shown so.",
+        "yozora enhance cube.png --size 512p -o large.png",
+    ),
 )
 
 
@@ -188,9 +203,13 @@ def write_mask(clip: Clip) -> None:
 
 
 def strip(clip: Clip) -> np.ndarray:
-    """FRAMES frames, evenly from the first to the last, side by side in borders that say how firmly each is held."""
+    """FRAMES frames, evenly from the first to the last, side by side in borders that say how firmly each is held. One
+    that is held for less than the way between two of them takes the place of the nearest."""
     places = np.unique(np.linspace(0, len(clip.frames) - 1, FRAMES).round().astype(int))
     holds = held(clip)
+    for place in np.flatnonzero(holds == 1):
+        if not (holds[places] == 1).any():
+            places[np.abs(places - place).argmin()] = place
     framed = []
     for place in places:
         frame = np.pad(clip.frames[place], ((BORDER, BORDER), (BORDER, BORDER), (0, 0)))

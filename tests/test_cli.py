@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -237,18 +238,22 @@ def test_a_process_exits_with_2_and_one_line(tiny_model: Path, home: Path) -> No
     assert err.startswith("error: size 33x33")
 
 
-def test_ctrl_c_during_sampling_is_130_and_leaves_nothing(tiny_model: Path, home: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_during_sampling_is_130_and_leaves_nothing(
+    tiny_model: Path, home: Path, number: signal.Signals, code: int
+) -> None:
     # a size outside the trained range makes it say a warning just before it starts to sample
     arguments = ["generate", "a", "--model", str(tiny_model), "--steps", "1000", "--size", "256x256", "--seconds", "8"]
     process = start(*arguments, cwd=home)
     assert process.stderr is not None
     assert process.stderr.readline().startswith("warning: ")
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert out == ""
-    assert err.strip().splitlines()[-1] == "error: interrupted"
+    if number == signal.SIGINT:
+        assert err.strip().splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     assert names(home) == []
 
@@ -323,6 +328,24 @@ def test_doctor_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     states = {finding["what"]: finding["state"] for finding in report["findings"]}
     assert states["python"] == states["torch"] == states["media"] == "ok"
     assert {"cpu", "memory", "gpu", "world", "logs", "models"} <= set(states)
+
+
+def test_world_sample_that_is_interrupted_has_captions_for_what_is_there(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from yozora import world
+
+    def render(scene: world.Scene, *settings: Any, real: Any = world.render) -> Any:
+        if scene.seed == 7:
+            raise KeyboardInterrupt
+        return real(scene, *settings)
+
+    monkeypatch.setattr(world, "render", render)
+    arguments = ["-n", "9", "-o", "w", "--seed", "5", "--size", "64x48", "--seconds", "0.5"]
+    with pytest.raises(KeyboardInterrupt):
+        main(["world", "sample", *arguments])
+    assert names(home / "w") == ["000.mp4", "001.mp4", "captions.jsonl", "scenes.jsonl", "sheet.png"]
+    assert len((home / "w/captions.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_world_sample_writes_clips_captions_scenes_and_a_sheet(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

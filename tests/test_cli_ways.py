@@ -31,6 +31,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mask[:, :20, :20] = 255
     Clip(mask, 1.0).write("mask.png")
     Clip(np.zeros((2, 64, 64, 3), np.uint8), 8.0, Recipe(canvas={"enhance": {}})).write("e.mp4")
+    of_gone = {
+        "width": 64,
+        "height": 64,
+        "frames": 9,
+        "fps": 8,
+        "anchors": [{"source": "gone.mp4", "frames": 9, "hold": 1}],
+    }
+    Clip(np.zeros((2, 64, 64, 3), np.uint8), 8.0, Recipe(canvas=of_gone)).write("made.mp4")
+    Clip(np.zeros((2, 64, 64, 3), np.uint8), 8.0, Recipe(canvas={"width": 64, "cues": 5})).write("cues.mp4")
     Path("board.toml").write_text('[[card]]\nat = 0\nprompt = "x"\n[[card]]\nat = 1\nimage = "p.png"\n')
     return tmp_path
 
@@ -96,6 +105,55 @@ def test_an_image_is_a_picture_and_variations_are_numbered(run, home: Path) -> N
     assert one.frames.shape == two.frames.shape
     assert not np.array_equal(one.frames[12:], two.frames[12:])
     assert (home / "s-1.png").exists() and (home / "s-2.png").exists()
+
+
+def test_variations_are_what_their_seeds_give_and_can_be_made_again(run, home: Path) -> None:
+    run("loop", "a red ball", "--variations", "2", "--seed", "7", "-o", "v.mp4")
+    run("again", "v-2.mp4", "-o", "second.mp4")
+    assert (home / "v-2.mp4").read_bytes() == (home / "second.mp4").read_bytes()
+    assert recipe_of("v-2.mp4").seed == 8
+
+
+def test_sources_are_looked_for_beside_the_file(run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("inpaint", "a.mp4", "x", "--mask", "mask.png", "-o", "one.mp4")
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    code, _, err = run("again", "../one.mp4", "-o", "two.mp4")
+    assert (code, err) == (0, "")
+    assert np.array_equal(Clip.read("two.mp4").frames, Clip.read("../one.mp4").frames)
+
+
+def test_what_was_only_enhanced_is_enhanced_again(run, enhancer: None, home: Path) -> None:
+    Clip(Clip.read("b.mp4").frames, 24.0).write("raw.mp4")
+    assert main(["enhance", "raw.mp4", "--size", "120p", "--fps", "12", "-o", "one.mp4"]) == 0
+    assert run("again", "one.mp4", "-o", "two.mp4")[0] == 0
+    assert (home / "one.mp4").read_bytes() == (home / "two.mp4").read_bytes()
+    assert run("again", "one.mp4", "-o", "three.mp4", "--enhance-fps", "24")[0] == 0
+    assert Clip.read("three.mp4").fps == 24
+    assert main(["enhance", "one.mp4", "--size", "240p", "-o", "twice.mp4"]) == 0
+    assert run("again", "twice.mp4", "-o", "twice-again.mp4")[0] == 0
+    assert (home / "twice.mp4").read_bytes() == (home / "twice-again.mp4").read_bytes()
+    code, _, err = run("again", "one.mp4", "--prompt", "x")
+    assert code == 2 and "was only enhanced" in err
+    (home / "raw.mp4").unlink()
+    code, _, err = run("again", "one.mp4")
+    assert code == 2 and "enhanced from raw.mp4, which is not here" in err
+
+
+def test_an_aspect_is_kept_when_it_is_enlarged(run, enhancer: None) -> None:
+    assert run("image", "x", "--aspect", "16:9", "--enhance", "180p", "-o", "wide.png")[0] == 0
+    assert Clip.read("wide.png").size == (320, 180)
+
+
+def test_a_contact_sheet_is_called_one(run) -> None:
+    assert "9 frames, 1.12 s as one contact sheet" in run("generate", "x", "--seconds", "1.1", "-o", "s.png")[1]
+    assert "contact sheet" not in run("generate", "x", "-o", "s.gif")[1]
+
+
+def test_a_preset_is_put_on_once(run, preset: None) -> None:
+    run("image", "a ball", "--preset", "mine", "-o", "one.png")
+    run("again", "one.png", "--preset", "mine", "-o", "two.png")
+    assert recipe_of("one.png").prompt == recipe_of("two.png").prompt == "Now: a ball, in fog"
 
 
 def test_again_with_another_prompt(run) -> None:
@@ -271,6 +329,12 @@ BAD = {
     "enhanced shape": (["generate", "x", "--enhance", "0x9"], "width 0"),
     "enhanced rate": (["generate", "x", "--enhance-fps", "nan"], "frames a second is not a rate"),
     "only enhanced here": (["again", "e.mp4"], "does not say how it was made"),
+    "fitted again": (["again", "made.mp4", "--fit", "pad"], "leave --size, --aspect, --resolution and --fit out"),
+    "source gone": (["again", "made.mp4"], "was made from gone.mp4, which is not here"),
+    "prompts of another form": (["again", "cues.mp4", "--prompt", "x"], "not a canvas"),
+    "no such file": (["loop", "gone.wmv"], "does not exist"),
+    "odd sides": (["generate", "x", "--enhance", "33x32"], "the sides of an MP4 are even, not 33x32: ask for 32x32"),
+    "a name for a size": (["generate", "x", "--size", "1080p"], "for a short side such as 480p"),
     "no board": (["storyboard", "p.png"], "no storyboard"),
 }
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yozora.clip import Clip, Recipe
-from yozora.create import Canvas, Cue, Generator, load
+from yozora.create import Canvas, Cue, Generator, Preset, load, presets
 from yozora.errors import CanvasError
 
 
@@ -54,6 +54,49 @@ def test_wrong_types(generator: Generator, asked: dict[str, Any], words: str) ->
     with pytest.raises(CanvasError, match=words) as caught:
         generator.generate(**{"prompt": "a red ball", **asked})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "draw, words",
+    [
+        (lambda g, p: g.fill([("0", p)]), "a time must be a number"),
+        (lambda g, p: g.fill([(None, p)]), "a time must be a number"),
+        (lambda g, p: g.fill([(10**400, p)]), "a time must be a number"),
+        (lambda g, p: g.fill({0: p}), "a card is"),
+        (lambda g, p: g.fill("0=a.png"), "a card is"),
+        (lambda g, p: g.recut(p, (0, 1)), "a piece is"),
+        (lambda g, p: g.recut(p, ["0-1"]), "a piece is"),
+        (lambda g, p: g.recut(p, [(0, None)]), "a time must be a number"),
+        (lambda g, p: g.remix(p, "x", strength=None), "no strength"),
+        (lambda g, p: g.remix(p, "x", strength=[1]), "no strength"),
+        (lambda g, p: g.blend(p, p, curve=None), "a curve is text"),
+        (lambda g, p: g.storyboard(None), "a storyboard is"),
+        (lambda g, p: g.storyboard({"card": []}), "a storyboard is"),
+    ],
+)
+def test_ways_of_wrong_types(generator: Generator, draw: Any, words: str) -> None:
+    with pytest.raises(CanvasError, match=words) as caught:
+        draw(generator, np.zeros((64, 64, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_the_methods(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a style and a solver; a misspelt option is no option."""
+    picture = np.zeros((64, 64, 3), np.uint8)
+    monkeypatch.setattr(presets, "load_presets", lambda: {"m": Preset("m", suffix=", in fog", steps=3, aspect="3:2")})
+    clip = generator.animate(picture, "a ball", seconds=0.1, preset="m", solver="dpm++", fit="pad", seed=2)
+    assert clip.recipe is not None and clip.size == (64, 64)
+    recipe = clip.recipe
+    assert (recipe.prompt, recipe.steps, recipe.solver, recipe.seed) == ("a ball, in fog", 3, "dpm++", 2)
+    assert generator.image("a ball", preset="m", steps=1).size == (96, 64)
+    assert generator.generate("a ball", picture, fit="stretch", seconds=0.1, solver="dpm++", steps=1).recipe is not None
+    for misspelt in (
+        lambda: generator.animate(picture, "a ball", sed=7),  # type: ignore[call-arg]
+        lambda: generator.extend(picture, "a ball", second=5),  # type: ignore[call-arg]
+        lambda: generator.image("x", prest="m"),  # type: ignore[call-arg]
+    ):
+        with pytest.raises(TypeError, match=r"has no option '(sed|second|prest)'; there are"):
+            misspelt()
 
 
 def test_numbers_of_numpy_are_as_good_as_pythons(generator: Generator, tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ def open_given(what: Picture) -> Given:
     if isinstance(what, Clip):
         return Given("", what.size, what.fps, what)
     if not isinstance(what, np.ndarray):
-        raise CanvasError(f"a picture is a file, a Clip or an array uint8 [height, width, 3], not {shown(what)}")
+        hint = "; of a Pillow image, np.asarray(image.convert('RGB'))" if hasattr(what, "convert") else ""
+        raise CanvasError(f"a picture is a file, a Clip or an array uint8 [height, width, 3], not {shown(what)}{hint}")
     if what.dtype != np.uint8 or what.ndim != 3 or what.shape[2] != 3 or 0 in what.shape:
         raise CanvasError(f"a picture is uint8 [height, width, 3], not {what.dtype} {list(what.shape)}")
     return Given("", (what.shape[1], what.shape[0]), 1.0, Clip(what[None], 1.0))

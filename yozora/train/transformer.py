@@ -7,6 +7,8 @@ creating but the plain one will show them; the others have one level a clip.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -180,7 +182,9 @@ def write_samples(
 
 
 def with_kernels(transformer: Transformer) -> Transformer:
-    """The same network, each of its blocks compiled."""
+    """The same network, each of its blocks compiled. Raises ConfigError where there is no compiler."""
+    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
+        raise ConfigError("compile needs a C++ compiler (g++ or clang++): install one, or set compile=false")
     for block in transformer.blocks:
         block.forward = torch.compile(block.forward, dynamic=True)
     return transformer
