@@ -120,7 +120,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config is not text": (bytes_of("config.json", lambda b: b"\xff\xfe\x00" * 9), "not valid JSON"),
     "config is a list": (bytes_of("config.json", lambda b: b"[1]"), "not a JSON object"),
     "config is deep": (bytes_of("config.json", lambda b: b"[" * 200_000), "not valid JSON"),
-    "another class": (edit_config(**{"class": "Autoencoder"}), "describes a Autoencoder"),
+    "another class": (edit_config(**{"class": "Autoencoder"}), "describes Autoencoder"),
     "no class": (edit_config(**{"class": "absent"}), "another program"),
     "unknown field": (edit_config(colour=3), "does not know colour"),
     "missing field": (edit_config(width="absent"), "needs width"),
