@@ -224,10 +224,11 @@ def loop(lab: Lab) -> list[Row]:
 
 
 def blend(lab: Lab) -> list[Row]:
-    """Overlapping by half, as it is when no length is asked for, and wholly."""
+    """Overlapping wholly, as it is when no length is asked for, and by half: then all of the change, from one scene to
+    quite another, has to fit into half a clip."""
     rows = []
-    whole = lab.native.frames_max / lab.native.fps
-    for name, seconds in (("blend", None), (f"blend --seconds {whole:.3g}", whole)):
+    longer = 1.5 * lab.native.frames_max / lab.native.fps
+    for name, seconds in (("blend", None), (f"blend --seconds {longer:.3g}", longer)):
         ends, largest = [], []
         pairs = list(zip(lab.mixed, lab.mixed[1:] + lab.mixed[:1], strict=True))
         for a, b in lab.each(pairs, name):

@@ -96,8 +96,8 @@ WAYS = (
     ),
     Way(
         "Blend",
-        "The first clip is held less and less and the second more and more; this one overlaps them wholly.",
-        "yozora blend ball.mp4 slide.mp4 --seconds 2 --seed 0 -o blend.mp4",
+        "The first clip is held less and less and the second more and more; with more `--seconds` they overlap less.",
+        "yozora blend ball.mp4 slide.mp4 --seed 0 -o blend.mp4",
     ),
     Way(
         "Remix, mild",

@@ -141,6 +141,7 @@ def test_fill_puts_pictures_and_clips_on_the_latent_frames_of_their_times(genera
 
 def test_blend_begins_as_the_one_and_ends_as_the_other(generator: Generator) -> None:
     a, b = clip(9, seed=1), clip(9, seed=2)
+    assert blend(a, clip(7, seed=2), native=NATIVE).frames == 9  # as long as the longer
     canvas = blend(a, b, native=NATIVE, seconds=1.6)
     held = canvas.hold_map(GRID)
     assert held.hold[0] == held.hold[-1] == 1

@@ -49,7 +49,7 @@ def blend(
     *,
     options: Options,
 ) -> None:
-    """Make a video that begins as A and ends as B."""
+    """Make a video that begins as A and ends as B; as long as the longer of them unless --seconds says more."""
     from yozora.create import join
 
     join.parse_curve(curve)

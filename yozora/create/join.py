@@ -74,14 +74,14 @@ def blend(
 ) -> Canvas:
     """`a` at the left, `b` at the right: along the influence curve, from 0 to 1, the hold of `a` falls and that of `b`
     rises. Curves: "transition" from the one to the other, "mix" with both between, or points "x:y,x:y" with x the part
-    of the time and y the share of `b`. Without `seconds` they overlap by half of the shorter. Raises CanvasError,
-    MediaError."""
+    of the time and y the share of `b`. Without `seconds` they overlap wholly, so that the change takes all the
+    time there is. Raises CanvasError, MediaError."""
     points = parse_curve(curve)
     given, grid, how = (open_given(a), open_given(b)), native.grid, asked.get("fit", "crop")
     size = canvas_size(given[0], native, asked)
     first, second = (each.read(*size, native.fps, how).frames for each in given)
     if seconds is None:
-        seconds = (len(first) + len(second) - min(len(first), len(second)) // 2) / native.fps
+        seconds = max(len(first), len(second)) / native.fps
     check_seconds(seconds)
     frames = max(1 + grid.temporal, grid.nearest_frames(seconds, native.fps))
     until = min(frames, 1 + (len(first) - 1) // grid.temporal * grid.temporal)
