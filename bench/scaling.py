@@ -201,7 +201,7 @@ def page(budgets: Sequence[Budget]) -> str:
     about: dict[str, Any] = machine()
     parts = [
         "# What more training buys\n",
-        "The same network from nothing, on one, four and thirty-two times the compute, each with a learning-rate schedule",
+        "The same network from nothing, on 1, 4 and 32 times the compute, each with a learning-rate schedule",
         "of its own; the same prompts (" + " · ".join(f"*{prompt}*" for prompt in PROMPTS) + ") and the",
         "same seed, 0, first try. Made by [`bench/scaling.py`](../bench/scaling.py)",
         f"on {about['cores']} cores ({about['processor']}).\n",
