@@ -4,7 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# No test fails because the machine is busy.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Shapes in signatures are checked while the tests run, in the modules that write them; before these are imported.
 CHECKED = ("autoencoder", "enhancer", "inspector")
