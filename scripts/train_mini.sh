@@ -24,8 +24,5 @@ $yozora train transformer "$configs/pictures.toml"
 $yozora train transformer "$configs/transformer.toml"
 $yozora train transformer "$configs/fine.toml"
 
-# 5. What it does in 24 steps with guidance, an adapter learns to do in a few steps without.
-$yozora train distill "$configs/few_steps.toml"
-
-# 6. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
+# 5. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
 $yozora train bundle "$configs/bundle.toml"
