@@ -35,7 +35,7 @@ PROMPTS = (
 FRAMES = 6
 WIDTH, HEIGHT, MARGIN = 640, 320, 44  # of the curves, pixels
 COLOURS = ("#9aa5b1", "#e0862f", "#2463b8")
-OWN_MINIMUM = 8  # points of a curve
+LEAST_POINTS = 8  # of a curve
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,8 @@ def curves(budgets: Sequence[Budget]) -> str:
 
 
 def smooth(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Means of neighbouring points, as many points as OWN_MINIMUM or a quarter of them."""
-    count = max(OWN_MINIMUM, len(curve) // 4)
+    """Means of neighbouring points, as many points as LEAST_POINTS or a quarter of them."""
+    count = max(LEAST_POINTS, len(curve) // 4)
     groups = np.array_split(np.array(curve, float), min(count, len(curve)))
     return [(round(group[:, 0].mean()), float(group[:, 1].mean())) for group in groups]
 

@@ -137,7 +137,7 @@ def test_what_was_only_enhanced_is_enhanced_again(run, enhancer: None, home: Pat
     assert code == 2 and "was only enhanced" in err
     (home / "raw.mp4").unlink()
     code, _, err = run("again", "one.mp4")
-    assert code == 2 and "enhanced from raw.mp4, which is not here" in err
+    assert code == 2 and "made from raw.mp4, which is not here" in err
 
 
 def test_an_aspect_is_kept_when_it_is_enlarged(run, enhancer: None) -> None:

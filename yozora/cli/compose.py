@@ -16,8 +16,6 @@ from yozora.errors import CanvasError
 if TYPE_CHECKING:
     from yozora.clip import Recipe
 
-FEW = "flow-map"  # yozora.diffusion's FLOW_MAP, which would bring torch with it
-
 
 @shared()
 def fill(
@@ -89,7 +87,7 @@ def again(
         return
     if recipe is None or not raw:
         raise CanvasError(f"{file} does not say how it was made: only files that yozora made can be made again")
-    if options.size or options.aspect or options.resolution or (options.fit and options.enhance is None):
+    if options.size or options.aspect or options.resolution or (options.fit and not (enhanced or options.enhance)):
         raise CanvasError("what is made again keeps its size: leave --size, --aspect, --resolution and --fit out")
     if prompt is not None:
         check_prompt(prompt)
@@ -112,34 +110,38 @@ def again(
 def _sampled(recipe: Recipe, options: Options) -> dict[str, Any]:
     """The options that sample as a recipe says, but for what is asked for anew. Few-step weights know neither guidance
     nor a negative prompt: where such is asked of what they made, the full ones are used as the model's card says."""
+    from yozora.diffusion import FLOW_MAP
+
     guided = options.sampling["guidance"] is not None or options.negative or (options.style and options.style.negative)
-    if recipe.solver == FEW and (guided or options.solver not in (None, FEW)):
+    if recipe.solver == FLOW_MAP and (guided or options.solver not in (None, FLOW_MAP)):
         return {}
     kept = {key: getattr(recipe, key) for key in ("steps", "guidance") if options.sampling[key] is None}
     return kept | {"solver": options.solver or recipe.solver or None}
 
 
 def _find_sources(raw: dict[str, Any], file: Path) -> None:
-    """Sources that are not where the recipe says, seen from here, are looked for beside the file. Raises CanvasError
-    for one that is not there either."""
+    """Puts the sources of a recipe's anchors where they are found. Raises CanvasError."""
     anchors = raw.get("anchors")
     for anchor in anchors if isinstance(anchors, list) else ():
         for key in ("source", "mask"):
             name = anchor.get(key) if isinstance(anchor, dict) else None
-            if isinstance(name, str) and name and not os.path.exists(name):
-                if not os.path.exists(file.parent / name):
-                    raise CanvasError(f"{file} was made from {name}, which is not here: run this where it is")
-                anchor[key] = str(file.parent / name)
+            if isinstance(name, str) and name:
+                anchor[key] = _found(name, file)
+
+
+def _found(name: str, file: Path) -> str:
+    """A source of `file`, by the name in its recipe: from here, or beside the file. Raises CanvasError."""
+    for path in (name, str(file.parent / name)):
+        if os.path.exists(path):
+            return path
+    raise CanvasError(f"{file} was made from {name}, which is not here: run this where it is")
 
 
 def _enhance_again(file: Path, said: dict[str, Any], options: Options, prompt: str | None) -> None:
     """Makes what was only enhanced again from its source."""
     from yozora.cli.enhance import enhance
 
-    given = Path(said.pop("source"))
-    found = next((path for path in (given, file.parent / given) if os.path.exists(path)), None)
-    if found is None:
-        raise CanvasError(f"{file} was enhanced from {given}, which is not here: run this where it is")
+    found = Path(_found(said.pop("source"), file))
     if prompt is not None or options.negative or options.preset or options.variations != 1:
         raise CanvasError(f"{file} was only enhanced: there is no prompt, and there are no variations")
     wanted = _enhanced(said, options)

@@ -15,7 +15,6 @@ from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Picture, held_smaller
 from yozora.create.limits import as_seeds, check_seeds
-from yozora.create.presets import apply_preset
 from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.streaming import Chunk, Progress, Settings, Stream
 from yozora.create.verbs import Verbs
@@ -89,21 +88,15 @@ class Generator(Verbs):
         solver: str | None = None,
         preset: str | None = None,
     ) -> Clip:
-        """A video of `prompt`, starting from `image` where given, in the style of `preset` (for the other ways, see
-        `Preset.on` and `apply_preset`). What is None is as the preset says, else as the model was trained.
-        Raises CanvasError, ConfigError, MediaError; warns (YozoraWarning) outside the trained range."""
-        asked: dict[str, Any] = {"size": size, "aspect": aspect, "negative": negative}
-        asked |= {"steps": steps, "guidance": guidance}
-        if preset is not None:
-            prompt, asked = apply_preset(preset, prompt, asked)
-        sampling = {key: asked.pop(key) for key in ("steps", "guidance")}
-        asked |= {"native": self.native, "seconds": seconds, "resolution": resolution, "fit": fit}
+        """A video of `prompt`, starting from `image` where given, in the style of `preset`. What is None is as the
+        preset says, else as the model was trained. Raises CanvasError, ConfigError, MediaError; warns (YozoraWarning)
+        outside the trained range."""
+        options: dict[str, Any] = {"seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution}
+        options |= {"fit": fit, "negative": negative, "preset": preset}
+        options |= {"seed": seed, "steps": steps, "guidance": guidance, "solver": solver}
         if image is None:
-            canvas = text_to_video(prompt, **asked)
-        else:
-            asked["aspect"] = aspect  # the picture's goes before the preset's
-            canvas = image_to_video(image, prompt, **asked)
-        return self.run_many(canvas, [seed], **sampling, solver=solver)[0]
+            return self.make(text_to_video, prompt, **options)
+        return self.make(image_to_video, image, prompt, **options)
 
     def run_many(
         self,
@@ -174,15 +167,15 @@ class Generator(Verbs):
     ) -> Settings:
         """The settings of a run: what is None is as the model card says. Few-step weights, where the model has such,
         are used where neither guidance nor a negative prompt nor another solver is asked for. Raises CanvasError."""
-        card, few = self.bundle.card, self.bundle.few_steps is not None
-        if solver is None and guidance is None and not negative and few:
+        card = self.bundle.card
+        if card.few_steps is not None and solver is None and guidance is None and not negative:
             solver = FLOW_MAP
-        if isinstance(solver, str) and solver == FLOW_MAP:
-            if not few:
+        if solver == FLOW_MAP:
+            if card.few_steps is None:
                 raise CanvasError(f"the model {card.name!r} has no few-step weights, which {FLOW_MAP} needs")
             if guidance not in (None, 1) or negative:
                 raise CanvasError(f"{FLOW_MAP} takes neither guidance nor a negative prompt: leave the solver out")
-            return Settings(card.few_steps or 1 if steps is None else steps, 1.0, FLOW_MAP)
+            return Settings(card.few_steps if steps is None else steps, 1.0, FLOW_MAP)
         return Settings(
             card.steps if steps is None else steps,
             card.guidance if guidance is None else guidance,

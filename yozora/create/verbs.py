@@ -53,7 +53,8 @@ class Verbs:
         preset = find_preset(name)
         sampling = {"steps": None, "guidance": None} | sampling
         filled = preset.fill(sampling)
-        if way is ways.text_to_image or (way is ways.loop and given[:1] == (None,)):  # nothing given has a shape
+        from_text = (ways.text_to_video, ways.text_to_image)
+        if way in from_text or (way is ways.loop and given[:1] == (None,)):  # nothing given has a shape
             options["aspect"] = preset.fill(options).get("aspect")
         canvas = preset.on(way(*given, native=self.native, **options))
         return self._fill(canvas, {key: filled[key] for key in sampling})

@@ -49,9 +49,8 @@ class DistillTask:
         self.model: Adapter = Adapter(build(AdapterConfig, {"base": self.teacher.config} | config.model))
         self.student = Transformer(few_step_config(self.teacher.config)).to(device).requires_grad_(False)
         self.student.load_state_dict(self.teacher.state_dict(), strict=False)
-        self.quick_teacher = self.teacher
         if config.compile:
-            self.quick_teacher = with_kernels(load_module(Transformer, config.start_from / "transformer", device))
+            with_kernels(self.teacher)
             with_kernels(self.student)
         self.counts = [int(count) for count in config.step_counts]
 
@@ -75,7 +74,7 @@ class DistillTask:
         noisy = add_noise(latents, torch.randn(latents.shape, generator=generator).to(device), path[0])
         with torch.no_grad():
             states, mask = self.text(batch.captions)
-            teacher = guided(self.quick_teacher, (states, mask), self.text([""]), self.config.guidance)
+            teacher = guided(self.teacher, (states, mask), self.text([""]), self.config.guidance)
             spans = path[0] - path[-1]
             lengths = spread_levels(spans, latents).float()
             target = (noisy - follow(teacher, noisy, path)) / lengths.clamp_min(1e-6)
