@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from yozora.clip import Clip
 from yozora.create import Anchor, Canvas, Chunk, Cue, Generator, Grid, Mask, Native, YozoraWarning, load
-from yozora.create.composite import composite
+from yozora.create.composite import DISSOLVE, composite
 from yozora.create.streaming import window_seed
 from yozora.create.windows import Past, given_latents, part_of, plan, tail_of
 
@@ -191,3 +191,17 @@ def test_what_does_not_lead_up_to_given_frames_dissolves_into_them() -> None:
     result = composite(decoded, given_frames, kept, own=own)[0][:, 0, 0, 0].astype(int)
     assert (result[10:] == 200).all() and result[0] < 75
     assert (np.diff(result) >= 0).all() and np.diff(result).max() <= 0.3 * 150
+
+
+def test_what_does_not_lead_up_dissolves_by_even_steps() -> None:
+    decoded = np.full((30, 8, 8, 3), 50, np.uint8)
+    given_frames, kept = np.full((30, 8, 8, 3), 180, np.uint8), (np.arange(30) >= 26).astype(np.float32)
+    kept[:20] = 1
+    given_frames[:20], own = 50, given_frames.copy()
+    own[:20] = 50
+    result = composite(decoded, given_frames, kept, own=own)[0][:, 0, 0, 0].astype(int)
+    steps = np.diff(result)[19:26]  # from the last given frame over six invented ones to the next given one
+    assert (result[:20] == 50).all() and (result[26:] == 180).all()
+    assert steps.min() >= 18 and steps.max() <= 19  # 130 in seven steps
+    far = composite(decoded, given_frames, (np.arange(30) >= 26).astype(np.float32), own=own)[0][:, 0, 0, 0].astype(int)
+    assert (far[: 26 - DISSOLVE] == 50).all() and np.diff(far).max() <= 11

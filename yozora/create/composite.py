@@ -14,7 +14,7 @@ import numpy as np
 STILL, MOVED = 0.88, 0.4  # how much of the difference is left from one frame to the next
 MOTION = 8.0  # of 255: a change of a pixel's surroundings that is taken for motion
 AROUND = 3  # pixels to every side that are a pixel's surroundings
-DISSOLVE = 0.75  # how much of a picture is left from one frame to the next where one dissolves into another
+DISSOLVE = 12  # frames over which what does not lead up to a given picture dissolves into it
 LEAST = 0.5  # of 255, where nothing is left to see
 
 
@@ -48,7 +48,7 @@ def composite(
     after = _lean(result, decoded, error, weights, range(len(decoded)), left)
     _lean(result, decoded, error, weights, backward)
     if own is not None:
-        _lean(result, decoded, itself - there, weights, backward, fade=DISSOLVE)
+        _dissolve(result, itself - there, weights)
     for place in np.flatnonzero(weights.any((1, 2))):
         weight = weights[place][..., None]
         mixed = result[place] + (given[place] - result[place].astype(np.float32)) * weight
@@ -63,16 +63,14 @@ def _lean(
     weights: np.ndarray,
     order: range,
     left: Left | None = None,
-    fade: float | None = None,
 ) -> Left | None:
-    """Adds to what is invented in `result` the `error` of what was kept before it, in this order of time; `fade` of it
-    is left from one frame to the next, None: as much as stands still."""
+    """Adds to what is invented in `result` the `error` of what was kept before it, in this order of time."""
     nothing = np.zeros((1, 1, 1), np.float32)
     for place in order:
         kept = (weights[place][..., None] if place < len(weights) else nothing) == 1
         new = None
         if left is not None:
-            new = left.difference * (_fade(left.frame, decoded[place]) if fade is None else fade)
+            new = left.difference * _fade(left.frame, decoded[place])
         if kept.any():
             new = np.where(kept, error[place], 0.0 if new is None else new)
         if new is None or np.abs(new).max() < LEAST:
@@ -82,6 +80,22 @@ def _lean(
             result[place] = (result[place] + np.where(kept, 0.0, new)).round().clip(0, 255)
         left = Left(new, decoded[place])
     return left
+
+
+def _dissolve(result: np.ndarray, change: np.ndarray, weights: np.ndarray) -> None:
+    """Adds to what is invented in `result` before something kept its `change`, by even steps: over DISSOLVE frames, or
+    over all that are invented there where these are fewer."""
+    any_kept = np.append(weights.any((1, 2)), np.zeros(len(result) - len(weights), bool))
+    difference, share, step = None, 0.0, 0.0
+    for place in range(len(result) - 1, -1, -1):
+        if any_kept[place]:
+            kept = weights[place][..., None] == 1
+            difference = np.where(kept, change[place], 0.0 if difference is None else difference)
+            free = place - 1 - int(np.flatnonzero(any_kept[:place]).max(initial=-1))
+            share, step = 1.0, 1 / (1 + min(DISSOLVE, free))
+        elif difference is not None and share > step:
+            share -= step
+            result[place] = (result[place] + difference * share).round().clip(0, 255)
 
 
 def _fade(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Where one clip turns into another, the change goes by even steps; nowhere else are frames mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from yozora.clip import Clip
+from yozora.create import Canvas, Grid, Native, blend, extend, fill, load, remix
+from yozora.create.pace import even_pace, in_transition
+
+GRID = Grid()
+NATIVE = Native(sizes=((64, 64), (96, 64)), frames_max=25, fps=8.0)
+
+
+def clip(frames: int, seed: int = 0) -> Clip:
+    return Clip(np.random.default_rng(seed).integers(0, 256, (frames, 64, 64, 3), np.uint8), 8.0)
+
+
+def test_a_group_goes_in_equal_steps_from_the_frame_before_it_to_its_last() -> None:
+    grey = np.array([10, 50, 66, 74, 90, 90, 91], np.uint8)
+    frames = np.broadcast_to(grey[:, None, None, None], (7, 4, 6, 3)).copy()
+    result = even_pace(frames, [(1, 5)])
+    assert result[:, 0, 0, 0].tolist() == [10, 30, 50, 70, 90, 90, 91]
+    assert (frames[:, 0, 0, 0] == grey).all()
+
+
+def test_what_stands_still_stays() -> None:
+    frames = np.full((9, 4, 4, 3), 7, np.uint8)
+    assert np.array_equal(even_pace(frames, [(1, 5), (5, 9)]), frames)
+
+
+@pytest.mark.parametrize(
+    ("canvas", "wanted"),
+    [
+        (lambda: blend(clip(25), clip(25, 1), native=NATIVE, curve="0:0,0.34:0,0.66:1,1:1"), [3]),
+        (lambda: remix(clip(25), "a", native=NATIVE, strength=0.6), []),
+        (lambda: extend(clip(13), "a", native=NATIVE), []),
+        (lambda: fill([(0.0, clip(5)), (2.1, clip(8))], native=NATIVE), []),
+    ],
+)
+def test_only_what_is_held_in_part_and_unevenly_is_in_transition(canvas, wanted: list[int]) -> None:  # noqa: ANN001
+    assert np.flatnonzero(in_transition(canvas(), GRID)).tolist() == wanted
+
+
+@pytest.mark.filterwarnings("ignore::yozora.create.YozoraWarning")
+@pytest.mark.parametrize("frames", [9, 25, 41])
+def test_a_blend_is_at_an_even_pace_and_ends_as_given(tiny_model: Path, frames: int) -> None:
+    generator = load(tiny_model, "cpu", torch.float32)
+    a, b = clip(frames), clip(frames, 1)
+    canvas: Canvas = blend(a, b, native=generator.native)
+    made = generator.run_many(canvas, [3], steps=1)[0].frames
+    assert np.array_equal(made[0], a.frames[0]) and np.array_equal(made[-1], b.frames[-1])
+    turning = np.flatnonzero(in_transition(canvas, generator.native.grid))
+    assert len(turning)
+    for latent in turning:
+        start = generator.native.grid.first_frame(int(latent))
+        path = made[start - 1 : start + 4].astype(np.float32)
+        steps = np.abs(np.diff(path, axis=0)).mean((1, 2, 3))
+        assert steps.max() <= 1.6 * steps.min() + 1, (latent, steps)

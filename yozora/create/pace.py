@@ -1,0 +1,40 @@
+"""An even pace where one picture turns into another.
+
+A latent frame brings most of its change with the first of its frames. Where things move that is hardly seen, but where
+the whole picture changes, as in a blend, it goes by fits and starts. So the frames of such a latent frame are spaced
+anew: by equal parts of the change between them, each mixed from the two between which it then stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from yozora.create.canvas import Canvas
+from yozora.create.sizes import Grid
+
+
+def in_transition(canvas: Canvas, grid: Grid) -> np.ndarray:
+    """bool [T]: the latent frames in which clips are held in part, and otherwise than in one of their neighbours."""
+    hold = np.zeros(grid.latent_frames(canvas.frames), np.float32)
+    for anchor in canvas.anchors:
+        first, last = anchor.span(grid)
+        hold[first:last] = np.maximum(hold[first:last], anchor.holds(grid))
+    turns = np.diff(hold) != 0
+    return (hold > 0) & (hold < 1) & (np.append(turns, False) | np.insert(turns, 0, False))
+
+
+def even_pace(frames: np.ndarray, groups: Iterable[tuple[int, int]]) -> np.ndarray:
+    """uint8 [F, H, W, 3]: `frames`, of which each group, from its first frame to the one after its last, goes in equal
+    steps from the frame before it to its last. The frame before it must be there."""
+    result = frames.copy()
+    for start, stop in groups:
+        path = frames[start - 1 : stop].astype(np.float32)
+        gone = np.append(0, np.abs(np.diff(path, axis=0)).mean((1, 2, 3)).cumsum())
+        for place, wanted in zip(range(start, stop - 1), np.linspace(0, gone[-1], len(gone))[1:-1], strict=True):
+            after = int(np.searchsorted(gone, wanted))
+            if gone[after] > gone[after - 1]:
+                part = (wanted - gone[after - 1]) / (gone[after] - gone[after - 1])
+                result[place] = (path[after - 1] + (path[after] - path[after - 1]) * part).round()
+    return result
