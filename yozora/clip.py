@@ -43,6 +43,7 @@ class Recipe:
     steps: int | None = None
     guidance: float | None = None
     solver: str = ""
+    lora: list[str] = field(default_factory=list)
     canvas: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -58,11 +59,13 @@ class Recipe:
             values = None
         if not isinstance(values, dict) or "yozora" not in values:
             raise MediaError("this text is not a Yozora recipe")
-        types = {"seed": int, "steps": int, "guidance": (int, float), "canvas": dict}
+        types = {"seed": int, "steps": int, "guidance": (int, float), "lora": list, "canvas": dict}
         known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
         for name, value in known.items():
             if not isinstance(value, types.get(name, str)):
                 raise MediaError(f"this recipe's {name} is of the wrong type")
+        if not all(isinstance(each, str) for each in known.get("lora", ())):
+            raise MediaError("this recipe's lora is of the wrong type")
         return cls(**known)
 
 

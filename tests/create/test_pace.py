@@ -42,7 +42,7 @@ def test_what_stands_still_stays() -> None:
         (lambda: fill([(0.0, clip(5)), (2.1, clip(8))], native=NATIVE), []),
     ],
 )
-def test_only_what_is_held_in_part_and_unevenly_is_in_transition(canvas, wanted: list[int]) -> None:  # noqa: ANN001
+def test_only_what_is_held_in_part_and_unevenly_is_in_transition(canvas, wanted: list[int]) -> None:
     assert np.flatnonzero(in_transition(canvas(), GRID)).tolist() == wanted
 
 

@@ -257,7 +257,7 @@ def test_settings_are_read_and_overridden(tmp_path: Path) -> None:
     ("text", "overrides", "message"),
     [
         (GOOD.replace("steps = 1", "steps = 0"), [], "run.steps"),
-        (GOOD.replace("adamw", "adamx"), [], "optim.adamw"),
+        (GOOD.replace("adamw", "adamx"), [], "optim.adamx; is adamw meant"),
         (GOOD + "colour = 1", [], "world.colour"),
         (GOOD, ["run.steps"], "section.key=value"),
         (GOOD, ["run.out.deep=1"], "not a section"),

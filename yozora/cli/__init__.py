@@ -42,7 +42,7 @@ app.command()(enhance)
 app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")
-app.command()(train)
+app.add_typer(train, name="train")
 app.command()(evaluate)
 app.command()(doctor)
 

@@ -101,6 +101,7 @@ def again(
         options,
         seed=recipe.seed if options.seed is None else options.seed,
         model=options.model or recipe.model or None,
+        lora=recipe.lora if options.lora is None else options.lora,
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )

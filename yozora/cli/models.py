@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 models = typer.Typer(help="The models that can be run.", no_args_is_help=True)
@@ -10,6 +13,20 @@ models = typer.Typer(help="The models that can be run.", no_args_is_help=True)
 @models.callback()
 def _models() -> None:
     """The models that can be run."""
+
+
+@models.command()
+def merge(
+    model: Annotated[str, typer.Argument(help="A shipped model's name or a folder.", show_default=False)],
+    lora: Annotated[list[str], typer.Option(metavar="FILE[:SCALE]", help="A LoRA; several add up.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("merged"),
+) -> None:
+    """Add LoRAs to a model's weights for good: a new model folder."""
+    from yozora.models.lora import parse_lora
+    from yozora.models.registry import merge_loras
+
+    merge_loras(model, [parse_lora(text) for text in lora], output)
+    print(f"{output}: {model} with {', '.join(lora)}")
 
 
 @models.command("list")

@@ -62,6 +62,9 @@ class Options:
     enhance: Annotated[str | None, typer.Option(help="Enlarge it: WIDTHxHEIGHT, or for example 1080p.")] = None
     enhance_fps: Annotated[float | None, typer.Option(help="Frames a second after enhancing, for example 24.")] = None
     model: Annotated[str | None, typer.Option(help=f"A shipped model's name or a folder; else {DEFAULT_MODEL}.")] = None
+    lora: Annotated[
+        list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA to add to the model; several add up.")
+    ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture, too.")] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line a file.")] = False

@@ -1,7 +1,10 @@
-"""`yozora train`: one stage of training, from a TOML file."""
+"""`yozora train`: one stage of training, from a TOML file, or fine-tuning on a folder of clips."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,20 +13,104 @@ import typer
 from yozora.errors import YozoraError
 from yozora.train import STAGES
 
+train = typer.Typer(
+    help="Train a model, stage by stage, or fine-tune one on your own clips. Interrupt it at any time; the same "
+    "command goes on where it stopped.",
+    no_args_is_help=True,
+)
 
-def train(
-    stage: Annotated[str, typer.Argument(help=f"One of: {', '.join(STAGES)}.")],
-    config: Annotated[Path, typer.Argument(help="The TOML file that describes the run.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. run.steps=100.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint, if there is one.")] = True,
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. run.steps=100.")
+]
+Resume = Annotated[bool, typer.Option(help="Go on from the last checkpoint, if there is one.")]
+Clips = Annotated[
+    Path, typer.Argument(help="A folder of clips with captions, or WebDataset shards.", show_default=False)
+]
+Model = Annotated[str, typer.Option(help="A shipped model's name or a folder.")]
+Caption = Annotated[str, typer.Option(help="What is said of clips without a caption of their own.")]
+Steps = Annotated[int | None, typer.Option(help="How long.")]
+Seed = Annotated[int, typer.Option(help="The same seed makes the same weights.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda …")]
+
+
+def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], None]:
+    def command(
+        config: Annotated[Path, typer.Argument(help="The TOML file that describes the run.", show_default=False)],
+        overrides: Overrides = None,
+        resume: Resume = True,
+    ) -> None:
+        with _needed():
+            from yozora.train import run
+
+            print(f"{name}: written to {run(name, config, overrides or [], resume)}")
+
+    command.__doc__ = about
+    return command
+
+
+for _name, (*_, _about) in STAGES.items():
+    train.command(_name)(_stage(_name, _about))
+
+
+@train.command()
+def lora(
+    folder: Clips,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("lora.safetensors"),
+    model: Model = "mini",
+    rank: Annotated[int | None, typer.Option(help="How much it can learn: the rank of its changes.")] = None,
+    caption: Caption = "",
+    steps: Steps = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    resume: Resume = True,
 ) -> None:
-    """Train one stage of a model. Interrupt it at any time; the same command goes on where it stopped."""
+    """A small file that teaches a model what a folder of clips shows: use it with --lora."""
+    settings = _said(caption, steps, seed, device) + ([] if rank is None else [f"model.rank={rank}"])
+    with _needed():
+        from yozora.train.finetune import train_lora
+
+        made = train_lora(folder, output, model, [*settings, *(overrides or [])], resume)
+    print(f'lora: written to {made}; try: yozora generate "…" --lora {made}')
+
+
+@train.command()
+def finetune(
+    folder: Clips,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("finetuned"),
+    model: Model = "mini",
+    caption: Caption = "",
+    steps: Steps = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    resume: Resume = True,
+) -> None:
+    """All of a model's transformer goes on learning from a folder of clips: a new model folder."""
+    with _needed():
+        from yozora.train.finetune import finetune as run
+
+        made = run(folder, output, model, [*_said(caption, steps, seed, device), *(overrides or [])], resume)
+    print(f'finetune: written to {made}; try: yozora generate "…" --model {made}')
+
+
+def _said(caption: str, steps: int | None, seed: int, device: str) -> list[str]:
+    """The options as settings."""
+    settings = [f"run.seed={seed}", f"run.device={_quoted(device)}", f"footage.caption={_quoted(caption)}"]
+    return settings + ([] if steps is None else [f"run.steps={steps}"])
+
+
+def _quoted(text: str) -> str:
+    """A string of TOML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+@contextmanager
+def _needed() -> Iterator[None]:
+    """Raises YozoraError where a library that training needs is not installed."""
     try:
-        from yozora.train import run
+        yield
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("yozora"):
             raise
         raise YozoraError(f"training needs {error.name}: pip install 'yozora[train,world]'") from None
-    print(f"{stage}: written to {run(stage, config, overrides or [], resume)}")

@@ -23,6 +23,7 @@ from yozora.diffusion import FLOW_MAP
 from yozora.errors import CanvasError, ModelError
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import read_config
+from yozora.models.lora import parse_lora
 from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_card
 from yozora.models.transformer import Transformer, TransformerConfig
 
@@ -33,10 +34,18 @@ class YozoraWarning(UserWarning):
     """The canvas is outside what the model was trained on: the result may be poor."""
 
 
-def load(name_or_folder: str | Path = "mini", device: str = "auto", dtype: torch.dtype | None = None) -> Generator:
+def load(
+    name_or_folder: str | Path = "mini",
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    lora: str | Path | Sequence[str | Path] = (),
+) -> Generator:
     """The Generator of a shipped model or a folder. `device` "auto" is the GPU where there is one; `dtype` None is
-    bfloat16 where the device is quick at it, else float32. Raises ModelError."""
-    return Generator(load_bundle(name_or_folder, choose_device(device), dtype))
+    bfloat16 where the device is quick at it, else float32. `lora`: one or several LoRA files, "FILE" or "FILE:SCALE".
+    Raises ModelError."""
+    files = [lora] if isinstance(lora, (str, Path)) else lora
+    uses = [parse_lora(str(file)) for file in files]
+    return Generator(load_bundle(name_or_folder, choose_device(device), dtype, uses))
 
 
 def read_native(name_or_folder: str | Path = "mini") -> Native:
@@ -212,6 +221,7 @@ class Generator(Verbs):
                 steps=settings.steps,
                 guidance=settings.guidance,
                 solver=settings.solver,
+                lora=[str(use) for use in self.bundle.loras],
                 canvas=canvas.to_dict(),
             )
             for seed in seeds

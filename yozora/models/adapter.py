@@ -10,6 +10,7 @@ up·down; what tells it of the step's length is new.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -36,28 +37,43 @@ class AdapterConfig:
             raise ValueError("the base of an adapter is no flow map itself")
 
 
-class Adapter(nn.Module):
-    """A fresh one changes nothing: its `up` matrices are zero."""
+class LowRank(nn.Module):
+    """Changes up·down of some matrices of a transformer, by the matrices' names. Fresh ones are zero."""
 
-    def __init__(self, config: AdapterConfig) -> None:
+    def __init__(self, matrices: Mapping[str, Tensor], rank: int) -> None:
         super().__init__()
-        self.config = config
-        with torch.device("meta"):
-            shapes = {name: tuple(matrix.shape) for name, matrix in matrices_of(Transformer(config.base)).items()}
-        self.down = nn.ParameterDict({_key(n): torch.empty(config.rank, columns) for n, (_, columns) in shapes.items()})
-        self.up = nn.ParameterDict({_key(n): torch.zeros(rows, config.rank) for n, (rows, _) in shapes.items()})
-        self.span = nn.Parameter(torch.zeros(config.base.width, config.base.freq_dim))
+        shapes = {_key(name): matrix.shape for name, matrix in matrices.items()}
+        self.down = nn.ParameterDict({key: torch.empty(rank, columns) for key, (_, columns) in shapes.items()})
+        self.up = nn.ParameterDict({key: torch.zeros(rows, rank) for key, (rows, _) in shapes.items()})
         for matrix in self.down.values():
             kaiming_uniform_(matrix, a=5**0.5)
 
     def changed(self, base: Transformer) -> dict[str, Tensor]:
         """The weights by name, of `base` and with gradients to this, of the transformer that this makes of it: only
-        those that differ from the base's. Raises ModelError where it was made for another."""
+        those that differ from the base's."""
+        weights = dict(base.named_parameters())
+        return {
+            name: weights[name].float() + self.up[key].float() @ self.down[key].float()
+            for key in self.up
+            for name in [key.replace("/", ".")]
+        }
+
+
+class Adapter(LowRank):
+    """What makes a few-step transformer of one."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        with torch.device("meta"):
+            matrices = matrices_of(Transformer(config.base))
+        super().__init__(matrices, config.rank)
+        self.config = config
+        self.span = nn.Parameter(torch.zeros(config.base.width, config.base.freq_dim))
+
+    def changed(self, base: Transformer) -> dict[str, Tensor]:
+        """As of any LowRank. Raises ModelError where it was made for another transformer."""
         if base.config != self.config.base:
             raise ModelError("the few-step weights are of another transformer: copy the whole model folder")
-        matrices = matrices_of(base)
-        weights = {n: w.float() + self.up[_key(n)].float() @ self.down[_key(n)].float() for n, w in matrices.items()}
-        return weights | {SPAN: self.span.float()}
+        return super().changed(base) | {SPAN: self.span.float()}
 
     @torch.no_grad()
     def onto(self, base: Transformer) -> Transformer:
@@ -75,12 +91,12 @@ def few_step_config(base: TransformerConfig) -> TransformerConfig:
     return dataclasses.replace(base, spans=True)
 
 
-def matrices_of(transformer: Transformer) -> dict[str, Tensor]:
-    """What an adapter changes: every matrix but those that read the text, which are worked out once a video."""
+def matrices_of(transformer: Transformer, text: bool = False) -> dict[str, Tensor]:
+    """What is changed: every matrix but, unless `text`, those that read the text, which are worked out once a video."""
     return {
         name: parameter
         for name, parameter in transformer.named_parameters()
-        if parameter.ndim == 2 and name.endswith("weight") and not name.startswith("text.") and name != SPAN
+        if parameter.ndim == 2 and name.endswith("weight") and (text or not name.startswith("text.")) and name != SPAN
     }
 
 

@@ -6,8 +6,12 @@ A model folder holds `transformer/`, `autoencoder/` and `text_encoder/` (see `fo
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import shutil
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from yozora.errors import ModelError
 from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import describe_invalid, load_module, read_json
+from yozora.models.folder import describe_invalid, load_module, read_json, save_module, write_json
+from yozora.models.lora import LoraUse, add_loras
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 
@@ -70,12 +75,17 @@ class Bundle:
     device: torch.device
     dtype: torch.dtype
     few_steps: Transformer | None = None
+    loras: tuple[LoraUse, ...] = ()
 
 
 def load_bundle(
-    name_or_folder: str | Path = "mini", device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    name_or_folder: str | Path = "mini",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    loras: Sequence[LoraUse] = (),
 ) -> Bundle:
     """A shipped model by its name, or a model folder. dtype None: bfloat16 where the device is quick at it, or float32.
+    `loras` are added to its transformer's weights.
 
     Raises ModelError, in one line, for an unknown name and for a folder that is missing, broken, mismatched or unsafe.
     """
@@ -83,16 +93,40 @@ def load_bundle(
     card = read_card(folder)
     device = torch.device(device)
     dtype = quick_dtype(device) if dtype is None else dtype
-    transformer = load_module(Transformer, folder / "transformer", device, dtype)
+    transformer = load_module(Transformer, folder / "transformer", device, torch.float32 if loras else dtype)
+    add_loras(transformer, loras)
+    transformer.to(dtype)
     autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
     text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
     few_steps = None
     if card.few_steps is not None:
         few_steps = load_module(Adapter, folder / "few_steps", device, dtype).onto(transformer)
-    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, few_steps)
+    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, few_steps, tuple(loras))
     _check_parts(folder, bundle)
     _check_card(folder, bundle)
     return bundle
+
+
+def merge_loras(name_or_folder: str | Path, loras: Sequence[LoraUse], output: Path) -> None:
+    """Writes a model folder with `loras` in its weights, called as the folder is. Raises ModelError."""
+    folder = find_model(name_or_folder)
+    card = dataclasses.replace(read_card(folder), name=output.name)
+    if output.exists():
+        raise ModelError(f"{output} is there already: choose another folder")
+    transformer = load_module(Transformer, folder / "transformer")
+    add_loras(transformer, loras)
+    parts = ["autoencoder", "text_encoder", *(["few_steps"] if card.few_steps is not None else [])]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".merging-", dir=output.parent) as temporary:
+            made = Path(temporary) / "model"
+            for part in parts:
+                shutil.copytree(folder / part, made / part)
+            save_module(transformer, made / "transformer", torch.bfloat16)
+            write_json(made / CARD, dataclasses.asdict(card))
+            os.replace(made, output)
+    except OSError as error:
+        raise ModelError(f"cannot write {output} ({error.strerror or error}); choose another folder") from None
 
 
 def list_models() -> list[ModelInfo]:

@@ -13,16 +13,16 @@ from yozora.errors import ConfigError
 
 __all__ = ["STAGES", "run"]
 
-STAGES = {  # name: module, function, class of its configuration
-    "autoencoder": ("autoencoder", "train_autoencoder", "AutoencoderStage"),
-    "text": ("text", "train_text_encoder", "TextStage"),
-    "latents": ("latents", "build_pool", "LatentsStage"),
-    "transformer": ("transformer", "train_transformer", "TransformerStage"),
-    "distill": ("distill", "train_few_steps", "DistillStage"),
-    "bundle": ("bundle", "make_bundle", "BundleStage"),
-    "enhancer": ("enhancer", "train_enhancer", "EnhancerStage"),
-    "inspector": ("inspector", "train_inspector", "InspectorStage"),
-    "reader": ("reader", "train_reader", "ReaderStage"),
+STAGES = {  # name: module, function, class of its configuration, what it does
+    "autoencoder": ("autoencoder", "train_autoencoder", "AutoencoderStage", "The network that compresses video."),
+    "text": ("text", "train_text_encoder", "TextStage", "The text encoder learns to read captions."),
+    "latents": ("latents", "build_pool", "LatentsStage", "Render, or cut, and encode clips to learn from."),
+    "transformer": ("transformer", "train_transformer", "TransformerStage", "The diffusion transformer."),
+    "distill": ("distill", "train_few_steps", "DistillStage", "Few steps without guidance, for a transformer."),
+    "bundle": ("bundle", "make_bundle", "BundleStage", "Put trained networks together as a model folder."),
+    "enhancer": ("enhancer", "train_enhancer", "EnhancerStage", "The network that enlarges frames."),
+    "inspector": ("inspector", "train_inspector", "InspectorStage", "The judge of colours and shapes."),
+    "reader": ("reader", "train_reader", "ReaderStage", "The judge of all else."),
 }
 
 
@@ -32,6 +32,6 @@ def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = 
 
     if stage not in STAGES:
         raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
-    module, function, settings = STAGES[stage]
+    module, function, settings, _ = STAGES[stage]
     checked = configs.read_config(getattr(configs, settings), config, overrides)
     return getattr(importlib.import_module(f"yozora.train.{module}"), function)(checked, resume)

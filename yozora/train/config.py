@@ -6,10 +6,11 @@ Values can be overridden from the command line as `section.key=value`; the value
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -129,15 +130,44 @@ class PoolBucket(Size):
     clips: int = Field(gt=0)
 
 
+class Footage(Section):
+    """Clips and pictures with captions: a folder, or WebDataset shards (see `yozora.train.footage`). Of each clip up to
+    `pieces` of `frames` frames are taken, at `fps`, and in that of `sizes` whose shape is nearest; without sizes in its
+    own shape, of at most `area` pixels. `caption` is said of what has none of its own."""
+
+    path: Path
+    caption: str = ""
+    frames: int = Field(default=25, gt=0, le=10_000)
+    fps: float = Field(default=12.0, gt=0, le=240)
+    sizes: tuple[tuple[int, int], ...] = ()
+    area: int = Field(default=128 * 128, ge=32 * 32)
+    pieces: int = Field(default=8, gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for width, height in self.sizes:
+            Size(width=width, height=height, frames=self.frames)
+        Size(width=32, height=32, frames=self.frames)
+        return self
+
+
 class LatentsStage(Section):
-    """`yozora train latents`: renders and encodes a pool of clips for the transformer."""
+    """`yozora train latents`: encodes a pool of clips for the transformer, rendered (`buckets`), from `footage`, or
+    both."""
 
     run: Job
     autoencoder: Path
     mix: str | dict[str, Any] = "full"
     fps: float = Field(default=12.0, gt=0, le=240)
-    buckets: tuple[PoolBucket, ...] = Field(min_length=1)
+    buckets: tuple[PoolBucket, ...] = ()
+    footage: Footage | None = None
     shard: int = Field(default=256, gt=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.buckets and self.footage is None:
+            raise ValueError("give buckets of rendered clips, or footage")
+        return self
 
 
 class TextStage(Section):
@@ -171,11 +201,16 @@ class Lessons(Section):
     optim: Optim
 
 
-class TransformerStage(Lessons):
+class FlowLessons(Lessons):
+    """Lessons in the flow from noise to latents; `level_std` is the spread of the noise levels."""
+
+    level_std: float = Field(default=1.0, gt=0, le=10)
+
+
+class TransformerStage(FlowLessons):
     """`yozora train transformer`: learns the flow from noise to the latents of a pool, given captions."""
 
     text_encoder: Path | None = None
-    level_std: float = Field(default=1.0, gt=0, le=10)
     text_rate: float = Field(default=0.3, ge=0)
     start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
     model: dict[str, Any] = {}
@@ -208,6 +243,31 @@ class DistillStage(Lessons):
         if self.layout:
             raise ValueError("layout is a task for `yozora train transformer` only")
         return self
+
+
+class LoraStage(FlowLessons):
+    """`yozora train lora`: a LoRA for the transformer of `start_from`, a model folder. [model] is its `rank`, `alpha`
+    and `text`."""
+
+    start_from: Path
+    name: str  # of the model
+    file: Path  # where it is written
+    model: dict[str, Any] = {}
+
+
+class Finetune(Section):
+    """What `yozora train lora` and `yozora train finetune` make of a folder of clips. Lessons are of `batch` clips of
+    one size and length; `languages`, `details` and the like are the captions' own affair."""
+
+    footage: Footage
+    batch: int = Field(default=4, gt=0)
+    drop_prompt: float = Field(default=0.1, ge=0, le=1)
+    anchored: float = Field(default=0.4, ge=0, le=1)
+    level_std: float = Field(default=1.0, gt=0, le=10)
+    compile: bool = False
+    run: Run
+    optim: Optim
+    model: dict[str, Any] = {}
 
 
 class BundleStage(Section):
@@ -285,14 +345,42 @@ def read_config(kind: type[StageConfig], path: Path, overrides: Sequence[str] = 
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return check_config(kind, raw, str(path), overrides)
+
+
+def check_config(
+    kind: type[StageConfig], raw: dict[str, Any], where: str, overrides: Sequence[str] = ()
+) -> StageConfig:
+    """A stage's settings, checked; raises ConfigError, which begins with `where`, for the first thing that is wrong."""
     for override in overrides:
         _apply(raw, override)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise ConfigError(f"{where}: {_first_problem(error, kind)}") from None
+
+
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    """What is wrong, in one line; of an unknown key, which known one it may have been meant to be."""
+    unknown = "extra_forbidden"  # comes first: what is misspelt is then missing, too
+    first = min(error.errors(), key=lambda each: each["type"] != unknown)
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != unknown:
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+    known = _keys_of(kind, first["loc"][:-1])
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    return f"unknown setting {where}; " + (f"is {near[0]} meant?" if near else f"known: {', '.join(known)}")
+
+
+def _keys_of(kind: Any, path: Sequence[int | str]) -> list[str]:
+    """The settings of the section at `path`, of nested sections and tuples of them."""
+    for part in path:
+        if isinstance(part, str) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[part].annotation
+        while kind is not None and not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            inner = [each for each in get_args(kind) if each not in (type(None), ...)]
+            kind = inner[0] if inner else None
+    return list(kind.model_fields) if kind is not None else []
 
 
 def build(kind: type[ModelConfig], settings: dict[str, Any], section: str = "model") -> ModelConfig:

@@ -120,23 +120,26 @@ def to_signed(frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PooledClip:
-    """One clip of a pool: where its tensors lie, and the scene it shows."""
+    """One clip of a pool: where its tensors lie, and its line of the index."""
 
     file: Path
     row: int
-    scene: str
+    line: str
 
 
 class Drawn(NamedTuple):
-    """A clip out of a pool: latents `[C, T, h, w]`, its scene, and the scene's `body_maps`."""
+    """A clip out of a pool: latents `[C, T, h, w]`, and its scene with the scene's `body_maps`, or of footage what is
+    said of it."""
 
     latents: Tensor
-    scene: Scene
-    bodies: Tensor
+    scene: Scene | None
+    bodies: Tensor | None
+    captions: tuple[str, ...] = ()
 
 
 class LatentPool:
-    """The folder that `yozora train latents` writes: shards of latents with a line of scene JSON for each clip.
+    """The folder that `yozora train latents` writes: shards of latents with a line of JSON for each clip, a scene or
+    what is said of a piece of footage.
 
     Raises ConfigError when the folder is missing, empty or damaged.
     """
@@ -147,8 +150,8 @@ class LatentPool:
         for index in sorted(self.folder.glob("*.jsonl")):
             shard = index.with_suffix(".safetensors")
             width, height, frames = (int(part) for part in index.stem.split("-")[0].split("x"))
-            scenes = index.read_text(encoding="utf-8").splitlines()
-            rows = [PooledClip(shard, row, scene) for row, scene in enumerate(scenes)]
+            lines = index.read_text(encoding="utf-8").splitlines()
+            rows = [PooledClip(shard, row, line) for row, line in enumerate(lines)]
             self.clips.setdefault((width, height, frames), []).extend(rows)
         if not self.clips:
             raise ConfigError(f"no latents in {folder}; make them with: yozora train latents CONFIG.toml")
@@ -160,8 +163,16 @@ class LatentPool:
         clips = self._fitting(bucket.width, bucket.height, bucket.frames)
         clip = clips[int(random.integers(len(clips)))]
         shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
-        latents, bodies = (shard[name][clip.row][..., :frames, :, :] for name in ("latents", "bodies"))
-        return Drawn(latents, Scene.from_json(clip.scene), bodies)
+        latents = shard["latents"][clip.row][:, :frames]
+        if "bodies" in shard:
+            return Drawn(latents, Scene.from_json(clip.line), shard["bodies"][clip.row][..., :frames, :, :])
+        return Drawn(latents, None, None, tuple(json.loads(clip.line)["captions"]))
+
+    def captions(self) -> Iterator[tuple[str, ...]]:
+        """What is said of each clip of footage."""
+        for clips in self.clips.values():
+            for clip in clips:
+                yield tuple(json.loads(clip.line).get("captions", ()))
 
     def _fitting(self, width: int, height: int, frames: int) -> list[PooledClip]:
         """Every clip of that size and of at least that length."""
@@ -177,7 +188,7 @@ class LatentPool:
         if file not in self._open:
             try:
                 with safe_open(file, "pt") as shard:
-                    self._open[file] = {name: shard.get_tensor(name) for name in ("latents", "bodies")}
+                    self._open[file] = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
             except (SafetensorError, OSError) as error:
                 raise ConfigError(
                     f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again"

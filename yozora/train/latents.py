@@ -1,29 +1,37 @@
-"""Building a pool of latents: scenes rendered and encoded once, to be drawn from many times by the transformer.
+"""Building a pool of latents: scenes rendered, or footage cut, and encoded once, to be drawn from many times by the
+transformer.
 
-A pool is a folder of shards: `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and a
-tensor `bodies` (what stands where: `yozora.train.layout.body_maps`), and a `.jsonl` beside it with one scene a line.
-Captions are not stored: each time a clip is drawn, it is described anew.
-`pool.json` says with which settings and which autoencoder the shards were made, so that a resumed run cannot mix two.
+A pool is a folder of shards: `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and, of
+rendered clips, a tensor `bodies` (what stands where: `yozora.train.layout.body_maps`), and a `.jsonl` beside it with a
+line for each clip: a scene, which is described anew each time that it is drawn, or the captions of a piece of footage.
+Shards of footage are called `WxHxF-u00003`, by the unit of files that they hold; `unit-00003.json` says how many clips
+came of it and what was skipped. `pool.json` says with which settings, files and autoencoder the shards were made, so
+that a resumed run cannot mix two.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, read_json, write_json
-from yozora.train.config import Bucket, LatentsStage, PoolBucket
+from yozora.train.config import Bucket, Footage, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
+from yozora.train.footage import Item, Piece, Skipped, cut, footage_digest, pieces_of_shard, units_of
 from yozora.train.layout import body_maps
 from yozora.train.loop import autocast, make_folder, pick_device
 from yozora.world import Scene, sample_scene
@@ -49,6 +57,8 @@ def build_pool(config: LatentsStage, resume: bool = True) -> Path:
             _write_shard(config, autoencoder, device, bucket, (config.run.seed, number, shard), clips, stem)
             rate = clips / (time.monotonic() - started)
             print(f"{stem.name}  {shard + 1}/{shards}  {rate:.1f} clips/s", flush=True)
+    if config.footage:
+        _encode_footage(config, config.footage, autoencoder, device, resume)
     return config.run.out
 
 
@@ -61,13 +71,15 @@ def _claim(config: LatentsStage, resume: bool) -> None:
     for path in sorted(config.autoencoder.glob("*.safetensors")):
         digest.update(path.read_bytes())
     asked["autoencoder_sha256"] = digest.hexdigest()
+    if config.footage:
+        asked["footage_sha256"] = footage_digest(config.footage)
     if not resume:
-        for path in (*out.glob("*.jsonl"), *out.glob("*.safetensors"), *out.glob(MANIFEST)):
+        for path in (*out.glob("*.jsonl"), *out.glob("*.safetensors"), *out.glob("unit-*.json"), *out.glob(MANIFEST)):
             path.unlink()
     if (out / MANIFEST).exists():
         if read_json(out / MANIFEST) != asked:
             raise ConfigError(
-                f"{out} holds latents made with other settings or another autoencoder; "
+                f"{out} holds latents made with other settings, footage or another autoencoder; "
                 "use --no-resume to make them again, or another run.out"
             )
     elif any(out.glob("*.jsonl")):
@@ -122,8 +134,84 @@ def _write_shard(
             latents.append(autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16))
         bodies.append(maps)
         scenes += batch
-    weights, index = stem.with_suffix(".safetensors"), stem.with_suffix(".jsonl")
-    save_file({"latents": torch.cat(latents).contiguous(), "bodies": torch.cat(bodies).contiguous()}, weights)
-    temporary = index.with_suffix(".tmp")
-    temporary.write_text(scene_lines(scenes), encoding="utf-8")
-    os.replace(temporary, index)  # the index comes last: a shard with one is whole
+    tensors = {"latents": torch.cat(latents).contiguous(), "bodies": torch.cat(bodies).contiguous()}
+    _store(stem, tensors, scene_lines(scenes))
+
+
+def _store(stem: Path, tensors: dict[str, Tensor], lines: str) -> None:
+    """Writes a shard. Raises ConfigError where it cannot."""
+    weights, index, temporary = (stem.with_suffix(ending) for ending in (".safetensors", ".jsonl", ".tmp"))
+    try:
+        save_file(tensors, weights)
+        temporary.write_text(lines, encoding="utf-8")
+        os.replace(temporary, index)  # the index comes last: a shard with one is whole
+    except (OSError, SafetensorError) as error:
+        for path in (weights, temporary):
+            path.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {weights} ({str(error).splitlines()[0]}); is the disk full?") from None
+
+
+# ---- footage ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """The pieces of a unit's files, one file after the other."""
+
+    items: Sequence[Item]
+    footage: Footage
+
+    def batch(self, step: int) -> list[Piece] | Skipped:
+        return cut(self.items[step], self.footage)
+
+
+def _encode_footage(
+    config: LatentsStage, footage: Footage, autoencoder: Autoencoder, device: torch.device, resume: bool
+) -> None:
+    """Cuts and encodes all footage; with `resume`, units that are there are kept. Raises ConfigError where nothing of
+    it could be read."""
+    units, clips, skipped = units_of(footage), 0, 0
+    for number, unit in enumerate(units):
+        report = config.run.out / f"unit-{number:05d}.json"
+        if not (resume and report.exists()):
+            if isinstance(unit, Path):
+                cuts = pieces_of_shard(unit, footage)
+            else:
+                cuts = stream(_Cuts(unit, footage), 0, len(unit), config.run.workers)
+            write_json(report, _encode_unit(config, autoencoder, device, cuts, number))
+        said = read_json(report)
+        clips, skipped = clips + said["clips"], skipped + len(said["skipped"])
+        print(f"footage  {number + 1}/{len(units)}  {clips} clips, {skipped} files skipped", flush=True)
+    if not clips:
+        raise ConfigError(f"nothing in {footage.path} could be read: {skipped} files were skipped, as said above")
+
+
+@torch.no_grad()
+def _encode_unit(
+    config: LatentsStage,
+    autoencoder: Autoencoder,
+    device: torch.device,
+    cuts: Iterable[list[Piece] | Skipped],
+    number: int,
+) -> dict[str, Any]:
+    """Writes a unit's shards, one for each size and length in it; returns its report."""
+    latents: dict[tuple[int, int, int], list[Tensor]] = {}
+    lines: dict[tuple[int, int, int], str] = {}
+    skipped: list[Skipped] = []
+    for pieces in cuts:
+        if isinstance(pieces, Skipped):
+            print(f"skipped {pieces.name}: {pieces.reason}", flush=True)
+            skipped.append(pieces)
+            continue
+        for piece in pieces:
+            _, frames, height, width = piece.frames.shape
+            key = (width, height, frames)
+            with autocast(device, config.run.precision):
+                encoded = autoencoder.encode(to_signed(piece.frames[None].to(device)))
+            latents.setdefault(key, []).append(encoded.to("cpu", torch.float16))
+            lines[key] = lines.get(key, "") + json.dumps(piece.line, ensure_ascii=False) + "\n"
+    for key, parts in latents.items():
+        stem = config.run.out / ("x".join(map(str, key)) + f"-u{number:05d}")
+        _store(stem, {"latents": torch.cat(parts).contiguous()}, lines[key])
+    count = sum(len(parts) for parts in latents.values())
+    return {"clips": count, "skipped": [each._asdict() for each in skipped]}

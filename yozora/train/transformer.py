@@ -28,11 +28,11 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.train.config import Lessons, TransformerStage, build
-from yozora.train.data import LatentPool, pick, pick_bucket, stream
+from yozora.train.config import FlowLessons, Lessons, TransformerStage, build
+from yozora.train.data import Drawn, LatentPool, pick, pick_bucket, stream
 from yozora.train.layout import LayoutHead, name_bodies, near_bodies, watched
 from yozora.train.loop import fit
-from yozora.world import Scene, describe
+from yozora.world import describe
 
 PROMPTS = (  # of the sample videos
     "a red ball bounces on the grass while the camera orbits",
@@ -72,16 +72,25 @@ class PoolBatches:
         drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
         detail = pick(self.config.details, random)  # one for all: a long caption would pad every short one
         captions = [
-            "" if random.random() < self.config.drop_prompt else self._caption(clip.scene, detail, random)
-            for clip in drawn
+            "" if random.random() < self.config.drop_prompt else self._caption(clip, detail, random) for clip in drawn
         ]
         latents = torch.stack([clip.latents for clip in drawn]).float()
         if not (self.config.layout or self.config.things):
             return Captioned(latents, captions, None)
-        return Captioned(latents, captions, torch.stack([name_bodies(clip.scene, clip.bodies) for clip in drawn]))
+        return Captioned(latents, captions, torch.stack([_layout(clip) for clip in drawn]))
 
-    def _caption(self, scene: Scene, detail: str, random: np.random.Generator) -> str:
-        return describe(scene, pick(self.config.languages, random), detail, seed=int(random.integers(1 << 31)))
+    def _caption(self, clip: Drawn, detail: str, random: np.random.Generator) -> str:
+        """One of what is said of footage, or a new description of a scene."""
+        if clip.scene is None:
+            return clip.captions[int(random.integers(len(clip.captions)))]
+        return describe(clip.scene, pick(self.config.languages, random), detail, seed=int(random.integers(1 << 31)))
+
+
+def _layout(clip: Drawn) -> Tensor:
+    """See `name_bodies`. Raises ConfigError for footage, of which nobody knows what stands where."""
+    if clip.scene is None or clip.bodies is None:
+        raise ConfigError("layout and things need a pool of rendered clips only: set both to 0 for footage")
+    return name_bodies(clip.scene, clip.bodies)
 
 
 class TransformerTask:
@@ -117,25 +126,15 @@ class TransformerTask:
         return len(batch.captions)
 
     def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error of the velocity over all frames that are not held clean; what is near a body counts
-        more."""
+        """See `flow_lesson`; with `layout`, a second task reads what stands where half way up."""
         device = next(self.model.parameters()).device
-        latents = batch.latents.to(device)
-        levels = draw_levels(latents.shape[0], latents.shape[2], self.config, generator).to(device)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
         states, mask = self.model["text"](batch.captions)
         transformer = self.transformer
         half_way = transformer.blocks[len(transformer.blocks) // 2 - 1]
         with watched(half_way) if self.config.layout else nullcontext([]) as middle:
-            velocity = transformer(add_noise(latents, noise, levels), levels, states, mask)
-        weights = None
-        if self.config.things and batch.layout is not None:
-            weights = 1 + self.config.things * near_bodies(batch.layout.to(device))
-        loss = flow_loss(velocity, latents, noise, levels[..., None, None], weights)
-        with torch.no_grad():
-            plain = levels.amin(1) == levels.amax(1)
-            error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
-        figures = {"flow": loss.item(), "loss_unanchored": error}
+            loss, figures = flow_lesson(
+                self.config, batch, device, generator, lambda noisy, levels: transformer(noisy, levels, states, mask)
+            )
         if self.config.layout and batch.layout is not None:
             head: LayoutHead = self.model["layout"]  # type: ignore[assignment]
             misread, figures["shapes_right"] = head.loss(middle[0], batch.layout.to(device))
@@ -162,13 +161,41 @@ class TransformerTask:
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
 
 
+def flow_lesson(
+    config: FlowLessons,
+    batch: Captioned,
+    device: torch.device,
+    generator: torch.Generator,
+    predict: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, dict[str, float]]:
+    """Mean squared error of the velocity that `predict` says of noisy latents and their levels, over all frames that
+    are not held clean; what is near a body counts more. And figures to log."""
+    latents = batch.latents.to(device)
+    levels = draw_levels(latents.shape[0], latents.shape[2], config, generator).to(device)
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    velocity = predict(add_noise(latents, noise, levels), levels)
+    weights = None
+    if config.things and batch.layout is not None:
+        weights = 1 + config.things * near_bodies(batch.layout.to(device))
+    loss = flow_loss(velocity, latents, noise, levels[..., None, None], weights)
+    with torch.no_grad():
+        plain = levels.amin(1) == levels.amax(1)
+        error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
+    return loss, {"flow": loss.item(), "loss_unanchored": error}
+
+
 @torch.no_grad()
 def write_samples(
-    draw: Callable[[Tensor], Tensor], autoencoder: Autoencoder, config: Lessons, step: int, folder: Path
+    draw: Callable[[Tensor], Tensor],
+    autoencoder: Autoencoder,
+    config: Lessons,
+    step: int,
+    folder: Path,
+    count: int = len(PROMPTS),
 ) -> None:
-    """A video of each of PROMPTS, and one contact sheet; `draw` makes latents of noise, a clip for each prompt."""
+    """A video of each of `count` prompts, and one contact sheet; `draw` makes latents of noise, a clip for each."""
     bucket = max(config.buckets, key=lambda b: b.weight)
-    shape = (len(PROMPTS), autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
+    shape = (count, autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
     noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0))
     latents = draw(noise.to(next(autoencoder.parameters()).device))
     frames = autoencoder.decode(latents).float().clamp(-1, 1)
@@ -231,7 +258,7 @@ def _split_patches(weights: dict[str, Tensor], old: tuple[int, int, int], new: t
         weights[name] = weights[name].unflatten(0, (*parts, -1)).mean((0, 2, 4)).flatten(0, 3)
 
 
-def draw_levels(batch: int, frames: int, config: TransformerStage, generator: torch.Generator) -> Tensor:
+def draw_levels(batch: int, frames: int, config: FlowLessons, generator: torch.Generator) -> Tensor:
     """Noise levels `[B, T]` of the latent frames, by the sampler's rule level = min(t, 1 - h); a frame at level 0 is a
     prompt."""
     t = sample_levels(batch, generator, std=config.level_std, shift=config.shift)[:, None].expand(batch, frames)

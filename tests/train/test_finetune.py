@@ -1,0 +1,140 @@
+"""Fine-tuning on a folder of clips, in one command: what it writes, that it learns, resumes and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import yozora
+from yozora.cli import main
+from yozora.clip import Clip
+from yozora.errors import ConfigError, ModelError
+from yozora.models.lora import read_lora
+from yozora.models.registry import load_bundle
+from yozora.train.config import TransformerStage, read_config
+from yozora.train.finetune import finetune, train_lora
+
+QUICK = ["run.device=cpu", "run.precision=fp32", "run.workers=0", "run.sample_every=0", "run.log_every=1", "batch=2"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips of a striped square, and a picture of it."""
+    folder = tmp_path_factory.mktemp("clips")
+    rows = np.indices((64, 64))[0]
+    for number in range(4):
+        frames = np.full((9, 64, 64, 3), 90, np.uint8)
+        frames[:, 16:48, 16:48] = np.where((rows // 4) % 2, 250, 20)[None, 16:48, 16:48, None]
+        Clip(np.roll(frames, number * 4, axis=2), 8.0).write(folder / f"{number}.mp4")
+        (folder / f"{number}.txt").write_text("a zorb")
+    Clip(frames[:1], 8.0).write(folder / "still.png")
+    (folder / "still.txt").write_text("a zorb, seen once")
+    return folder
+
+
+def test_a_lora_learns_and_a_resumed_run_is_the_same(
+    tiny_model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*QUICK, "run.steps=40", "optim.adamw=0.01", "model.rank=4", "batch=4", "drop_prompt=0"]
+    file = train_lora(clips, tmp_path / "a.safetensors", str(tiny_model), settings)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    losses = [float(line.split("loss ")[1].split()[0]) for line in lines]
+    assert len(losses) == 40 and np.mean(losses[-10:]) < 0.95 * np.mean(losses[:10])
+    whole = read_lora(file)
+    assert any(change.abs().max() > 1e-3 for change in whole.values())
+    assert (tmp_path / "a.safetensors.run" / "latents" / "unit-00000.json").exists()
+    plain = yozora.load(tiny_model, "cpu", torch.float32).generate("a zorb").frames
+    assert not np.array_equal(plain, yozora.load(tiny_model, "cpu", torch.float32, lora=file).generate("a zorb").frames)
+
+    broken_off = [*settings, "run.checkpoint_seconds=1"]
+    with pytest.MonkeyPatch.context() as patch:
+        from yozora.train.finetune import LoraTask
+
+        real = LoraTask.loss
+
+        def stop_at_20(self: LoraTask, batch: object, generator: torch.Generator) -> object:
+            if generator.initial_seed() % 1_000_003 == 20:
+                import signal
+
+                signal.raise_signal(signal.SIGINT)
+            return real(self, batch, generator)  # type: ignore[arg-type]
+
+        patch.setattr(LoraTask, "loss", stop_at_20)
+        with pytest.raises(KeyboardInterrupt):
+            train_lora(clips, tmp_path / "b.safetensors", str(tiny_model), broken_off)
+    again = read_lora(train_lora(clips, tmp_path / "b.safetensors", str(tiny_model), broken_off))
+    for name, change in whole.items():
+        torch.testing.assert_close(again[name], change, atol=1e-3, rtol=1e-3)
+
+
+def test_a_finetuned_model_is_a_folder_of_its_own(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    made = finetune(clips, tmp_path / "mine", str(tiny_model), [*QUICK, "run.steps=2", "optim.adamw=0.01"])
+    bundle, base = load_bundle(made), load_bundle(tiny_model)
+    assert bundle.card.name == "mine" and bundle.card.sizes == base.card.sizes
+    pairs = zip(bundle.transformer.parameters(), base.transformer.parameters(), strict=True)
+    assert any(not torch.allclose(one.float(), other.float(), atol=1e-3) for one, other in pairs)
+    assert yozora.load(made, "cpu").generate("a zorb").frames.shape == (9, 64, 64, 3)
+
+
+def test_from_the_command_line(
+    tiny_model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = [part for setting in QUICK[1:] for part in ("--set", setting)]
+    asked = ["--model", str(tiny_model), "--device", "cpu", "--steps", "2", *quick]
+    assert main(["train", "lora", str(clips), "-o", "z.safetensors", "--rank", "2", *asked]) == 0
+    assert "lora: written to z.safetensors; try: yozora generate" in capsys.readouterr().out
+    assert main(["train", "finetune", str(clips), "-o", "mine", *asked]) == 0
+    made = ["--model", str(tiny_model), "--device", "cpu", "--seed", "1"]
+    assert main(["generate", "a zorb", "--lora", "z.safetensors:0.5", "-o", "a.mp4", *made]) == 0
+    assert Clip.read("a.mp4").recipe.lora == ["z.safetensors:0.5"]  # type: ignore[union-attr]
+    assert main(["again", "a.mp4", "-o", "b.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 0
+    assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
+    assert main(["models", "merge", str(tiny_model), "--lora", "z.safetensors:0.5", "-o", "merged"]) == 0
+    assert main(["generate", "a zorb", "--model", "merged", "--device", "cpu", "-o", "c.mp4"]) == 0
+
+
+def test_what_cannot_be_learned_from(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "a.safetensors", str(tiny_model)
+    with pytest.raises(ConfigError, match="there is no clip or picture"):
+        train_lora(tmp_path, out, model, QUICK)
+    with pytest.raises(ModelError, match="there is no model"):
+        train_lora(clips, out, "no such", QUICK)
+    with pytest.raises(ConfigError, match=r"unknown setting run\.step; is steps meant\?"):
+        train_lora(clips, out, model, [*QUICK, "run.step=3"])
+    with pytest.raises(ConfigError, match=r"unknown setting footage\.captoin; is caption meant\?"):
+        train_lora(clips, out, model, [*QUICK, "footage.captoin=x"])
+    with pytest.raises(ConfigError, match=r"unknown setting model\.rnk"):
+        train_lora(clips, out, model, [*QUICK, "model.rnk=3", "run.steps=1"])
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_rank_is_refused(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    settings = [*QUICK, "run.steps=1"]
+    train_lora(clips, tmp_path / "a.safetensors", str(tiny_model), [*settings, "model.rank=2"])
+    before = (tmp_path / "a.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="does not fit this configuration"):
+        train_lora(clips, tmp_path / "a.safetensors", str(tiny_model), [*settings, "model.rank=3"])
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("optim.adamv=1", r"unknown setting optim\.adamv; is adamw meant\?"),
+        ("run.qqqqqq=1", r"unknown setting run\.qqqqqq; known: out, seed"),
+        ("pol=1", r"unknown setting pol; is pool meant\?"),
+        ("buckets=[{width=32, hight=32, frames=5, batch=1}]", r"hight; is height meant\?"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_right_one(tmp_path: Path, key: str, message: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        'pool="p"\nautoencoder="a"\ntext_encoder="t"\nbuckets=[{width=32, height=32, frames=5, batch=1}]\n'
+        '[run]\nout="o"\nsteps=1\n[optim]\nadamw=0.1\n'
+    )
+    with pytest.raises(ConfigError, match=message):
+        read_config(TransformerStage, path, [key])

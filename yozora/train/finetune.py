@@ -1,0 +1,173 @@
+"""Fine-tuning on one's own clips, in one command: a LoRA, or the whole transformer.
+
+The clips are cut and encoded once, into a pool beside what is made; then the transformer learns from it as it did from
+the pools that it was trained with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yozora.diffusion import guided, sample, schedule
+from yozora.errors import ConfigError
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module
+from yozora.models.lora import Lora, LoraConfig
+from yozora.models.registry import ModelInfo, find_model, read_card
+from yozora.models.text import TextEncoder
+from yozora.models.transformer import Transformer
+from yozora.train.bundle import make_bundle
+from yozora.train.config import (
+    Bucket,
+    BundleStage,
+    Finetune,
+    Job,
+    LatentsStage,
+    LoraStage,
+    TransformerStage,
+    build,
+    check_config,
+)
+from yozora.train.data import LatentPool, stream
+from yozora.train.latents import build_pool
+from yozora.train.loop import fit, pick_device
+from yozora.train.transformer import Captioned, PoolBatches, flow_lesson, train_transformer, write_samples
+
+SHOWN = 4  # captions that sample videos are made of
+LORA = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98}}
+FULL = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-4, "warmup": 20, "decay": 0.7, "ema": 0.98}}
+
+
+def train_lora(
+    folder: Path, output: Path, model: str = "mini", settings: Sequence[str] = (), resume: bool = True
+) -> Path:
+    """A LoRA of `model` from the clips in a folder (see `yozora.train.footage`), written to the file `output`; what it
+    is made with lies in OUTPUT.run. `settings` are overrides of Finetune, `section.key=value`. Raises ConfigError,
+    ModelError, KeyboardInterrupt."""
+    base, card = _base(model)
+    config = _read(folder, output, card, LORA, settings)
+    pool = _pool(config, base, resume)
+    stage = LoraStage(
+        start_from=base, name=card.name, file=output, model=config.model, **_lessons(config, base, card, pool)
+    )
+    fit(LoraTask(stage), stage.run, stage.optim, resume)
+    return output
+
+
+def finetune(
+    folder: Path, output: Path, model: str = "mini", settings: Sequence[str] = (), resume: bool = True
+) -> Path:
+    """As `train_lora`, but all weights learn and the folder `output` becomes a model of its own."""
+    base, card = _base(model)
+    config = _read(folder, output, card, FULL, settings)
+    pool = _pool(config, base, resume)
+    lessons = _lessons(config, base, card, pool)
+    stage = TransformerStage(start_from=base, text_rate=0.0, model=config.model, **lessons)
+    trained = train_transformer(stage, resume)
+    said = dataclasses.asdict(card) | {"name": output.name, "few_steps": None}
+    return make_bundle(BundleStage(out=output, transformer=trained, autoencoder=base / "autoencoder", card=said))
+
+
+def _base(model: str) -> tuple[Path, ModelInfo]:
+    folder = find_model(model)
+    return folder, read_card(folder)
+
+
+def _read(
+    folder: Path, output: Path, card: ModelInfo, defaults: dict[str, dict[str, Any]], settings: Sequence[str]
+) -> Finetune:
+    """The settings: those of the model, else `defaults`, unless told."""
+    raw: dict[str, Any] = {name: dict(section) for name, section in defaults.items()}
+    raw["run"]["out"] = str(output.with_name(f"{output.name}.run"))
+    raw["footage"] = {"path": str(folder), "frames": card.frames_max, "fps": card.fps, "sizes": card.sizes}
+    return check_config(Finetune, raw, f"fine-tuning on {folder}", settings)
+
+
+def _pool(config: Finetune, base: Path, resume: bool) -> LatentPool:
+    run = config.run
+    job = Job(out=run.out / "latents", seed=run.seed, device=run.device, precision=run.precision, workers=run.workers)
+    stage = LatentsStage(run=job, autoencoder=base / "autoencoder", footage=config.footage)
+    return LatentPool(build_pool(stage, resume))
+
+
+def _lessons(config: Finetune, base: Path, card: ModelInfo, pool: LatentPool) -> dict[str, Any]:
+    """What LoraStage and TransformerStage share: a bucket for each size and length in the pool, drawn as often as there
+    are clips of it."""
+    buckets = [
+        Bucket(width=width, height=height, frames=frames, batch=config.batch, weight=len(clips))
+        for (width, height, frames), clips in pool.clips.items()
+    ]
+    kept = {name: getattr(config, name) for name in ("drop_prompt", "anchored", "level_std", "compile", "optim")}
+    run = config.run.model_copy(update={"out": config.run.out / "training"})
+    return kept | {
+        "run": run,
+        "pool": pool.folder,
+        "autoencoder": base / "autoencoder",
+        "buckets": tuple(buckets),
+        "shift": card.shift,
+    }
+
+
+class LoraTask:
+    """See `yozora.train.loop.Task`."""
+
+    def __init__(self, config: LoraStage) -> None:
+        self.config = config
+        torch.manual_seed(config.run.seed)
+        device = pick_device(config.run.device)
+        self.device = device
+        self.autoencoder = load_module(Autoencoder, config.autoencoder, device)
+        self.text = load_module(TextEncoder, config.start_from / "text_encoder", device)
+        self.base = load_module(Transformer, config.start_from / "transformer", device).requires_grad_(False)
+        if config.compile:
+            raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
+        self.lora = Lora(build(LoraConfig, config.model), self.base)
+        self.source = PoolBatches(config)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.lora
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        return False
+
+    def rate(self, name: str) -> float:
+        return 1.0
+
+    def batches(self, start: int) -> Iterator[Captioned]:
+        return stream(self.source, start, self.config.run.steps, self.config.run.workers)
+
+    def size(self, batch: Captioned) -> int:
+        return len(batch.captions)
+
+    def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See `flow_lesson`."""
+        with torch.no_grad():
+            states, mask = self.text(batch.captions)
+        with self.lora.attached(self.base):
+            return flow_lesson(
+                self.config, batch, self.device, generator, lambda noisy, at: self.base(noisy, at, states, mask)
+            )
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        """Videos of the footage's own captions."""
+        assert isinstance(model, Lora)
+        captions = list(dict.fromkeys(said[0] for said in self.source.pool.captions()))[:SHOWN]
+        with torch.no_grad(), model.attached(self.base):
+            velocity = guided(self.base, self.text(captions), self.text([""]), 2.5)
+
+            def draw(noise: Tensor) -> Tensor:
+                *_, last = sample(velocity, noise, schedule(16, self.config.shift))
+                return last.latents
+
+            write_samples(draw, self.autoencoder, self.config, step, folder, len(captions))
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, Lora)
+        model.save(self.config.file, self.config.name)

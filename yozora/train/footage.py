@@ -1,0 +1,245 @@
+"""Footage: real clips and pictures with captions, from a folder or from WebDataset shards, cut to what a model takes.
+
+A clip's captions stand in a text file beside it (`a.mp4`, `a.txt`: one a line), in `a.json`, or in a `captions.jsonl`
+or `metadata.jsonl` of its folder, with a line for each file. In a shard the same parts belong to one key. What cannot
+be read is left out, counted and named; the rest goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yozora.clip import open_frames
+from yozora.create.given import at_rate, fit_frames
+from yozora.create.sizes import Grid, fit_size
+from yozora.errors import ConfigError, MediaError
+from yozora.train.config import Footage
+
+MEDIA = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".gif")
+MEDIA += (".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+LISTS = ("captions.jsonl", "metadata.jsonl")
+NAMES = ("file", "file_name")  # of a line's clip
+SAID = ("caption", "captions", "text", "short", "dense", "timed")  # and of what is said of it
+UNIT = 64  # files of a folder that are encoded, and counted, together
+SIDE = 32  # sides of what is learned from are multiples of it
+
+
+class Item(NamedTuple):
+    """A file and what is said of it."""
+
+    name: str
+    path: Path
+    captions: tuple[str, ...]
+
+
+class Piece(NamedTuple):
+    """A part of a clip: uint8 [3, 1 + 4k, H, W], and its line in a pool's index."""
+
+    frames: Tensor
+    line: dict[str, Any]
+
+
+class Skipped(NamedTuple):
+    """A file that cannot be learned from, and why."""
+
+    name: str
+    reason: str
+
+
+def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
+    """What is encoded together, always in the same order: lists of a folder's files, and shards. Raises ConfigError
+    where there is nothing, or nothing is said of a file."""
+    path = footage.path
+    if path.suffix == ".tar" and path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"there is no folder or .tar of clips at {path}")
+    shards = sorted(path.glob("*.tar"))
+    items = list_folder(path, footage.caption)
+    if not shards and not items:
+        raise ConfigError(f"there is no clip or picture in {path} ({', '.join(MEDIA[:4])}, … or .tar shards)")
+    return [*(items[i : i + UNIT] for i in range(0, len(items), UNIT)), *shards]
+
+
+def pieces_of_shard(shard: Path, footage: Footage) -> Iterator[list[Piece] | Skipped]:
+    """The pieces of each of a shard's clips."""
+    with tempfile.TemporaryDirectory() as folder:
+        for item in read_shard(shard, Path(folder), footage.caption):
+            yield item if isinstance(item, Skipped) else cut(item, footage)
+
+
+def footage_digest(footage: Footage) -> str:
+    """A fingerprint of the files, by their names, sizes and what is said of them."""
+    digest = hashlib.sha256()
+    for unit in units_of(footage):
+        for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
+            digest.update(repr((item.name, item.path.stat().st_size, item.captions)).encode())
+    return digest.hexdigest()
+
+
+# ---- files and what is said of them ----------------------------------------------------------------------------------
+
+
+def list_folder(folder: Path, caption: str = "") -> list[Item]:
+    """Every clip and picture in a folder and in those in it, by name. `caption` is said of those without one of their
+    own; where that is empty, ConfigError."""
+    items, silent = [], []
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA and path.is_file())
+    listed: dict[Path, dict[str, tuple[str, ...]]] = {}
+    for path in paths:
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        said = listed.setdefault(path.parent, _listed(path.parent))
+        captions = _beside(path) or said.get(path.name, ()) or ((caption,) if caption else ())
+        if not captions:
+            silent.append(path.relative_to(folder))
+        items.append(Item(str(path.relative_to(folder)), path, captions))
+    if silent:
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        raise ConfigError(
+            f"nothing is said of {silent[0]}{more}: write a caption into {silent[0].with_suffix('.txt')}, or give one "
+            "for all (caption)"
+        )
+    return items
+
+
+def _beside(path: Path) -> tuple[str, ...]:
+    """The captions in the .txt or .json beside a file. Raises ConfigError where it is not readable text."""
+    for ending in (".txt", ".json"):
+        notes = path.with_suffix(ending)
+        if notes.is_file():
+            return _captions(_text(notes), ending, notes)
+    return ()
+
+
+def _listed(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The captions of files by name, from the lists in a folder."""
+    said: dict[str, tuple[str, ...]] = {}
+    for path in (folder / name for name in LISTS):
+        for number, line in enumerate(_text(path).splitlines() if path.is_file() else (), start=1):
+            if line.strip():
+                entry = _object(line, f"{path}, line {number}")
+                name = next((entry[key] for key in NAMES if isinstance(entry.get(key), str)), None)
+                if name is None:
+                    raise ConfigError(f"{path}, line {number}: there is no {' or '.join(NAMES)}")
+                said[name] = _said(entry)
+    return said
+
+
+def _captions(text: str, ending: str, where: object) -> tuple[str, ...]:
+    if ending == ".txt":
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+    return _said(_object(text, str(where)))
+
+
+def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    values = [each for key in SAID for each in ([entry.get(key)] if key != "captions" else entry.get(key) or [])]
+    return tuple(value.strip() for value in values if isinstance(value, str) and value.strip())
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    with suppress(ValueError, RecursionError):
+        if isinstance(entry := json.loads(text), dict):
+            return entry
+    raise ConfigError(f"{where}: not a JSON object")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text ({error})") from None
+
+
+def read_shard(path: Path, folder: Path, caption: str) -> Iterator[Item | Skipped]:
+    """The samples of a WebDataset shard, in its order; each clip lies in `folder` until the next is asked for."""
+    try:
+        for key, parts in _samples(path):
+            yield _sample(f"{path.name}:{key}", parts, folder, caption)
+    except (tarfile.TarError, OSError, EOFError) as error:  # what came before the damage counts
+        yield Skipped(path.name, str(error) or "it is damaged")
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Each key of a shard, with the contents of its files by their endings: neighbours that are called alike but for
+    what follows the name's first dot."""
+    last, parts = "", dict[str, bytes]()
+    with tarfile.open(path) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is None:
+                continue
+            folder, slash, name = member.name.rpartition("/")
+            stem, _, ending = name.partition(".")
+            if (key := folder + slash + stem) != last:
+                if parts:
+                    yield last, parts
+                last, parts = key, {}
+            parts[ending.lower()] = file.read()
+    if parts:
+        yield last, parts
+
+
+def _sample(name: str, parts: Mapping[str, bytes], folder: Path, caption: str) -> Item | Skipped:
+    """One sample, its clip written into `folder`."""
+    ending = next((f".{each.rsplit('.')[-1]}" for each in parts if f".{each.rsplit('.')[-1]}" in MEDIA), None)
+    if ending is None:
+        return Skipped(name, "no clip or picture")
+    try:
+        said = [_captions(parts[each].decode(), f".{each}", name) for each in ("txt", "json") if each in parts]
+    except (UnicodeDecodeError, ConfigError) as error:
+        return Skipped(name, str(error))
+    captions = next((each for each in said if each), (caption,) if caption else ())
+    if not captions:
+        return Skipped(name, "nothing is said of it")
+    file = folder / f"clip{ending}"
+    file.write_bytes(next(content for each, content in parts.items() if f".{each.rsplit('.')[-1]}" == ending))
+    return Item(name, file, captions)
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def cut(item: Item, footage: Footage) -> list[Piece] | Skipped:
+    """A file's first pieces, one after the other, at the rate and size that are asked for; the last may be shorter."""
+    pieces: list[Piece] = []
+    try:
+        with open_frames(item.path) as reader:
+            size = size_of(reader.size, footage)
+            shown = at_rate(iter(reader), reader.fps, footage.fps)
+            while len(pieces) < footage.pieces:
+                chunk = [fit_frames(frame[None], *size)[0] for frame in islice(shown, footage.frames)]
+                count = 1 + (len(chunk) - 1) // 4 * 4 if chunk else 0
+                if not count or (pieces and count == 1):
+                    break
+                start = len(pieces) * footage.frames / footage.fps
+                line = {"name": item.name, "start": round(start, 3), "captions": list(item.captions)}
+                pieces.append(Piece(torch.from_numpy(np.stack(chunk[:count])).permute(3, 0, 1, 2), line))
+                if len(chunk) < footage.frames:
+                    break
+    except (MediaError, OSError) as error:
+        return Skipped(item.name, str(error).replace(str(item.path), item.name))
+    return pieces or Skipped(item.name, "it has no frames")
+
+
+def size_of(source: tuple[int, int], footage: Footage) -> tuple[int, int]:
+    """The (width, height) that a clip of `source`'s is learned at: of `sizes` the one of the nearest shape; without
+    these its own shape, with at most `area` pixels and no more than it has."""
+    ratio = source[0] / source[1]
+    if footage.sizes:
+        return min(footage.sizes, key=lambda size: abs(math.log(size[0] / size[1] / ratio)))
+    area = min(footage.area, max(SIDE * SIDE, source[0] * source[1]))
+    return fit_size(min(max(ratio, 1 / 8), 8), area, Grid(SIDE, 4, 1))
