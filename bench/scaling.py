@@ -23,7 +23,8 @@ import yozora
 from yozora.clip import Clip
 from yozora.models.registry import SHIPPED, load_bundle
 from yozora.train import run
-from yozora.train.config import TransformerStage, read_config
+from yozora.train.config import TransformerStage
+from yozora.train.settings import read_config
 
 ROOT = Path(__file__).parents[1]
 TIMES = (1, 4, 32)

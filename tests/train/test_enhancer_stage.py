@@ -14,9 +14,10 @@ from yozora.errors import ConfigError, ModelError
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import save_module
 from yozora.train import run
-from yozora.train.config import EnhancerStage, Media, World, read_config
+from yozora.train.config import EnhancerStage, Media, World
 from yozora.train.enhancer import cut_alike, worsened
 from yozora.train.moments import Moments, MomentSource
+from yozora.train.settings import read_config
 
 ROOT = Path(__file__).parents[2]
 WORLD = World.model_validate({"mix": "simple", "buckets": [{"width": 32, "height": 32, "frames": 5, "batch": 2}]})

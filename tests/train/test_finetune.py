@@ -14,8 +14,9 @@ from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
 from yozora.models.lora import read_lora
 from yozora.models.registry import load_bundle
-from yozora.train.config import TransformerStage, read_config
+from yozora.train.config import TransformerStage
 from yozora.train.finetune import finetune, train_lora
+from yozora.train.settings import read_config
 
 QUICK = ["run.device=cpu", "run.precision=fp32", "run.workers=0", "run.sample_every=0", "run.log_every=1", "batch=2"]
 

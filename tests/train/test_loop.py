@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
-from yozora.train.config import AutoencoderStage, Optim, Run, read_config
+from yozora.train.config import AutoencoderStage, Optim, Run
 from yozora.train.loop import autocast, fit
 from yozora.train.optim import Average, FloatMuon, Optimisers, orthogonalise, rate_scale
+from yozora.train.settings import read_config
 
 OPTIM = Optim(adamw=1e-2, muon=0.02, warmup=3, decay=0.3)
 

@@ -14,9 +14,10 @@ from yozora.evaluate.reading import load_reader, read_names
 from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector, InspectorConfig
 from yozora.train import run
-from yozora.train.config import ReaderStage, read_config
+from yozora.train.config import ReaderStage
 from yozora.train.inspector import UNNAMED
 from yozora.train.reader import HEADS, FilmedScenes, ReaderTask, kind_of_motion, names_of, numbers, soften_clips
+from yozora.train.settings import read_config
 from yozora.world import Body, Camera, Motion, Place, Scene, render, sample_scene
 from yozora.world.scene import MATERIALS
 

@@ -19,6 +19,7 @@ from yozora.models.folder import load_module, save_module
 from yozora.train import STAGES, run
 from yozora.train.config import Bucket, TransformerStage
 from yozora.train.data import LatentPool, RenderedClips, stream
+from yozora.train.settings import read_config
 from yozora.train.transformer import draw_levels
 
 ROOT = Path(__file__).parents[2]
@@ -101,11 +102,11 @@ def test_every_shipped_configuration_is_valid() -> None:
     folders = [ROOT / "configs" / name for name in ("mini", "mini-gpu")]
     for folder in folders:
         for stage in ("autoencoder", "text", "latents", "transformer", "bundle"):
-            configs.read_config(getattr(configs, STAGES[stage][2]), folder / f"{stage}.toml")
+            read_config(getattr(configs, STAGES[stage][2]), folder / f"{stage}.toml")
     for name in ("pictures", "fine"):
-        configs.read_config(TransformerStage, ROOT / "configs" / "mini" / f"{name}.toml")
-    configs.read_config(configs.DistillStage, ROOT / "configs" / "mini" / "few_steps.toml")
-    configs.read_config(configs.AutoencoderStage, ROOT / "configs" / "mini" / "decoder.toml")
+        read_config(TransformerStage, ROOT / "configs" / "mini" / f"{name}.toml")
+    read_config(configs.DistillStage, ROOT / "configs" / "mini" / "few_steps.toml")
+    read_config(configs.AutoencoderStage, ROOT / "configs" / "mini" / "decoder.toml")
 
 
 def test_a_decoder_that_goes_on_alone_leaves_the_latents_as_they_are(trained: Path, tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ STAGES = {  # name: module, function, class of its configuration, what it does
 def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = True) -> Path:
     """Runs a stage from its TOML file and returns the folder it wrote. Raises ConfigError for bad settings."""
     from yozora.train import config as configs
+    from yozora.train.settings import read_config
 
     if stage not in STAGES:
         raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
     module, function, settings, _ = STAGES[stage]
-    checked = configs.read_config(getattr(configs, settings), config, overrides)
+    checked = read_config(getattr(configs, settings), config, overrides)
     return getattr(importlib.import_module(f"yozora.train.{module}"), function)(checked, resume)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from yozora.clip import Clip
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import load_module, save_module
-from yozora.train.config import AutoencoderStage, build
+from yozora.train.config import AutoencoderStage
 from yozora.train.data import HELD_OUT_SEEDS, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit
+from yozora.train.settings import build
 from yozora.world import sample_scene
 
 

@@ -16,7 +16,8 @@ from yozora.models.folder import load_module, save_module, write_json
 from yozora.models.registry import CARD, ModelInfo, load_bundle
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
-from yozora.train.config import BundleStage, build
+from yozora.train.config import BundleStage
+from yozora.train.settings import build
 
 
 def make_bundle(config: BundleStage, resume: bool = True) -> Path:

@@ -24,10 +24,11 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
-from yozora.train.config import DistillStage, build
+from yozora.train.config import DistillStage
 from yozora.train.data import stream
 from yozora.train.layout import near_bodies
 from yozora.train.loop import fit, pick_device
+from yozora.train.settings import build
 from yozora.train.transformer import PROMPTS, Captioned, PoolBatches, draw_hold, with_kernels, write_samples
 
 

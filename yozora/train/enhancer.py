@@ -19,10 +19,11 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.enhancer import Enhancer, EnhancerConfig
 from yozora.models.folder import load_module, save_module
-from yozora.train.config import EnhancerStage, build
+from yozora.train.config import EnhancerStage
 from yozora.train.data import HELD_OUT_SEEDS, stream, to_signed
 from yozora.train.loop import fit
 from yozora.train.moments import Moments, MomentSource, clips_in
+from yozora.train.settings import build
 
 FIRST_ESTIMATE = 0.3  # weight of the frame between by the coarse motion, which keeps that a good start
 

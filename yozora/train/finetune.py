@@ -23,20 +23,11 @@ from yozora.models.registry import ModelInfo, find_model, read_card
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.bundle import make_bundle
-from yozora.train.config import (
-    Bucket,
-    BundleStage,
-    Finetune,
-    Job,
-    LatentsStage,
-    LoraStage,
-    TransformerStage,
-    build,
-    check_config,
-)
+from yozora.train.config import Bucket, BundleStage, Finetune, Job, LatentsStage, LoraStage, TransformerStage
 from yozora.train.data import LatentPool, stream
 from yozora.train.latents import build_pool
 from yozora.train.loop import fit, pick_device
+from yozora.train.settings import build, check_config
 from yozora.train.transformer import Captioned, PoolBatches, flow_lesson, train_transformer, write_samples
 
 SHOWN = 4  # captions that sample videos are made of

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from yozora.models.folder import save_module
 from yozora.models.inspector import Cells, Inspector, InspectorConfig
-from yozora.train.config import InspectorStage, World, build
+from yozora.train.config import InspectorStage, World
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
 from yozora.train.loop import fit
+from yozora.train.settings import build
 from yozora.world import Scene, render, sample_scene
 from yozora.world.scene import COLOURS, MATERIALS, SHAPES
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector, squares
 from yozora.models.reader import Reader, ReaderConfig, clip_to_read
-from yozora.train.config import ReaderStage, build
+from yozora.train.config import ReaderStage
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
 from yozora.train.inspector import UNNAMED, LabelledFrames, named_loss, shaken, soften
 from yozora.train.loop import fit
+from yozora.train.settings import build
 from yozora.world import Scene, render, sample_scene
 from yozora.world.describe import facts
 from yozora.world.scene import CAMERAS, DIRECTIONS, GROUNDS, MATERIALS, MOTIONS, SIZES, STYLES, TIMES, WEATHERS

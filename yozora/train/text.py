@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from yozora.models.folder import save_module
 from yozora.models.text import TextEncoder, TextEncoderConfig, train_tokenizer
-from yozora.train.config import TextStage, build
+from yozora.train.config import TextStage
 from yozora.train.data import HELD_OUT_SEEDS, load_mix, pick, stream
 from yozora.train.loop import fit
+from yozora.train.settings import build
 from yozora.world import describe, describe_with_facts, sample_scene
 from yozora.world import scene as world
 from yozora.world.describe import FACTS

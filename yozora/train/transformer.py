@@ -28,10 +28,11 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.train.config import FlowLessons, Lessons, TransformerStage, build
+from yozora.train.config import FlowLessons, Lessons, TransformerStage
 from yozora.train.data import Drawn, LatentPool, pick, pick_bucket, stream
 from yozora.train.layout import LayoutHead, name_bodies, near_bodies, watched
 from yozora.train.loop import fit
+from yozora.train.settings import build
 from yozora.world import describe
 
 PROMPTS = (  # of the sample videos
