@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SMALL = 2**24
 """Scores (batch · heads · queries · keys) up to which a CPU holds them all at once: 32 MiB in bfloat16."""
+
+
+class Attend(Protocol):
+    """A way to attend: `attend`, or one that does the same on what is packed or spread over several machines."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yozora.models.attention import attend
+from yozora.models.attention import Attend, attend
 from yozora.models.positions import PLACE_WIDTH, place_table, rotary_table, rotate, sinusoid
 
 MAX_WIDTH, MAX_DEPTH, MAX_PATCH, MAX_FFN = 2**16, 2**10, 64, 64  # beyond, a configuration is a mistake
@@ -142,7 +142,7 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(config.width, config.eps)
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+    def forward(self, x: Tensor, table: Tensor, by: Attend = attend) -> Tensor:
         """x [B, N, width], table [N, head_width / 2, 2] → [B, N, width]."""
         qkv = self.qkv(x).unflatten(-1, (3, -1))  # [B, N, 3, width]
         norms = torch.stack((self.norm_q.weight, self.norm_k.weight))  # both at once: small operations cost by number
@@ -150,7 +150,7 @@ class SelfAttention(nn.Module):
         qk = rotate(qk, table[:, None, None]).to(qkv.dtype)
         v = qkv[:, :, 2].unflatten(-1, (self.heads, -1))
         q, k, v = (each.transpose(1, 2) for each in (qk[:, :, 0], qk[:, :, 1], v))
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(by(q, k, v).transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -170,11 +170,11 @@ class CrossAttention(nn.Module):
         k, v = self.kv(text).chunk(2, dim=-1)
         return self.split(self.norm_k(k).to(v.dtype)), self.split(v)
 
-    def forward(self, x: Tensor, text: Tensor | KeyValue, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor | KeyValue, bias: Tensor | None, by: Attend = attend) -> Tensor:
         """x [B, N, width]; text [B, L, width] or its keys and values; bias added to scores [B, 1, N or 1, L]."""
         k, v = text if isinstance(text, tuple) else self.key_value(text)
         q = self.split(self.norm_q(self.q(x)).to(v.dtype))
-        return self.out(attend(q, k, v, bias).transpose(1, 2).flatten(2))
+        return self.out(by(q, k, v, bias).transpose(1, 2).flatten(2))
 
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -206,17 +206,24 @@ class Block(nn.Module):
         self.table = nn.Parameter(torch.zeros(6, config.width))
 
     def forward(
-        self, x: Tensor, modulation: Tensor, table: Tensor, text: Tensor | KeyValue, bias: Tensor | None
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        table: Tensor,
+        text: Tensor | KeyValue,
+        bias: Tensor | None,
+        by: tuple[Attend, Attend] = (attend, attend),
     ) -> Tensor:
-        """x float32 [B, T, S, width], S tokens in each of T frames; modulation [B, T or 1, S or 1, 6, width]."""
+        """x float32 [B, T, S, width], S tokens in each of T frames; modulation [B, T or 1, S or 1, 6, width]; `by`: how
+        tokens attend to each other and to the text."""
         frames, dtype = x.shape[1], self.ffn.up.weight.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (modulation + self.table.float()).unbind(-2)
 
         h = modulate(self.norm_self(x), shift, scale).to(dtype)
-        x = x + self.attention(h.flatten(1, 2), table).unflatten(1, (frames, -1)) * gate
+        x = x + self.attention(h.flatten(1, 2), table, by[0]).unflatten(1, (frames, -1)) * gate
 
         h = self.norm_cross(x).to(dtype)
-        x = x + self.cross(h.flatten(1, 2), text, bias).unflatten(1, (frames, -1))
+        x = x + self.cross(h.flatten(1, 2), text, bias, by[1]).unflatten(1, (frames, -1))
 
         h = modulate(self.norm_ffn(x), ffn_shift, ffn_scale).to(dtype)
         return x + self.ffn(h) * ffn_gate
@@ -312,9 +319,7 @@ class Transformer(nn.Module):
         in this step, for a flow map (None: no way at all). Raises ValueError where sizes do not fit.
         """
         grid = self.token_grid(latents, levels)
-        x = self.patchify(latents, grid)
-        if self.place is not None:
-            x = x + self.place(place_table(grid, latents.device).to(self.place.weight.dtype)).float()
+        x = self.embed(latents, grid)
         time, modulation = self.time(*(_by_token(each) for each in (levels, spans)))
         table = rotary_table(self.config.head_width, grid, latents.device, self.config.spacing)
         prompts = text if isinstance(text, list) else [self.text(text.to(self.patch.weight.dtype))] * len(self.blocks)
@@ -342,6 +347,13 @@ class Transformer(nn.Module):
         if not fits or (levels.ndim == 4 and levels.shape[2:] not in (grid[1:], (1, 1))):
             raise ValueError(f"levels of {tuple(levels.shape)} do not fit {batch} clips of {grid} tokens")
         return grid
+
+    def embed(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Latents [B, C, T, H, W] → tokens float32 [B, T, S, width] that know where they stand."""
+        x = self.patchify(latents, grid)
+        if self.place is not None:
+            x = x + self.place(place_table(grid, latents.device).to(self.place.weight.dtype)).float()
+        return x
 
     def patchify(self, latents: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """[B, C, T, H, W] → float32 tokens [B, T, S, width]."""
