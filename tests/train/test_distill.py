@@ -14,7 +14,7 @@ from yozora.errors import ConfigError
 from yozora.train import run
 from yozora.train.config import DistillStage
 from yozora.train.distill import DistillTask, follow
-from yozora.train.transformer import Captioned
+from yozora.train.lessons import Captioned
 
 MEAN, SPREAD = 0.7, 0.4
 

@@ -28,10 +28,18 @@ def flow_loss(
     velocity, latents, noise: [B, C, T, H, W]. Tokens at level exactly 0 are prompts, not questions: they do not count.
     levels, and weights if given (0 or more, how much a frame or token counts): [B, T] or [B, T, h, w].
     """
+    error, count = flow_error(velocity, latents, noise, levels, weights)
+    return error / count.clamp_min(1e-8)
+
+
+def flow_error(
+    velocity: Tensor, latents: Tensor, noise: Tensor, levels: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sum of squared errors of which `flow_loss` is the mean, and of how many numbers it is the sum (by weight)."""
     error = (velocity.float() - velocity_target(latents.float(), noise.float())).square()
     asked = (levels > 0).float() if weights is None else (levels > 0).float() * weights
     counts = spread_levels(asked, latents).expand(error.shape[0], 1, *error.shape[2:])
-    return (error * counts).sum() / (counts.sum() * error.shape[1]).clamp_min(1e-8)
+    return (error * counts).sum(), counts.sum() * error.shape[1]
 
 
 def spread_levels(levels: Tensor, latents: Tensor) -> Tensor:

@@ -170,7 +170,8 @@ class Lessons(Section):
 
     pool: Path
     autoencoder: Path  # draws the sample videos
-    buckets: tuple[Bucket, ...] = Field(min_length=1)
+    buckets: tuple[Bucket, ...] = ()  # none: every size and length of the pool, as often as there are clips of it
+    packed: int = Field(default=0, ge=0)  # tokens of a sequence of clips of all sizes; 0: batches of one size
     languages: Weights = {"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1}
     details: Weights = {"short": 0.7, "dense": 0.2, "timed": 0.1}
     drop_prompt: float = Field(default=0.1, ge=0, le=1)
@@ -181,6 +182,14 @@ class Lessons(Section):
     compile: bool = False  # the blocks by torch.compile, which needs a C++ compiler
     run: Run
     optim: Optim
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if not (self.buckets or self.packed):
+            raise ValueError("give buckets, or packed")
+        if self.packed and (self.layout or self.compile):
+            raise ValueError("layout and compile are for batches of one size: leave packed out")
+        return self
 
 
 class FlowLessons(Lessons):
@@ -222,8 +231,8 @@ class DistillStage(Lessons):
     def _counts(self) -> Self:
         if not all(count.isdecimal() and int(count) > 0 for count in self.step_counts):
             raise ValueError("step_counts are whole numbers above 0, with their weights")
-        if self.layout:
-            raise ValueError("layout is a task for `yozora train transformer` only")
+        if self.layout or self.packed:
+            raise ValueError("layout and packed are for `yozora train transformer` only")
         return self
 
 

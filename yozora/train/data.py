@@ -160,7 +160,7 @@ class LatentPool:
 
     def draw(self, bucket: Bucket, random: np.random.Generator) -> Drawn:
         """A random clip of at least the bucket's length and of its size, cut to it."""
-        clips = self._fitting(bucket.width, bucket.height, bucket.frames)
+        clips = self.clips_of(bucket)
         clip = clips[int(random.integers(len(clips)))]
         shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
         latents = shard["latents"][clip.row][:, :frames]
@@ -168,21 +168,32 @@ class LatentPool:
             return Drawn(latents, Scene.from_json(clip.line), shard["bodies"][clip.row][..., :frames, :, :])
         return Drawn(latents, None, None, tuple(json.loads(clip.line)["captions"]))
 
+    def buckets(self) -> tuple[Bucket, ...]:
+        """Every size and length in it, to be drawn as often as there are clips of it."""
+        return tuple(
+            Bucket(width=width, height=height, frames=frames, batch=1, weight=len(clips))
+            for (width, height, frames), clips in sorted(self.clips.items())
+        )
+
     def captions(self) -> Iterator[tuple[str, ...]]:
         """What is said of each clip of footage."""
         for clips in self.clips.values():
             for clip in clips:
                 yield tuple(json.loads(clip.line).get("captions", ()))
 
-    def _fitting(self, width: int, height: int, frames: int) -> list[PooledClip]:
-        """Every clip of that size and of at least that length."""
-        key = (width, height, frames)
+    def clips_of(self, bucket: Bucket) -> list[PooledClip]:
+        """Every clip of that size and of at least that length. Raises ConfigError where there is none."""
+        key = (width, height, frames) = (bucket.width, bucket.height, bucket.frames)
         if key not in self._fit:
             clips = [clip for (w, h, f), of in self.clips.items() if (w, h) == key[:2] and f >= frames for clip in of]
             if not clips:
                 raise ConfigError(f"{self.folder} has no clips of {width}x{height}, {frames} frames")
             self._fit[key] = clips
         return self._fit[key]
+
+    def shape_of(self, clip: PooledClip) -> tuple[int, ...]:
+        """(C, T, h, w) of its latents."""
+        return tuple(self._read(clip.file)["latents"].shape[1:])
 
     def _read(self, file: Path) -> dict[str, Tensor]:
         if file not in self._open:

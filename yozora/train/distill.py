@@ -27,9 +27,10 @@ from yozora.models.transformer import Transformer
 from yozora.train.config import DistillStage
 from yozora.train.data import stream
 from yozora.train.layout import near_bodies
+from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import fit, pick_device
 from yozora.train.settings import build
-from yozora.train.transformer import PROMPTS, Captioned, PoolBatches, draw_hold, with_kernels, write_samples
+from yozora.train.transformer import PROMPTS, draw_hold, with_kernels, write_samples
 
 
 def train_few_steps(config: DistillStage, resume: bool = True) -> Path:

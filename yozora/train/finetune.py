@@ -23,12 +23,13 @@ from yozora.models.registry import ModelInfo, find_model, read_card
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.bundle import make_bundle
-from yozora.train.config import Bucket, BundleStage, Finetune, Job, LatentsStage, LoraStage, TransformerStage
+from yozora.train.config import BundleStage, Finetune, Job, LatentsStage, LoraStage, TransformerStage
 from yozora.train.data import LatentPool, stream
 from yozora.train.latents import build_pool
+from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import fit, pick_device
 from yozora.train.settings import build, check_config
-from yozora.train.transformer import Captioned, PoolBatches, flow_lesson, train_transformer, write_samples
+from yozora.train.transformer import flow_lesson, train_transformer, write_samples
 
 SHOWN = 4  # captions that sample videos are made of
 LORA = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98}}
@@ -90,17 +91,14 @@ def _pool(config: Finetune, base: Path, resume: bool) -> LatentPool:
 def _lessons(config: Finetune, base: Path, card: ModelInfo, pool: LatentPool) -> dict[str, Any]:
     """What LoraStage and TransformerStage share: a bucket for each size and length in the pool, drawn as often as there
     are clips of it."""
-    buckets = [
-        Bucket(width=width, height=height, frames=frames, batch=config.batch, weight=len(clips))
-        for (width, height, frames), clips in pool.clips.items()
-    ]
+    buckets = tuple(bucket.model_copy(update={"batch": config.batch}) for bucket in pool.buckets())
     kept = {name: getattr(config, name) for name in ("drop_prompt", "anchored", "level_std", "compile", "optim")}
     run = config.run.model_copy(update={"out": config.run.out / "training"})
     return kept | {
         "run": run,
         "pool": pool.folder,
         "autoencoder": base / "autoencoder",
-        "buckets": tuple(buckets),
+        "buckets": buckets,
         "shift": card.shift,
     }
 

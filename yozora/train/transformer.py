@@ -9,31 +9,31 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from yozora.clip import Clip
-from yozora.diffusion import add_noise, flow_loss, guided, sample, sample_levels, schedule
+from yozora.diffusion import add_noise, flow_error, flow_loss, guided, sample, sample_levels, schedule
 from yozora.diffusion.path import mean_error
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
+from yozora.models.packed import run_packed
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import FlowLessons, Lessons, TransformerStage
-from yozora.train.data import Drawn, LatentPool, pick, pick_bucket, stream
-from yozora.train.layout import LayoutHead, name_bodies, near_bodies, watched
+from yozora.train.data import LatentPool, stream
+from yozora.train.layout import LayoutHead, near_bodies, watched
+from yozora.train.lessons import Captioned, Pack, PackedBatches, PoolBatches
 from yozora.train.loop import fit
 from yozora.train.settings import build
-from yozora.world import describe
 
 PROMPTS = (  # of the sample videos
     "a red ball bounces on the grass while the camera orbits",
@@ -46,52 +46,6 @@ PROMPTS = (  # of the sample videos
 def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights of both networks."""
     return fit(TransformerTask(config), config.run, config.optim, resume)
-
-
-class Captioned(NamedTuple):
-    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), and where that is asked for what stands where
-    (`name_bodies`)."""
-
-    latents: Tensor
-    captions: list[str]
-    layout: Tensor | None
-
-
-@dataclass(frozen=True)
-class PoolBatches:
-    """Clips drawn from the pool, each described anew."""
-
-    config: Lessons
-
-    @cached_property
-    def pool(self) -> LatentPool:
-        return LatentPool(self.config.pool)
-
-    def batch(self, step: int) -> Captioned:
-        random = np.random.default_rng((self.config.run.seed, step))
-        bucket = pick_bucket(self.config.buckets, random)
-        drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
-        detail = pick(self.config.details, random)  # one for all: a long caption would pad every short one
-        captions = [
-            "" if random.random() < self.config.drop_prompt else self._caption(clip, detail, random) for clip in drawn
-        ]
-        latents = torch.stack([clip.latents for clip in drawn]).float()
-        if not (self.config.layout or self.config.things):
-            return Captioned(latents, captions, None)
-        return Captioned(latents, captions, torch.stack([_layout(clip) for clip in drawn]))
-
-    def _caption(self, clip: Drawn, detail: str, random: np.random.Generator) -> str:
-        """One of what is said of footage, or a new description of a scene."""
-        if clip.scene is None:
-            return clip.captions[int(random.integers(len(clip.captions)))]
-        return describe(clip.scene, pick(self.config.languages, random), detail, seed=int(random.integers(1 << 31)))
-
-
-def _layout(clip: Drawn) -> Tensor:
-    """See `name_bodies`. Raises ConfigError for footage, of which nobody knows what stands where."""
-    if clip.scene is None or clip.bodies is None:
-        raise ConfigError("layout and things need a pool of rendered clips only: set both to 0 for footage")
-    return name_bodies(clip.scene, clip.bodies)
 
 
 class TransformerTask:
@@ -119,17 +73,21 @@ class TransformerTask:
     def rate(self, name: str) -> float:
         return self.config.text_rate if name.startswith("text.") else 1.0
 
-    def batches(self, start: int) -> Iterator[Captioned]:
-        run = self.config.run
-        return stream(PoolBatches(self.config), start, run.steps, run.workers)
+    def batches(self, start: int) -> Iterator[Captioned | Pack]:
+        run, patch = self.config.run, self.transformer.config.patch
+        source = PackedBatches(self.config, patch) if self.config.packed else PoolBatches(self.config)
+        return stream(source, start, run.steps, run.workers)
 
-    def size(self, batch: Captioned) -> int:
+    def size(self, batch: Captioned | Pack) -> int:
         return len(batch.captions)
 
-    def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """See `flow_lesson`; with `layout`, a second task reads what stands where half way up."""
+    def loss(self, batch: Captioned | Pack, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See `flow_lesson` and `packed_lesson`; with `layout`, a second task reads what stands where half way up."""
         device = next(self.model.parameters()).device
         states, mask = self.model["text"](batch.captions)
+        if isinstance(batch, Pack):
+            texts = [state[seen] for state, seen in zip(states, mask, strict=True)]
+            return packed_lesson(self.config, batch, device, generator, self.transformer, texts)
         transformer = self.transformer
         half_way = transformer.blocks[len(transformer.blocks) // 2 - 1]
         with watched(half_way) if self.config.layout else nullcontext([]) as middle:
@@ -185,6 +143,35 @@ def flow_lesson(
     return loss, {"flow": loss.item(), "loss_unanchored": error}
 
 
+def packed_lesson(
+    config: FlowLessons,
+    batch: Pack,
+    device: torch.device,
+    generator: torch.Generator,
+    transformer: Transformer,
+    texts: Sequence[Tensor],
+) -> tuple[Tensor, dict[str, float]]:
+    """`flow_lesson` for clips of different sizes, each with the states of its own text [L, width]."""
+    clips = [latents.to(device) for latents in batch.latents]
+    levels = [draw_levels(1, len(clip[0]), config, generator)[0].to(device) for clip in clips]
+    noises = [torch.randn(clip.shape, generator=generator).to(device) for clip in clips]
+    noisy = [add_noise(x[None], n[None], at[None])[0] for x, n, at in zip(clips, noises, levels, strict=True)]
+    total = count = torch.zeros((), device=device)
+    plain: list[float] = []
+    said = run_packed(transformer, noisy, levels, texts)
+    for number, (velocity, clip, noise, at) in enumerate(zip(said, clips, noises, levels, strict=True)):
+        weights = None
+        if config.things and batch.layouts is not None:
+            weights = 1 + config.things * near_bodies(batch.layouts[number][None].to(device))
+        error, asked = flow_error(velocity[None], clip[None], noise[None], at[None, :, None, None], weights)
+        total, count = total + error, count + asked
+        if at.min() == at.max():
+            plain.append(mean_error(velocity.detach()[None], clip[None], noise[None]).item())
+    loss = total / count.clamp_min(1e-8)
+    unanchored = sum(plain) / len(plain) if plain else loss.item()
+    return loss, {"flow": loss.item(), "loss_unanchored": unanchored, "tokens": float(batch.tokens)}
+
+
 @torch.no_grad()
 def write_samples(
     draw: Callable[[Tensor], Tensor],
@@ -195,7 +182,8 @@ def write_samples(
     count: int = len(PROMPTS),
 ) -> None:
     """A video of each of `count` prompts, and one contact sheet; `draw` makes latents of noise, a clip for each."""
-    bucket = max(config.buckets, key=lambda b: b.weight)
+    buckets = config.buckets or LatentPool(config.pool).buckets()
+    bucket = max(buckets, key=lambda b: b.weight)
     shape = (count, autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
     noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0))
     latents = draw(noise.to(next(autoencoder.parameters()).device))

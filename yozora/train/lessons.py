@@ -1,0 +1,114 @@
+"""What a step of the transformer learns from: clips out of a pool, each with something that is said of it.
+
+Either a batch of clips of one size and length, or a pack of clips of all sizes (see `yozora.train.packing`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yozora.errors import ConfigError
+from yozora.train.config import Bucket, Lessons
+from yozora.train.data import Drawn, LatentPool, pick, pick_bucket
+from yozora.train.layout import name_bodies
+from yozora.train.packing import Packer
+from yozora.world import describe
+
+
+class Captioned(NamedTuple):
+    """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), and where that is asked for what stands where
+    (`name_bodies`)."""
+
+    latents: Tensor
+    captions: list[str]
+    layout: Tensor | None
+
+
+class Pack(NamedTuple):
+    """A pack: each clip's latents `[C, T, h, w]`, captions, and what stands where; `tokens` of them in all."""
+
+    latents: list[Tensor]
+    captions: list[str]
+    layouts: list[Tensor] | None
+    tokens: int
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Clips drawn from the pool, each described anew."""
+
+    config: Lessons
+
+    @cached_property
+    def pool(self) -> LatentPool:
+        return LatentPool(self.config.pool)
+
+    def _say(self, drawn: list[Drawn], random: np.random.Generator) -> tuple[list[str], list[Tensor] | None]:
+        """Captions of clips, and where that is asked for what stands where in each."""
+        detail = pick(self.config.details, random)  # one for all: a long caption would pad every short one
+        captions = [
+            "" if random.random() < self.config.drop_prompt else self._caption(clip, detail, random) for clip in drawn
+        ]
+        return captions, [_layout(clip) for clip in drawn] if self.config.layout or self.config.things else None
+
+    def _caption(self, clip: Drawn, detail: str, random: np.random.Generator) -> str:
+        """One of what is said of footage, or a new description of a scene."""
+        if clip.scene is None:
+            return clip.captions[int(random.integers(len(clip.captions)))]
+        return describe(clip.scene, pick(self.config.languages, random), detail, seed=int(random.integers(1 << 31)))
+
+
+@dataclass(frozen=True)
+class PoolBatches(_Drawing):
+    """Batches of clips of one size."""
+
+    def batch(self, step: int) -> Captioned:
+        random = np.random.default_rng((self.config.run.seed, step))
+        bucket = pick_bucket(self.config.buckets, random)
+        drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
+        captions, layouts = self._say(drawn, random)
+        latents = torch.stack([clip.latents for clip in drawn]).float()
+        return Captioned(latents, captions, None if layouts is None else torch.stack(layouts))
+
+
+@dataclass(frozen=True)
+class PackedBatches(_Drawing):
+    """Packs of clips of all sizes; a token is `patch` (frames, rows, columns) of the latents."""
+
+    patch: tuple[int, int, int] = (1, 1, 1)
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        return self.config.buckets or self.pool.buckets()
+
+    @cached_property
+    def packer(self) -> Packer:
+        tokens = tuple(map(self._tokens, self.buckets))
+        return Packer(self.config.packed, tokens, tuple(bucket.weight for bucket in self.buckets))
+
+    def batch(self, step: int) -> Pack:
+        seed = self.config.run.seed
+        kinds, random = self.packer.pack(seed, step), np.random.default_rng((seed, step))
+        drawn = [self.pool.draw(self.buckets[kind], random) for kind in kinds]
+        captions, layouts = self._say(drawn, random)
+        tokens = sum(self.packer.tokens[kind] for kind in kinds)
+        return Pack([clip.latents.float() for clip in drawn], captions, layouts, tokens)
+
+    def _tokens(self, bucket: Bucket) -> int:
+        clip = self.pool.clips_of(bucket)[0]
+        _, frames, rows, columns = self.pool.shape_of(clip)
+        frames = min(frames, 1 + (bucket.frames - 1) // 4)
+        return frames * rows * columns // (self.patch[0] * self.patch[1] * self.patch[2])
+
+
+def _layout(clip: Drawn) -> Tensor:
+    """See `name_bodies`. Raises ConfigError for footage, of which nobody knows what stands where."""
+    if clip.scene is None or clip.bodies is None:
+        raise ConfigError("layout and things need a pool of rendered clips only: set both to 0 for footage")
+    return name_bodies(clip.scene, clip.bodies)
