@@ -276,3 +276,34 @@ def test_bad_settings(tmp_path: Path, text: str, overrides: list[str], message: 
 def test_a_missing_settings_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         read_config(AutoencoderStage, tmp_path / "none.toml")
+
+
+class Spiked(Regression):
+    """Its gradient at step 40 is a thousand times what it should be, and at step 41 not a number."""
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        factor = {40: 1000.0, 41: float("nan")}.get(self.step, 1.0)
+        self.before = {name: weight.clone() for name, weight in self.model.named_parameters()}
+        loss, figures = super().loss(batch, generator)
+        return loss * factor, figures
+
+
+def test_a_spike_changes_nothing_and_is_told_across_a_resume_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stop in (None, 39):
+        out = tmp_path / str(stop)
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                fit(Spiked(stop_at=stop), run(out, steps=42), OPTIM)
+        task = Spiked()
+        task.stop_at = 41  # right after the first of the two
+        with pytest.raises(KeyboardInterrupt):
+            fit(task, run(out, steps=42), OPTIM)
+        assert all(torch.equal(weight, task.before[name]) for name, weight in task.model.named_parameters())
+        said = capsys.readouterr().out
+        assert "step 41: the gradient is" in said and "times as large as lately; this step changed nothing" in said
+        last = Spiked()
+        fit(last, run(out, steps=42), OPTIM)
+        assert "step 42: loss or gradient is not finite; this step changed nothing" in capsys.readouterr().out
+        assert all(torch.equal(weight, last.before[name]) for name, weight in last.model.named_parameters())

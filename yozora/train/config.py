@@ -54,6 +54,7 @@ class Optim(Section):
     warmup: int = Field(default=100, ge=0)
     decay: float = Field(default=0.2, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
+    spike: float = Field(default=10.0, gt=1)  # a gradient so many times as large as lately changes nothing
     ema: float = Field(default=0.999, ge=0, lt=1)
 
 

@@ -5,7 +5,6 @@ Everything random in a step is drawn from (seed, step), so a run that was killed
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.config import Optim, Run
-from yozora.train.optim import Average, Optimisers, rate_scale
+from yozora.train.log import Log
+from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 
 
 class Task(Protocol):
@@ -69,10 +69,10 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
     device = pick_device(run.device)
     task.model.to(device)
     optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate)
-    average = Average(task.model, optim.ema)
+    average, guard = Average(task.model, optim.ema), Guard(optim.spike)
     make_folder(run.out)
-    step = _load(run.out, task.model, average, optimisers) if resume else 0
-    log = Log(run)
+    step = _load(run.out, task.model, average, optimisers, guard) if resume else 0
+    log = Log(run, device)
     saved = time.monotonic()
     with _stop_flag() as stopped:
         batches = task.batches(step)
@@ -91,17 +91,22 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
                 loss, figures = task.loss(batch, generator)
             loss.backward()
             scale = rate_scale(step, run.steps, optim)
-            figures |= {"loss": loss.item(), "gradient_norm": optimisers.step(scale), "rate": scale, "wait": waited}
-            average.update(task.model, step)
+            norm = optimisers.step(scale, guard.limit)
+            skipped = guard.judge(norm)
+            figures |= {"loss": loss.item(), "gradient_norm": norm, "rate": scale, "wait": waited}
+            if skipped:
+                print(f"step {step + 1}: {skipped}; this step changed nothing", flush=True)
+            else:
+                average.update(task.model, step)
             step += 1
             log.step(step, task.size(batch), figures)
             if time.monotonic() - saved > run.checkpoint_seconds:
-                _save(run.out, step, task.model, average, optimisers)
+                _save(run.out, step, task.model, average, optimisers, guard)
                 saved = time.monotonic()
             if run.sample_every and step % run.sample_every == 0:
                 with autocast(device, run.precision):
                     task.sample(average.model, step, run.out / "samples")
-        _save(run.out, step, task.model, average, optimisers)
+        _save(run.out, step, task.model, average, optimisers, guard)
         log.close()
         if stopped and step < run.steps:
             task.export(average.model, run.out / "export")  # what there is so far can be used, too
@@ -138,55 +143,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=quick)
 
 
-class Log:
-    """One line every `log_every` steps with loss, samples/s and time left, and everything to TensorBoard."""
-
-    def __init__(self, run: Run):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
-        self.run = run
-        self.writer = SummaryWriter(str(run.out / "tensorboard"))
-        self.started = self.since = time.monotonic()
-        self.steps = self.total_steps = self.samples = 0
-        self.sums: dict[str, float] = {}
-
-    def step(self, step: int, samples: int, figures: dict[str, float]) -> None:
-        self.steps += 1
-        self.samples += samples
-        if not (math.isfinite(figures["loss"]) and math.isfinite(figures["gradient_norm"])):
-            print(f"step {step}: loss or gradient is not finite; this step changed nothing", flush=True)
-            figures = {k: v for k, v in figures.items() if math.isfinite(v)}
-        for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        if step % self.run.log_every and step != self.run.steps:
-            return
-        now = time.monotonic()
-        self.total_steps += self.steps
-        means = {name: total / self.steps for name, total in self.sums.items()}
-        means["samples_per_second"] = self.samples / (now - self.since)
-        for name, value in means.items():
-            self.writer.add_scalar(name, value, step)
-        left = (self.run.steps - step) * (now - self.started) / self.total_steps
-        extra = "  ".join(f"{n} {v:.4g}" for n, v in means.items() if n not in ("loss", "samples_per_second"))
-        print(
-            f"step {step}/{self.run.steps}  loss {means.get('loss', math.nan):.4f}  "
-            f"{means['samples_per_second']:.1f} samples/s  {int(left // 60)}:{int(left % 60):02d} left  {extra}",
-            flush=True,
-        )
-        self.since, self.steps, self.samples, self.sums = now, 0, 0, {}
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-def _save(out: Path, step: int, model: nn.Module, average: Average, optimisers: Optimisers) -> None:
+def _save(out: Path, step: int, model: nn.Module, average: Average, optimisers: Optimisers, guard: Guard) -> None:
     state = {
         "step": step,
         "model": model.state_dict(),
         "average": average.model.state_dict(),
         "optimisers": optimisers.state_dict(),
+        "norms": list(guard.norms),
     }
     temporary = out / "checkpoint.tmp"
     try:
@@ -199,7 +162,7 @@ def _save(out: Path, step: int, model: nn.Module, average: Average, optimisers: 
         ) from None
 
 
-def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers) -> int:
+def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers, guard: Guard) -> int:
     path = out / "checkpoint.pt"
     if not path.exists():
         return 0
@@ -208,6 +171,7 @@ def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers)
         model.load_state_dict(state["model"])
         average.model.load_state_dict(state["average"])
         optimisers.load_state_dict(state["optimisers"])
+        guard.norms.extend(state.get("norms", ()))
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(

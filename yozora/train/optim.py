@@ -7,6 +7,9 @@ convolution's kernel is a matrix too, of `out` rows, so it is handed over as a 2
 from __future__ import annotations
 
 import copy
+import math
+import statistics
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 
 from yozora.models.registry import quick_dtype
 from yozora.train.config import Optim
+
+LATELY = 50  # steps whose gradients say how large they usually are
 
 
 class Optimisers:
@@ -58,11 +63,11 @@ class Optimisers:
             for group in optimiser.param_groups:
                 group["peak"] = group["lr"]
 
-    def step(self, scale: float) -> float:
+    def step(self, scale: float, limit: float = math.inf) -> float:
         """One step at `scale` times the peak rates. Returns the gradient norm before clipping; nothing is changed
-        when that is not finite."""
+        when that is not finite, or above `limit`."""
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
-        if not torch.isfinite(torch.tensor(norm)):
+        if not math.isfinite(norm) or norm > limit:
             self.zero_grad()
             return norm
         for parameter, view in self.views:
@@ -87,6 +92,28 @@ class Optimisers:
             optimiser.load_state_dict(state)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["peak"] = peak  # a changed rate in the config takes effect on resume
+
+
+class Guard:
+    """Knows which gradients are no lesson: those that are not finite, or `factor` times as large as lately."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.norms: deque[float] = deque(maxlen=LATELY)
+
+    @property
+    def limit(self) -> float:
+        """The largest gradient norm that is a lesson; inf as long as too few are known."""
+        return self.factor * statistics.median(self.norms) if len(self.norms) >= LATELY // 2 else math.inf
+
+    def judge(self, norm: float) -> str:
+        """Why a step with this norm is skipped; "" where it is not. It is remembered either way, so that what has
+        grown for good is a lesson again in the end."""
+        if not math.isfinite(norm):
+            return "loss or gradient is not finite"
+        limit = self.limit
+        self.norms.append(norm)
+        return "" if norm <= limit else f"the gradient is {norm / limit * self.factor:.0f} times as large as lately"
 
 
 class FloatMuon(torch.optim.Muon):

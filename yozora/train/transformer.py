@@ -30,6 +30,7 @@ from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import FlowLessons, Lessons, TransformerStage
 from yozora.train.data import LatentPool, stream
+from yozora.train.flops import step_flops
 from yozora.train.layout import LayoutHead, near_bodies, watched
 from yozora.train.lessons import Captioned, Pack, PackedBatches, PoolBatches
 from yozora.train.loop import fit
@@ -85,9 +86,11 @@ class TransformerTask:
         """See `flow_lesson` and `packed_lesson`; with `layout`, a second task reads what stands where half way up."""
         device = next(self.model.parameters()).device
         states, mask = self.model["text"](batch.captions)
+        work = self._work(batch, mask)
         if isinstance(batch, Pack):
             texts = [state[seen] for state, seen in zip(states, mask, strict=True)]
-            return packed_lesson(self.config, batch, device, generator, self.transformer, texts)
+            loss, figures = packed_lesson(self.config, batch, device, generator, self.transformer, texts)
+            return loss, figures | work
         transformer = self.transformer
         half_way = transformer.blocks[len(transformer.blocks) // 2 - 1]
         with watched(half_way) if self.config.layout else nullcontext([]) as middle:
@@ -99,7 +102,14 @@ class TransformerTask:
             misread, figures["shapes_right"] = head.loss(middle[0], batch.layout.to(device))
             figures["layout"] = misread.item()
             loss = loss + self.config.layout * misread
-        return loss, figures
+        return loss, figures | work
+
+    def _work(self, batch: Captioned | Pack, mask: Tensor) -> dict[str, float]:
+        """Tokens and operations of a step: see `yozora.train.log`."""
+        config = self.transformer.config
+        lengths = [clip[0].numel() // config.patch_volume for clip in batch.latents]
+        texts = mask.sum(1).tolist() if isinstance(batch, Pack) else [mask.shape[1]] * len(lengths)
+        return {"tokens": float(sum(lengths)), "flops": step_flops(config, lengths, texts)}
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts at 20 steps with guidance 4: a video each, and one contact sheet."""
@@ -139,8 +149,20 @@ def flow_lesson(
     loss = flow_loss(velocity, latents, noise, levels[..., None, None], weights)
     with torch.no_grad():
         plain = levels.amin(1) == levels.amax(1)
-        error = mean_error(velocity, latents, noise)[plain].mean().item() if plain.any() else loss.item()
-    return loss, {"flow": loss.item(), "loss_unanchored": error}
+        errors = mean_error(velocity, latents, noise)[plain].tolist()
+    return loss, {"flow": loss.item()} | unanchored(levels[plain, 0].tolist(), errors)
+
+
+def unanchored(levels: Sequence[float], errors: Sequence[float]) -> dict[str, float]:
+    """Figures of clips in which nothing is held: their mean error, and that of each fifth of the noise levels."""
+    if not errors:
+        return {}
+    figures = {"loss_unanchored": sum(errors) / len(errors)}
+    for fifth in range(5):
+        within = [error for level, error in zip(levels, errors, strict=True) if min(4, int(5 * level)) == fifth]
+        if within:
+            figures[f"level/{fifth / 5:.1f}-{(fifth + 1) / 5:.1f}"] = sum(within) / len(within)
+    return figures
 
 
 def packed_lesson(
@@ -157,7 +179,7 @@ def packed_lesson(
     noises = [torch.randn(clip.shape, generator=generator).to(device) for clip in clips]
     noisy = [add_noise(x[None], n[None], at[None])[0] for x, n, at in zip(clips, noises, levels, strict=True)]
     total = count = torch.zeros((), device=device)
-    plain: list[float] = []
+    plain: list[tuple[float, float]] = []
     said = run_packed(transformer, noisy, levels, texts)
     for number, (velocity, clip, noise, at) in enumerate(zip(said, clips, noises, levels, strict=True)):
         weights = None
@@ -166,10 +188,10 @@ def packed_lesson(
         error, asked = flow_error(velocity[None], clip[None], noise[None], at[None, :, None, None], weights)
         total, count = total + error, count + asked
         if at.min() == at.max():
-            plain.append(mean_error(velocity.detach()[None], clip[None], noise[None]).item())
+            error = mean_error(velocity.detach()[None], clip[None], noise[None])
+            plain.append((at[0].item(), error.item()))
     loss = total / count.clamp_min(1e-8)
-    unanchored = sum(plain) / len(plain) if plain else loss.item()
-    return loss, {"flow": loss.item(), "loss_unanchored": unanchored, "tokens": float(batch.tokens)}
+    return loss, {"flow": loss.item()} | unanchored([at for at, _ in plain], [error for _, error in plain])
 
 
 @torch.no_grad()

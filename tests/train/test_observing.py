@@ -1,0 +1,76 @@
+"""What a run says of itself: operations counted rightly, figures by noise level, and gradients that are no lesson."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.train.config import Run
+from yozora.train.flops import step_flops
+from yozora.train.log import Log, matmul_rate
+from yozora.train.optim import LATELY, Guard
+from yozora.train.transformer import unanchored
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TransformerConfig(channels=8, width=48, depth=3, heads=4, text_width=32, patch=(1, 2, 2)),
+        TransformerConfig(channels=4, width=96, depth=2, heads=2, ffn=3.0, text_width=16, patch=(1, 1, 1)),
+    ],
+)
+def test_operations_are_those_that_torch_counts(config: TransformerConfig) -> None:
+    transformer = Transformer(config)
+    latents, text = torch.randn(2, config.channels, 5, 8, 12), torch.randn(2, 7, config.text_width)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # it knows no fused one of CPUs
+        transformer(latents, torch.rand(2, 1), text).square().mean().backward()
+    tokens = 5 * 8 * 12 // config.patch_volume
+    counted = step_flops(config, [tokens, tokens], [7, 7])
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_the_matmul_rate_is_of_this_machine() -> None:
+    assert 1e9 < matmul_rate(CPU, "fp32") < 1e14
+
+
+def test_errors_by_noise_level() -> None:
+    figures = unanchored([0.0, 0.1, 0.55, 1.0], [1.0, 3.0, 5.0, 7.0])
+    assert figures == {"loss_unanchored": 4.0, "level/0.0-0.2": 2.0, "level/0.4-0.6": 5.0, "level/0.8-1.0": 7.0}
+    assert unanchored([], []) == {}
+
+
+def test_a_figure_is_the_mean_over_the_steps_that_have_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(Run(out=tmp_path, steps=3, log_every=3, precision="fp32"), CPU)
+    for step, figures in enumerate(({"loss": 1.0, "level/0.0-0.2": 4.0}, {"loss": math.nan}, {"loss": 3.0}), start=1):
+        log.step(step, 5, figures | {"tokens": 100.0, "flops": 1e6})
+    log.close()
+    line = capsys.readouterr().out
+    assert "step 3/3  loss 2.0000" in line and "tokens_per_second" in line and "level" not in line
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    last = {name: events.Scalars(name)[-1].value for name in events.Tags()["scalars"]}
+    assert last["loss"] == 2.0 and last["level/0.0-0.2"] == 4.0
+    assert last["mfu"] == pytest.approx(last["flops_per_second"] / matmul_rate(CPU, "fp32"), rel=1e-5)
+    assert last["tokens_per_second"] == pytest.approx(20 * last["samples_per_second"], rel=1e-5)
+    assert last["memory_mib"] > 50
+
+
+def test_a_spike_is_no_lesson_but_what_grows_for_good_becomes_one() -> None:
+    guard = Guard(10.0)
+    assert [guard.judge(norm) for norm in (5.0, 0.1, 80.0)] == ["", "", ""]  # too few are known
+    guard = Guard(10.0)
+    for _ in range(LATELY):
+        assert guard.judge(1.0) == ""
+    assert guard.limit == 10.0
+    assert guard.judge(9.9) == "" and "25 times as large as lately" in guard.judge(25.0)
+    assert guard.judge(math.nan) == guard.judge(math.inf) == "loss or gradient is not finite"
+    skipped = [bool(guard.judge(50.0)) for _ in range(LATELY)]
+    assert all(skipped[:10]) and not any(skipped[-10:])
