@@ -24,5 +24,8 @@ $yozora train transformer "$configs/pictures.toml"
 $yozora train transformer "$configs/transformer.toml"
 $yozora train transformer "$configs/fine.toml"
 
-# 5. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
+# 5. An adapter learns where the transformer's steps and guidance lead together, so that a few steps do.
+$yozora train distill "$configs/few_steps.toml"
+
+# 6. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
 $yozora train bundle "$configs/bundle.toml"

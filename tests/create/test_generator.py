@@ -54,7 +54,7 @@ def quick(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Generat
         for parameter in adapter.parameters():
             parameter.data.normal_(std=0.2)
     save_module(adapter, folder / "few_steps")
-    write_json(folder / CARD, read_json(folder / CARD) | {"name": "quick", "few_steps": 3})
+    write_json(folder / CARD, read_json(folder / CARD) | {"name": "quick", "few_steps": 3, "solver": FLOW_MAP})
     return load(folder, "cpu", torch.float32)
 
 
@@ -220,17 +220,26 @@ def test_bad_runs_are_refused_when_called(generator: Generator) -> None:
         generator.run(Canvas(4096, 4096, 9, 8.0, (Cue(0.0, "a"),)))
 
 
+def test_few_steps_may_be_there_for_the_asking(quick: Generator) -> None:
+    asked = Generator(dataclasses.replace(quick.bundle, card=dataclasses.replace(quick.bundle.card, solver="euler")))
+    assert vars(asked.settings()) == {"steps": 2, "guidance": 2.0, "solver": "euler"}
+    assert asked.settings(solver=FLOW_MAP) == quick.settings()
+    few = asked.generate("a red ball", seed=4, solver=FLOW_MAP)
+    assert np.array_equal(few.frames, quick.generate("a red ball", seed=4).frames)
+
+
 def test_few_steps_are_taken_unless_guidance_is_asked_for(quick: Generator, generator: Generator) -> None:
     assert vars(quick.settings()) == {"steps": 3, "guidance": 1.0, "solver": FLOW_MAP}
     assert vars(quick.settings(steps=8)) == {"steps": 8, "guidance": 1.0, "solver": FLOW_MAP}
-    full = {"steps": 2, "guidance": 2.0, "solver": "euler"}
+    full = {"steps": 2, "guidance": 2.0, "solver": "multistep"}
     assert vars(quick.settings(guidance=2)) == vars(quick.settings(negative="fog")) == full
     assert vars(quick.settings(solver="dpm++")) == full | {"solver": "dpm++"}
-    assert vars(generator.settings()) == full
+    assert vars(generator.settings()) == full | {"solver": "euler"}
     few = quick.generate("a red ball", picture(), seed=4)
     assert few.recipe is not None and few.recipe.solver == FLOW_MAP
     assert np.array_equal(few.frames[0], picture())
-    full_way = [each.generate("a red ball", picture(), seed=4, guidance=2.0).frames for each in (quick, generator)]
+    asked = {"seed": 4, "guidance": 2.0, "solver": "euler"}
+    full_way = [each.generate("a red ball", picture(), **asked).frames for each in (quick, generator)]
     assert np.array_equal(full_way[0], full_way[1]) and not np.array_equal(few.frames, full_way[0])
     few = quick.generate("a red ball", seed=4)
     assert few.recipe is not None

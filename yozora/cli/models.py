@@ -44,5 +44,5 @@ def list_() -> None:
         )
         steps = f"{card.steps} steps, guidance {card.guidance:g}"
         if card.few_steps:
-            steps = f"{card.few_steps} steps, or with guidance (usually {card.guidance:g}) {card.steps}"
+            steps += f", or {card.few_steps} steps by --solver flow-map"
         print(f"{card.name}: {card.description}\n    {sizes}; {length}; {steps}")

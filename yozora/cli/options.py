@@ -49,12 +49,11 @@ class Options:
     steps: Annotated[int | None, typer.Option(help="Sampling steps: more is slower and finer.")] = None
     guidance: Annotated[
         float | None,
-        typer.Option(
-            help="How closely to follow the prompt; 1 is off. With it, or a negative prompt, the full weights are used "
-            "instead of those for few steps."
-        ),
+        typer.Option(help="How closely to follow the prompt; 1 is off."),
     ] = None
-    solver: Annotated[str | None, typer.Option(help="euler, multistep or dpm++; else the model's own.")] = None
+    solver: Annotated[
+        str | None, typer.Option(help="euler, multistep, dpm++, or flow-map (few steps: quick and a little rougher).")
+    ] = None
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video; random if not given.")] = None
     variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1
     negative: Annotated[str, typer.Option(help="What the video must not show.")] = ""

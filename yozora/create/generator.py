@@ -27,6 +27,7 @@ from yozora.models.lora import parse_lora
 from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_card
 from yozora.models.transformer import Transformer, TransformerConfig
 
+FULL = "multistep"  # the solver of the full weights, where the card's is that of the few-step ones
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -174,10 +175,11 @@ class Generator(Verbs):
         solver: str | None = None,
         negative: str = "",
     ) -> Settings:
-        """The settings of a run: what is None is as the model card says. Few-step weights, where the model has such,
-        are used where neither guidance nor a negative prompt nor another solver is asked for. Raises CanvasError."""
+        """The settings of a run: what is None is as the model card says. Few-step weights are used where the solver is
+        "flow-map": asked for, or the card's, unless guidance or a negative prompt is asked for. Raises CanvasError."""
         card = self.bundle.card
-        if card.few_steps is not None and solver is None and guidance is None and not negative:
+        few = card.solver == FLOW_MAP
+        if few and solver is None and guidance is None and not negative:
             solver = FLOW_MAP
         if solver == FLOW_MAP:
             if card.few_steps is None:
@@ -188,7 +190,7 @@ class Generator(Verbs):
         return Settings(
             card.steps if steps is None else steps,
             card.guidance if guidance is None else guidance,
-            card.solver if solver is None else solver,
+            solver or (FULL if few else card.solver),
         )
 
     def cautions(self, canvas: Canvas, settings: Settings | None = None) -> list[str]:

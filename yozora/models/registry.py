@@ -47,7 +47,8 @@ class ModelInfo:
     shift: float
     solver: str = "multistep"
     few_steps: int | None = None
-    """Steps of its few-step weights (the folder's `few_steps`, see `yozora.models.adapter`), where it has such."""
+    """Steps of its few-step weights (the folder's `few_steps`, see `yozora.models.adapter`), where it has such. They
+    are used where the solver "flow-map" is asked for, or is the card's."""
 
     def __post_init__(self) -> None:
         if not self.name or not self.sizes:
