@@ -273,30 +273,12 @@ class BundleStage(Section):
 
 
 class InspectorStage(Section):
-    """`yozora train inspector`: the network that says which colour and shape a frame shows, for evaluation.
-
-    `coded` is the share of batches whose renders pass through `autoencoder` first, so that what one does to a
-    picture is not taken for another shape.
-    """
+    """`yozora train inspector`: the network that says which colour and shape a frame shows, for evaluation."""
 
     run: Run
     optim: Optim
     world: World
-    autoencoder: Path | None = None
-    coded: float = Field(default=0.0, ge=0, le=1)
-    start_from: Path | None = None  # an exported inspector to go on from, with fresh optimisers; [model] is not read
-    shapes_only: bool = False  # what finds things and colours stays as it is, and so does what was measured with that
     model: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _coding(self) -> Self:
-        if self.coded and self.autoencoder is None:
-            raise ValueError("coded needs an autoencoder")
-        if self.coded and len({bucket.frames for bucket in self.world.buckets}) > 1:
-            raise ValueError("coded needs buckets of one length")
-        if self.shapes_only and self.start_from is None:
-            raise ValueError("shapes_only needs start_from: an inspector that finds things")
-        return self
 
 
 class ReaderStage(Section):

@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module, save_module
+from yozora.models.folder import save_module
 from yozora.models.inspector import Cells, Inspector, InspectorConfig
 from yozora.train.config import InspectorStage, World
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
-from yozora.train.loop import fit, pick_device
+from yozora.train.loop import fit
 from yozora.train.settings import build
 from yozora.world import Scene, render, sample_scene
 from yozora.world.scene import COLOURS, MATERIALS, SHAPES
@@ -104,17 +103,7 @@ class InspectorTask:
         self.config = config
         torch.manual_seed(config.run.seed)
         names = {"colours": tuple(COLOURS), "shapes": SHAPES}
-        if config.start_from:
-            self.model = load_module(Inspector, config.start_from)
-        else:
-            self.model = Inspector(build(InspectorConfig, names | config.model))
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        if config.shapes_only:
-            self.model.requires_grad_(False).classifier.requires_grad_(True)
-        self.autoencoder: Autoencoder | None = None
-        if config.autoencoder:
-            device = pick_device(config.run.device)
-            self.autoencoder = load_module(Autoencoder, config.autoencoder, device).requires_grad_(False)
+        self.model = Inspector(build(InspectorConfig, names | config.model)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name
@@ -131,29 +120,21 @@ class InspectorTask:
 
     def loss(self, batch: Labelled, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = self._move(batch)
-        frames = to_signed(batch.frames)
-        if torch.rand(1, generator=generator) < self.config.coded:
-            frames = self._code(frames)
-        frames = soften(frames, generator)
+        frames = soften(to_signed(batch.frames), generator)
         cells = self.model(frames)
         shapes = self._shapes(self.model, frames, cells, shaken(batch.box, generator))
         thing = F.binary_cross_entropy_with_logits(cells.thing, (batch.body > 0).float())
-        if self.config.shapes_only:
-            return named_loss(shapes, batch.shape), scores(cells, shapes.detach(), batch)
         loss = 8 * thing + named_loss(cells.colour, batch.colour) + named_loss(shapes, batch.shape)
         return loss, scores(cells, shapes.detach(), batch)
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
-        """How well 16 batches of held-out scenes are read, sharp, softened and, with an autoencoder, through that."""
+        """How well 16 batches of held-out scenes are read, sharp and softened."""
         source = LabelledFrames(self.config.world, self.config.run.seed, HELD_OUT_SEEDS)
         found: dict[str, list[float]] = {}
         for number in range(16):
             batch, generator = self._move(source.batch(number)), torch.Generator().manual_seed(number)
             sharp = to_signed(batch.frames)
-            kinds = {"sharp": sharp, "softened": soften(sharp, generator)}
-            if self.autoencoder is not None:
-                kinds["coded"] = self._code(sharp)
-            for name, frames in kinds.items():
+            for name, frames in (("sharp", sharp), ("softened", soften(sharp, generator))):
                 with torch.no_grad():
                     cells = model(frames)
                     shapes = self._shapes(model, frames, cells, batch.box)
@@ -162,15 +143,6 @@ class InspectorTask:
         folder.mkdir(parents=True, exist_ok=True)
         text = "".join(f"{name}: {np.mean(values):.4f}\n" for name, values in found.items())
         (folder / f"{step:07d}.txt").write_text(text, encoding="utf-8")
-
-    @torch.no_grad()
-    def _code(self, frames: Tensor) -> Tensor:
-        """Frames `[N, 3, H, W]` of whole clips as the autoencoder gives them back."""
-        assert self.autoencoder is not None
-        count = self.config.world.buckets[0].frames
-        clips = frames.unflatten(0, (-1, count)).transpose(1, 2)
-        back = self.autoencoder.decode(self.autoencoder.encode(clips)).float().clamp(-1, 1)
-        return back.transpose(1, 2).flatten(0, 1)
 
     @staticmethod
     def _shapes(model: nn.Module, frames: Tensor, cells: Cells, box: Tensor) -> Tensor:
