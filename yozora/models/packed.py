@@ -44,12 +44,12 @@ class Parts:
     def _varlen(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from torch.nn.attention.varlen import varlen_attn
 
-        ends = [
+        ends, seen = (
             torch.tensor([0, *accumulate(each)], dtype=torch.int32, device=q.device)
             for each in (self.queries, self.keys)
-        ]
-        rows = [each[0].transpose(0, 1).contiguous() for each in (q, k, v)]
-        made = varlen_attn(*rows, *ends, max(self.queries), max(self.keys))
+        )
+        query, key, value = (each[0].transpose(0, 1).contiguous() for each in (q, k, v))
+        made = varlen_attn(query, key, value, ends, seen, max(self.queries), max(self.keys))
         assert isinstance(made, Tensor)
         return made.transpose(0, 1)[None]
 
