@@ -139,3 +139,47 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one(tmp_path: Path, key:
     )
     with pytest.raises(ConfigError, match=message):
         read_config(TransformerStage, path, [key])
+
+
+def test_what_was_there_stays_when_a_run_is_stopped_and_no_resume_begins_anew(
+    tiny_model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import signal
+
+    from yozora.train.finetune import LoraTask
+
+    out, settings = tmp_path / "a.safetensors", [*QUICK, "run.steps=4"]
+    before = train_lora(clips, out, str(tiny_model), settings).read_bytes()
+    assert out.stat().st_mode & 0o044
+    real = LoraTask.loss
+
+    def stop(self: LoraTask, batch: object, generator: torch.Generator) -> object:
+        signal.raise_signal(signal.SIGINT)
+        return real(self, batch, generator)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoraTask, "loss", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_lora(clips, out, str(tiny_model), [*settings, "run.seed=0"], resume=False)
+    assert out.read_bytes() == before
+    assert (tmp_path / "a.safetensors.run" / "training" / "export" / "lora.safetensors").exists()
+    capsys.readouterr()
+    train_lora(clips, out, str(tiny_model), settings)
+    assert "resumed from step 1" in capsys.readouterr().out  # not from the end of the first run
+    for bad in (Path("."), tmp_path):
+        with pytest.raises(ConfigError, match="cannot be written: name a file"):
+            train_lora(clips, bad, str(tiny_model), settings)
+
+
+def test_captions_with_odd_ends_of_lines_and_a_mark_at_the_beginning(
+    tiny_model: Path, clips: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"{number}.mp4").write_bytes((clips / f"{number}.mp4").read_bytes())
+    (folder / "0.txt").write_bytes("\ufeffa zorb".encode())
+    (folder / "1.json").write_text('{"caption": "a zorb\\u2028turns"}')
+    train_lora(folder, tmp_path / "b.safetensors", str(tiny_model), [*QUICK, "run.steps=2"])
+    index = next((tmp_path / "b.safetensors.run" / "latents").glob("*.jsonl")).read_text(encoding="utf-8")
+    assert "\ufeff" not in index

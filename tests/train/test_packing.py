@@ -107,3 +107,8 @@ def test_the_tokens_are_counted_as_the_model_makes_them(pool: Path, tiny_model: 
     assert isinstance(pack, Pack)
     grids = [task.transformer.token_grid(clip[None], torch.zeros(1, clip.shape[1])) for clip in pack.latents]
     assert pack.tokens == sum(t * h * w for t, h, w in grids)
+
+
+def test_no_pack_is_empty_where_each_holds_one_clip() -> None:
+    packer = Packer(100, (100,), (1.0,))
+    assert all(packer.pack(0, step) == [0] for step in range(3 * TOGETHER))

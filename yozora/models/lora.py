@@ -92,6 +92,7 @@ class Lora(LowRank):
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, metadata=about)
+            temporary.chmod(0o644)  # safetensors makes it private
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
@@ -109,7 +110,9 @@ class LoraUse:
     scale: float = 1.0
 
     def __str__(self) -> str:
-        return self.path if self.scale == 1 else f"{self.path}:{self.scale:g}"
+        return (
+            self.path if self.scale == 1 and parse_lora(self.path).path == self.path else f"{self.path}:{self.scale!r}"
+        )
 
 
 def parse_lora(text: str) -> LoraUse:
@@ -149,15 +152,15 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {}).get("lora", "{}"))
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is broken or no LoRA ({first_line(error)}); copy it again") from None
     alpha = settings.get("alpha") if isinstance(settings, dict) else None
-    if not (alpha is None or isinstance(alpha, (int, float))):
-        raise ModelError(f"{path}: its alpha is no number; copy it again")
+    if not (alpha is None or (isinstance(alpha, (int, float)) and 0 < alpha <= MAX_WIDTH)):
+        raise ModelError(f"{path}: its alpha is no number above 0; copy it again")
     changes = {}
     for name in sorted(key.removesuffix(A) for key in tensors if key.endswith(A)):
         down, up = tensors.pop(name + A), tensors.pop(name + B, None)
-        if up is None or down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0]:
+        if up is None or 0 in down.shape or down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0]:
             raise ModelError(f"{path}: the two parts of {name} do not fit; copy it again")
         changes[f"{name}.weight"] = (up @ down) * (1.0 if alpha is None else alpha / len(down))
     if tensors or not changes:

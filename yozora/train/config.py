@@ -243,7 +243,6 @@ class LoraStage(FlowLessons):
 
     start_from: Path
     name: str  # of the model
-    file: Path  # where it is written
     model: dict[str, Any] = {}
 
 

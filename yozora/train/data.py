@@ -150,8 +150,8 @@ class LatentPool:
         for index in sorted(self.folder.glob("*.jsonl")):
             shard = index.with_suffix(".safetensors")
             width, height, frames = (int(part) for part in index.stem.split("-")[0].split("x"))
-            lines = index.read_text(encoding="utf-8").splitlines()
-            rows = [PooledClip(shard, row, line) for row, line in enumerate(lines)]
+            lines = index.read_text(encoding="utf-8").split("\n")  # a caption may hold other ends of lines
+            rows = [PooledClip(shard, row, line) for row, line in enumerate(lines) if line]
             self.clips.setdefault((width, height, frames), []).extend(rows)
         if not self.clips:
             raise ConfigError(f"no latents in {folder}; make them with: yozora train latents CONFIG.toml")

@@ -7,6 +7,8 @@ the pools that it was trained with.
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from yozora.train.loop import fit, pick_device
 from yozora.train.settings import build, check_config
 from yozora.train.transformer import flow_lesson, train_transformer, write_samples
 
+LORA_FILE = "lora.safetensors"  # in the run's folder, whether it is done or was stopped
 SHOWN = 4  # captions that sample videos are made of
 LORA = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98}}
 FULL = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-4, "warmup": 20, "decay": 0.7, "ema": 0.98}}
@@ -45,10 +48,13 @@ def train_lora(
     base, card = _base(model)
     config = _read(folder, output, card, LORA, settings)
     pool = _pool(config, base, resume)
-    stage = LoraStage(
-        start_from=base, name=card.name, file=output, model=config.model, **_lessons(config, base, card, pool)
-    )
-    fit(LoraTask(stage), stage.run, stage.optim, resume)
+    stage = LoraStage(start_from=base, name=card.name, model=config.model, **_lessons(config, base, card, pool))
+    made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
+    try:
+        shutil.copyfile(made, partial := output.with_name(f"{output.name}.part"))
+        os.replace(partial, output)
+    except OSError as error:
+        raise ConfigError(f"cannot write {output} ({error.strerror}); the LoRA is in {made}") from None
     return output
 
 
@@ -75,6 +81,8 @@ def _read(
     folder: Path, output: Path, card: ModelInfo, defaults: dict[str, dict[str, Any]], settings: Sequence[str]
 ) -> Finetune:
     """The settings: those of the model, else `defaults`, unless told."""
+    if not output.name or (output.is_dir() and defaults is LORA) or (output.is_file() and defaults is FULL):
+        raise ConfigError(f"{output} cannot be written: name a {'file' if defaults is LORA else 'folder'} with -o")
     raw: dict[str, Any] = {name: dict(section) for name, section in defaults.items()}
     raw["run"]["out"] = str(output.with_name(f"{output.name}.run"))
     raw["footage"] = {"path": str(folder), "frames": card.frames_max, "fps": card.fps, "sizes": card.sizes}
@@ -159,4 +167,4 @@ class LoraTask:
 
     def export(self, model: nn.Module, folder: Path) -> None:
         assert isinstance(model, Lora)
-        model.save(self.config.file, self.config.name)
+        model.save(folder / LORA_FILE, self.config.name)

@@ -86,7 +86,11 @@ def footage_digest(footage: Footage) -> str:
     digest = hashlib.sha256()
     for unit in units_of(footage):
         for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
-            digest.update(repr((item.name, item.path.stat().st_size, item.captions)).encode())
+            about = item.path.stat()
+            changed = (
+                about.st_mtime_ns if isinstance(unit, Path) else 0
+            )  # a shard keeps its size, and its captions inside
+            digest.update(repr((item.name, about.st_size, changed, item.captions)).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -100,8 +104,8 @@ def list_folder(folder: Path, caption: str = "") -> list[Item]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA and path.is_file())
     listed: dict[Path, dict[str, tuple[str, ...]]] = {}
     for path in paths:
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue
+        if any(part.startswith(".") or part.endswith(".run") for part in path.relative_to(folder).parts):
+            continue  # a run's own sample videos are no footage
         said = listed.setdefault(path.parent, _listed(path.parent))
         captions = _beside(path) or said.get(path.name, ()) or ((caption,) if caption else ())
         if not captions:
@@ -129,7 +133,7 @@ def _listed(folder: Path) -> dict[str, tuple[str, ...]]:
     """The captions of files by name, from the lists in a folder."""
     said: dict[str, tuple[str, ...]] = {}
     for path in (folder / name for name in LISTS):
-        for number, line in enumerate(_text(path).splitlines() if path.is_file() else (), start=1):
+        for number, line in enumerate(_text(path).split("\n") if path.is_file() else (), start=1):
             if line.strip():
                 entry = _object(line, f"{path}, line {number}")
                 name = next((entry[key] for key in NAMES if isinstance(entry.get(key), str)), None)
@@ -159,7 +163,7 @@ def _object(text: str, where: str) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as text ({error})") from None
 

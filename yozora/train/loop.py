@@ -71,6 +71,8 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
     optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate)
     average, guard = Average(task.model, optim.ema), Guard(optim.spike)
     make_folder(run.out)
+    if not resume:  # or else a run that is stopped before its first checkpoint would go on from another's last
+        (run.out / "checkpoint.pt").unlink(missing_ok=True)
     step = _load(run.out, task.model, average, optimisers, guard) if resume else 0
     log = Log(run, device)
     saved = time.monotonic()

@@ -53,6 +53,9 @@ class Packer:
                 best = int(np.where(room >= 0, room, self.budget + 1).argmin())
                 packs[best].append(kind)
                 left[best] = room[best]
+        for pack in packs:
+            if not pack:  # where hardly one clip fits into each, some get none
+                pack.append(int(random.choice(len(chance), p=chance)))
         random.shuffle(packs)
         return packs
 
