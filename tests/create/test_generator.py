@@ -271,6 +271,8 @@ def test_a_negative_prompt_without_guidance_is_said(generator: Generator) -> Non
 def test_few_steps_that_cannot_be(quick: Generator, generator: Generator) -> None:
     with pytest.raises(CanvasError, match="has no few-step weights"):
         generator.settings(solver=FLOW_MAP)
+    with pytest.raises(CanvasError, match="unknown solver"):
+        generator.settings(solver="")
     with pytest.raises(CanvasError, match="neither guidance nor a negative prompt"):
         quick.settings(solver=FLOW_MAP, guidance=3.0)
     with pytest.raises(CanvasError, match="neither guidance nor a negative prompt"):

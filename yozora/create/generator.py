@@ -190,7 +190,7 @@ class Generator(Verbs):
         return Settings(
             card.steps if steps is None else steps,
             card.guidance if guidance is None else guidance,
-            solver or (FULL if few else card.solver),
+            solver if solver is not None else FULL if few else card.solver,
         )
 
     def cautions(self, canvas: Canvas, settings: Settings | None = None) -> list[str]:

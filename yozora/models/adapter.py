@@ -70,10 +70,14 @@ class Adapter(LowRank):
         self.span = nn.Parameter(torch.zeros(config.base.width, config.base.freq_dim))
 
     def changed(self, base: Transformer) -> dict[str, Tensor]:
-        """As of any LowRank. Raises ModelError where it was made for another transformer."""
+        """As of any LowRank. Raises ModelError, as `check`."""
+        self.check(base)
+        return super().changed(base) | {SPAN: self.span.float()}
+
+    def check(self, base: Transformer) -> None:
+        """Raises ModelError where it was made for another transformer."""
         if base.config != self.config.base:
             raise ModelError("the few-step weights are of another transformer: copy the whole model folder")
-        return super().changed(base) | {SPAN: self.span.float()}
 
     @torch.no_grad()
     def onto(self, base: Transformer) -> Transformer:

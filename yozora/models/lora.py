@@ -1,8 +1,8 @@
 """LoRA (Hu et al. 2021): a small file of low-rank changes to a transformer's matrices, which teaches it something new.
 
 A matrix W becomes W + scale · alpha / rank · B·A. The file is safetensors with `NAME.lora_A.weight` [rank, columns] and
-`NAME.lora_B.weight` [rows, rank] for each matrix NAME, as PEFT names them, and says in its metadata what it was made
-for. Several add up. They are added to the weights when these are loaded, so a model with them is as fast as without.
+`NAME.lora_B.weight` [rows, rank] for each matrix NAME, and says in its metadata what it was made for. Several add up.
+They are added to the weights when these are loaded, so a model with them is as fast as without.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -65,8 +66,8 @@ class ModelInfo:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A loaded model: its networks on one device, their parameters in one type, and its card. `few_steps` is the
-    transformer for few steps without guidance, where the model has one."""
+    """A loaded model: its networks on one device, their parameters in one type, and its card. `adapter` makes the
+    transformer for few steps, where the model has one."""
 
     name: str
     transformer: Transformer
@@ -75,8 +76,13 @@ class Bundle:
     card: ModelInfo
     device: torch.device
     dtype: torch.dtype
-    few_steps: Transformer | None = None
+    adapter: Adapter | None = None
     loras: tuple[LoraUse, ...] = ()
+
+    @cached_property
+    def few_steps(self) -> Transformer | None:
+        """The transformer for few steps without guidance, made when it is first asked for."""
+        return None if self.adapter is None else self.adapter.onto(self.transformer)
 
 
 def load_bundle(
@@ -99,10 +105,10 @@ def load_bundle(
     transformer.to(dtype)
     autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
     text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
-    few_steps = None
-    if card.few_steps is not None:
-        few_steps = load_module(Adapter, folder / "few_steps", device, dtype).onto(transformer)
-    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, few_steps, tuple(loras))
+    adapter = None if card.few_steps is None else load_module(Adapter, folder / "few_steps", device, dtype)
+    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, adapter, tuple(loras))
+    if adapter is not None:
+        adapter.check(transformer)
     _check_parts(folder, bundle)
     _check_card(folder, bundle)
     return bundle

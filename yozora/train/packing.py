@@ -8,6 +8,7 @@ step alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,9 +34,9 @@ class Packer:
     def pack(self, seed: int, step: int) -> list[int]:
         """The kinds of clips in the pack of a step, equal ones side by side."""
         group, place = divmod(step, TOGETHER)
-        return sorted(self._plan(np.random.default_rng((seed, group, 0)))[place])
+        return sorted(_plans(self, seed, group)[place])
 
-    def _plan(self, random: np.random.Generator) -> list[list[int]]:
+    def plan(self, random: np.random.Generator) -> list[list[int]]:
         """TOGETHER packs. They are shuffled, so that no step is made of large clips alone."""
         chance = np.array(self.weights) / sum(self.weights)
         drawn, total = [], 0
@@ -58,6 +59,12 @@ class Packer:
                 pack.append(int(random.choice(len(chance), p=chance)))
         random.shuffle(packs)
         return packs
+
+
+@lru_cache(maxsize=4)
+def _plans(packer: Packer, seed: int, group: int) -> list[list[int]]:
+    """A group's packs; its steps come one after the other and need them planned once."""
+    return packer.plan(np.random.default_rng((seed, group, 0)))
 
 
 def useful(packer: Packer, seed: int, steps: int) -> float:
