@@ -119,6 +119,8 @@ def test_a_model_with_it_and_a_merged_one_make_the_same(tiny_model: Path, tmp_pa
         torch.testing.assert_close(weight, wanted[name], atol=0.01, rtol=0.01)
     with pytest.raises(ModelError, match="is there already"):
         merge_loras(str(tiny_model), [], tmp_path / "merged")
+    with pytest.raises(ModelError, match="is there already"):
+        merge_loras(str(tiny_model), [], Path("."))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import yozora
 from yozora.cli import main
 from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
-from yozora.models.lora import read_lora
-from yozora.models.registry import load_bundle
+from yozora.models.lora import LoraUse, read_lora
+from yozora.models.registry import load_bundle, merge_loras
 from yozora.train.config import TransformerStage
 from yozora.train.finetune import finetune, train_lora
 from yozora.train.settings import read_config
@@ -169,6 +169,44 @@ def test_what_was_there_stays_when_a_run_is_stopped_and_no_resume_begins_anew(
     for bad in (Path("."), tmp_path):
         with pytest.raises(ConfigError, match="cannot be written: name a file"):
             train_lora(clips, bad, str(tiny_model), settings)
+
+
+def test_a_checkpoint_belongs_to_one_model(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "a.safetensors", [*QUICK, "run.steps=1"]
+    train_lora(clips, out, str(tiny_model), settings)
+    before, other = out.read_bytes(), tmp_path / "other"
+    merge_loras(str(tiny_model), [LoraUse(str(out), 5.0)], other)
+    with pytest.raises(ConfigError, match=r"a\.safetensors\.run holds a run on another model; use --no-resume"):
+        train_lora(clips, out, str(other), [*settings, "run.steps=2"])
+    assert out.read_bytes() == before
+    train_lora(clips, out, str(other), settings, resume=False)
+    train_lora(clips, out, str(other), settings)
+
+
+def test_settings_are_checked_before_anything_is_encoded(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    out, model = tmp_path / "a.safetensors", str(tiny_model)
+    for run, setting, message in (
+        (train_lora, "model.rank=0", "rank must be from 1"),
+        (train_lora, "compile=true", "compile is for"),
+        (finetune, "model.widht=4", r"unknown setting model\.widht"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(clips, out, model, [*QUICK, setting])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finetuned_model_takes_the_place_of_models_only(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "mine", [*QUICK, "run.steps=1"]
+    out.mkdir()
+    finetune(clips, out, str(tiny_model), settings)  # an empty folder is as good as none
+    (out / "left over").touch()
+    finetune(clips, out, str(tiny_model), [*settings, "run.steps=2"])
+    assert not (out / "left over").exists() and load_bundle(out).name == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.run"}
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").touch()
+    with pytest.raises(ConfigError, match="photos holds something that is no model"):
+        finetune(clips, tmp_path / "photos", str(tiny_model), settings)
 
 
 def test_captions_with_odd_ends_of_lines_and_a_mark_at_the_beginning(

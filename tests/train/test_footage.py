@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -57,12 +58,14 @@ def test_captions_beside_a_clip_in_json_and_in_a_list(tmp_path: Path) -> None:
     assert list(found) == sorted(found)
 
 
-def test_what_yozora_world_sample_writes_is_read(tmp_path: Path) -> None:
+def test_what_yozora_world_sample_writes_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "000.mp4")
     line = {"file": "000.mp4", "seed": 1, "language": "en", "short": "s", "dense": "d", "timed": "t", "held_out": False}
     (tmp_path / "captions.jsonl").write_text(json.dumps(line) + "\n")
-    write(tmp_path / "sheet.png", frames=1, said="a sheet")
-    assert list_folder(tmp_path)[0].captions == ("s", "d", "t")
+    write(tmp_path / "sheet.png", frames=1)
+    write(tmp_path / "extra.png", frames=1, said="said beside it")
+    assert [item.captions for item in list_folder(tmp_path, "x")] == [("s", "d", "t"), ("said beside it",)]
+    assert "left out: sheet.png" in capsys.readouterr().out
 
 
 def test_a_missing_caption_is_named_and_one_for_all_helps(tmp_path: Path) -> None:
@@ -201,6 +204,49 @@ def test_shards(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     named = footage(folder / "0.tar", sizes=((32, 32),))
     again = LatentPool(build_pool(stage(tmp_path / "other", tiny_model, named)))
     assert sum(map(len, again.clips.values())) == 2
+
+
+def test_damage_within_a_shard_is_named(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = write(tmp_path / "src" / "b.png", 1).read_bytes()
+    shard = tmp_path / "deep" / "er" / "0.tar"
+    shard.parent.mkdir(parents=True)
+    with tarfile.open(shard, "w") as tar:
+        for number in range(3):
+            for name, content in ((f"{number}.png", still), (f"{number}.txt", b"a still")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    content = bytearray(shard.read_bytes())
+    second = content.find(b"1.png\0")
+    content[second : second + 512] = b"\xaa" * 512
+    shard.write_bytes(content)
+    pool = LatentPool(build_pool(stage(tmp_path, tiny_model, footage(tmp_path / "deep", sizes=((32, 32),)))))
+    assert "skipped 0.tar: it is damaged after 0" in capsys.readouterr().out
+    assert len(list(pool.captions())) == 1
+
+
+def test_a_file_whose_name_is_no_text(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    path = write(folder / "a.png", frames=1)
+    path.rename(os.fsdecode(os.fsencode(folder) + b"/\xff.png"))
+    pool = build_pool(stage(tmp_path, tiny_model, footage(folder, caption="x", sizes=((32, 32),))))
+    line = json.loads(next(pool.glob("*.jsonl")).read_text(encoding="utf-8"))
+    assert line["name"] == "\\xff.png"
+
+
+def test_an_exact_bucket_draws_clips_of_its_own_length_only(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    write(folder / "a.mp4", frames=9, said="moves")
+    write(folder / "b.png", frames=1, said="stands")
+    pool = LatentPool(build_pool(stage(tmp_path, tiny_model, footage(folder, sizes=((32, 32),)))))
+    random = np.random.default_rng(0)
+    assert len(pool.buckets()) == 2
+    for bucket, wanted in zip(pool.buckets(), ("stands", "moves"), strict=True):
+        assert {pool.draw(bucket, random).captions for _ in range(20)} == {(wanted,)}
+    cut = Bucket(width=32, height=32, frames=1, batch=1)
+    assert {pool.draw(cut, random).captions for _ in range(20)} == {("stands",), ("moves",)}
+    with pytest.raises(ConfigError, match="has no clips of 32x32, 5 frames"):
+        pool.draw(Bucket(width=32, height=32, frames=5, batch=1, exact=True), random)
 
 
 def test_piece_and_skipped_are_told_apart(tmp_path: Path) -> None:

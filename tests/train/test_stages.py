@@ -17,6 +17,7 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.train import STAGES, run
+from yozora.train.autoencoder import change, near
 from yozora.train.config import Bucket, TransformerStage
 from yozora.train.data import LatentPool, RenderedClips, stream
 from yozora.train.settings import read_config
@@ -208,7 +209,7 @@ def test_batches_depend_on_the_step_alone() -> None:
     alone = [source.batch(step) for step in (2, 3)]
     for workers in (0, 2):
         for batch, expected in zip(stream(source, 2, 4, workers), alone, strict=True):
-            assert torch.equal(batch, expected)
+            assert all(torch.equal(one, other) for one, other in zip(batch, expected, strict=True))
 
 
 def test_levels_follow_the_sampler_s_rule() -> None:
@@ -285,3 +286,25 @@ def test_settings_that_no_network_takes(trained: Path, stage: str, override: str
 def test_unknown_stage(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown stage"):
         run("dreaming", tmp_path / "x.toml")
+
+
+def test_what_moves_too_little_and_errors_where_a_body_is_count() -> None:
+    still, moving = torch.zeros(1, 3, 3, 16, 16), torch.zeros(1, 3, 3, 16, 16)
+    moving[:, :, 1, :8, :8] = 0.5
+    expected = torch.zeros(1, 2, 2, 2)
+    expected[..., 0, 0] = 0.5
+    assert torch.equal(change(moving) - change(still), expected)
+    bodies = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    bodies[..., 2, 2] = True
+    weight = near(bodies)
+    assert weight.shape == (1, 1, 1, 32, 32)
+    assert weight[..., 4:16, 4:16].all() and weight.sum() == 12 * 12  # its cell and those next to it
+
+
+def test_clips_come_with_where_their_bodies_are() -> None:
+    from yozora.train.config import World
+
+    world = World.model_validate({"mix": "simple", "buckets": [{"width": 64, "height": 32, "frames": 5, "batch": 8}]})
+    frames, bodies = RenderedClips(world, seed=5).batch(0)
+    assert frames.shape == (8, 3, 5, 32, 64) and bodies.shape == (8, 5, 8, 16) and bodies.dtype == torch.bool
+    assert 0 < bodies.float().mean() < 0.5

@@ -7,6 +7,7 @@ refused: unpickling a file runs whatever code its author put into it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import tempfile
@@ -158,8 +159,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write indented JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    """Write indented JSON with a final newline: whole, or not at all."""
+    temporary = path.with_name(f"{path.name}.part")
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a module's weights, hexadecimal."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------

@@ -117,9 +117,9 @@ def load_bundle(
 def merge_loras(name_or_folder: str | Path, loras: Sequence[LoraUse], output: Path) -> None:
     """Writes a model folder with `loras` in its weights, called as the folder is. Raises ModelError."""
     folder = find_model(name_or_folder)
-    card = dataclasses.replace(read_card(folder), name=output.name)
     if output.exists():
         raise ModelError(f"{output} is there already: choose another folder")
+    card = dataclasses.replace(read_card(folder), name=output.name)
     transformer = load_module(Transformer, folder / "transformer")
     add_loras(transformer, loras)
     parts = ["autoencoder", "text_encoder", *(["few_steps"] if card.few_steps is not None else [])]

@@ -3,6 +3,9 @@
 Loss: mean absolute error of the pixels, plus that of their differences in space, which keeps edges sharp, and in time,
 which keeps motion even: without it each latent frame brings its own details, and the video pulses. Latents whose mean
 square exceeds 1 cost too: against noise of a fixed size, only that bounds what they can carry.
+
+An error is least where what cannot be known is left still, so a decoder brings most of a latent frame's change with the
+first of its frames. `pace_weight` is for that: it counts how much changes between frames, wherever it does.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from yozora.clip import Clip
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import load_module, save_module
 from yozora.train.config import AutoencoderStage
-from yozora.train.data import HELD_OUT_SEEDS, RenderedClips, clip_tensor, load_mix, stream, to_signed
+from yozora.train.data import HELD_OUT_SEEDS, Rendered, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit
 from yozora.train.settings import build
 from yozora.world import sample_scene
@@ -51,24 +54,27 @@ class AutoencoderTask:
     def rate(self, name: str) -> float:
         return 1.0
 
-    def batches(self, start: int) -> Iterator[Tensor]:
+    def batches(self, start: int) -> Iterator[Rendered]:
         run = self.config.run
         return stream(RenderedClips(self.config.world, run.seed), start, run.steps, run.workers)
 
-    def size(self, batch: Tensor) -> int:
-        return len(batch)
+    def size(self, batch: Rendered) -> int:
+        return len(batch.frames)
 
-    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        frames = to_signed(batch.to(next(self.model.parameters()).device))
+    def loss(self, batch: Rendered, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        device = next(self.model.parameters()).device
+        frames = to_signed(batch.frames.to(device))
         again, latents = self.model.noisy_forward(frames, generator)
-        error = again.float() - frames
+        again, config, moves = again.float(), self.config, frames.shape[2] > 1
+        error = (again - frames) * (1 + config.things * near(batch.bodies.to(device)))
         pixels = error.abs().mean()
         edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
-        motion = error.diff(dim=2).abs().mean() if error.shape[2] > 1 else torch.zeros_like(pixels)
-        psnr = 10 * torch.log10(4 / error.detach().square().mean((1, 2, 3, 4))).mean().item()
+        motion = error.diff(dim=2).abs().mean() if moves else torch.zeros_like(pixels)
+        pace = (change(again) - change(frames)).abs().mean() if moves else torch.zeros_like(pixels)
+        psnr = 10 * torch.log10(4 / (again - frames).detach().square().mean((1, 2, 3, 4))).mean().item()
         excess = F.relu(latents.float().square().mean((0, 2, 3, 4)) - 1).mean()  # a channel's power stays near 1
-        loss = pixels + self.config.gradient_weight * edges + self.config.motion_weight * motion + 0.1 * excess
-        return loss, {"psnr": psnr, "motion": motion.item()}
+        loss = pixels + config.gradient_weight * edges + config.motion_weight * motion + config.pace_weight * pace
+        return loss + 0.1 * excess, {"psnr": psnr, "motion": motion.item(), "pace": pace.item()}
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """Four held-out clips above their reconstructions."""
@@ -87,3 +93,15 @@ class AutoencoderTask:
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder, torch.bfloat16)
+
+
+def near(bodies: Tensor) -> Tensor:
+    """Bool [B, T, h, w] of cells of 4x4 pixels → float32 [B, 1, T, 4h, 4w]: 1 in a body's cells and those next to
+    them, where its outline is."""
+    grown = F.max_pool2d(bodies.float(), 3, stride=1, padding=1)
+    return grown.repeat_interleave(4, 2).repeat_interleave(4, 3)[:, None]
+
+
+def change(frames: Tensor) -> Tensor:
+    """How much each square of 8x8 pixels changes from frame to frame: [B, 3, T, H, W] → [B, T - 1, H / 8, W / 8]."""
+    return F.avg_pool2d(frames.diff(dim=2).abs().mean(1), 8)

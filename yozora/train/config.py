@@ -74,10 +74,12 @@ class Size(Section):
 
 
 class Bucket(Size):
-    """One size and length of clip, the batch it is trained with, and how often it is drawn."""
+    """One size and length of clip, the batch it is trained with, and how often it is drawn. Longer clips of a pool are
+    cut to it, unless it is `exact`."""
 
     batch: int = Field(gt=0)
     weight: float = Field(default=1.0, gt=0)
+    exact: bool = False
 
 
 class World(Section):
@@ -97,6 +99,8 @@ class AutoencoderStage(Section):
     model: dict[str, Any] = {}
     gradient_weight: float = Field(default=0.5, ge=0)  # of the error's differences in space
     motion_weight: float = Field(default=0.5, ge=0)  # and of those in time
+    pace_weight: float = Field(default=0.0, ge=0)  # of how much more or less moves, from frame to frame, than should
+    things: float = Field(default=0.0, ge=0)  # how much more an error counts where a body is
     start_from: Path | None = None  # an exported autoencoder to go on from, with fresh optimisers; [model] is not read
     decoder_only: bool = False  # the latents stay as they are, so that pools and transformers made with them stay good
 

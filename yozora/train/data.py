@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from yozora.errors import ConfigError, YozoraError
 from yozora.train.config import Bucket, World
-from yozora.world import MIXES, Scene, SceneMix, render, sample_scene
+from yozora.world import MIXES, Scene, SceneMix, render, sample_scene, simulate
+from yozora.world.truth import truth_of
 
 Batch = TypeVar("Batch", covariant=True)
 HELD_OUT_SEEDS = 1 << 40  # scenes for evaluation have seeds from here on, which no training run draws
@@ -88,23 +89,34 @@ def pick_bucket(buckets: Sequence[Bucket], random: np.random.Generator) -> Bucke
     return buckets[int(random.choice(len(buckets), p=weights / weights.sum()))]
 
 
+class Rendered(NamedTuple):
+    """Clips uint8 `[B, 3, T, H, W]`, and where a body is seen in them, bool `[B, T, H / 4, W / 4]`."""
+
+    frames: Tensor
+    bodies: Tensor
+
+
 @dataclass(frozen=True)
-class RenderedClips(Source[Tensor]):
-    """Fresh scenes, rendered: uint8 `[B, 3, T, H, W]`, each clip starting at a random moment of its scene."""
+class RenderedClips(Source[Rendered]):
+    """Fresh scenes, rendered, each clip starting at a random moment of its scene."""
 
     world: World
     seed: int
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, step: int) -> Rendered:
         random = np.random.default_rng((self.seed, step))
         bucket = pick_bucket(self.world.buckets, random)
         seeds = random.integers(0, HELD_OUT_SEEDS, bucket.batch)
-        return torch.stack([self._clip(int(seed), bucket, random.random()) for seed in seeds])
+        clips = [self._clip(int(seed), bucket, random.random()) for seed in seeds]
+        return Rendered(*(torch.stack(each) for each in zip(*clips, strict=True)))
 
-    def _clip(self, seed: int, bucket: Bucket, moment: float) -> Tensor:
-        scene = sample_scene(seed, load_mix(self.world.mix))
-        start = moment * max(0.0, scene.duration - bucket.frames / self.world.fps)
-        return clip_tensor(scene, bucket, self.world.fps, start)
+    def _clip(self, seed: int, bucket: Bucket, moment: float) -> tuple[Tensor, Tensor]:
+        scene, fps = sample_scene(seed, load_mix(self.world.mix)), self.world.fps
+        start = moment * max(0.0, scene.duration - bucket.frames / fps)
+        trajectory = simulate(scene, start + np.arange(bucket.frames) / fps)
+        ids = truth_of(trajectory, bucket.width // 4, bucket.height // 4).ids
+        bodies = (ids > 0) & (ids <= len(scene.bodies))  # walls come after them
+        return clip_tensor(scene, bucket, fps, start), torch.from_numpy(bodies)
 
 
 def clip_tensor(scene: Scene, bucket: Bucket, fps: float, start: float = 0.0) -> Tensor:
@@ -155,11 +167,11 @@ class LatentPool:
             self.clips.setdefault((width, height, frames), []).extend(rows)
         if not self.clips:
             raise ConfigError(f"no latents in {folder}; make them with: yozora train latents CONFIG.toml")
-        self._fit: dict[tuple[int, int, int], list[PooledClip]] = {}
+        self._fit: dict[tuple[int, int, int, bool], list[PooledClip]] = {}
         self._open: dict[Path, dict[str, Tensor]] = {}
 
     def draw(self, bucket: Bucket, random: np.random.Generator) -> Drawn:
-        """A random clip of at least the bucket's length and of its size, cut to it."""
+        """A random clip of the bucket's size and length: see `clips_of`."""
         clips = self.clips_of(bucket)
         clip = clips[int(random.integers(len(clips)))]
         shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
@@ -171,7 +183,7 @@ class LatentPool:
     def buckets(self) -> tuple[Bucket, ...]:
         """Every size and length in it, to be drawn as often as there are clips of it."""
         return tuple(
-            Bucket(width=width, height=height, frames=frames, batch=1, weight=len(clips))
+            Bucket(width=width, height=height, frames=frames, batch=1, weight=len(clips), exact=True)
             for (width, height, frames), clips in sorted(self.clips.items())
         )
 
@@ -182,12 +194,17 @@ class LatentPool:
                 yield tuple(json.loads(clip.line).get("captions", ()))
 
     def clips_of(self, bucket: Bucket) -> list[PooledClip]:
-        """Every clip of that size and of at least that length. Raises ConfigError where there is none."""
-        key = (width, height, frames) = (bucket.width, bucket.height, bucket.frames)
+        """Every clip of that size and of at least that length, or of that very length. Raises ConfigError where there
+        is none."""
+        size, frames = (bucket.width, bucket.height), bucket.frames
+        key = (*size, frames, bucket.exact)
         if key not in self._fit:
-            clips = [clip for (w, h, f), of in self.clips.items() if (w, h) == key[:2] and f >= frames for clip in of]
+            lengths = {f: of for (w, h, f), of in self.clips.items() if (w, h) == size}
+            clips = [
+                clip for f, of in lengths.items() if f == frames or (f > frames and not bucket.exact) for clip in of
+            ]
             if not clips:
-                raise ConfigError(f"{self.folder} has no clips of {width}x{height}, {frames} frames")
+                raise ConfigError(f"{self.folder} has no clips of {bucket.width}x{bucket.height}, {frames} frames")
             self._fit[key] = clips
         return self._fit[key]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from yozora.diffusion import guided, sample, schedule
+from yozora.diffusion import FLOW_MAP, guided, sample, schedule
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module
+from yozora.models.folder import load_module, read_config, read_json, weights_digest, write_json
 from yozora.models.lora import Lora, LoraConfig
-from yozora.models.registry import ModelInfo, find_model, read_card
+from yozora.models.registry import CARD, ModelInfo, find_model, read_card
 from yozora.models.text import TextEncoder
-from yozora.models.transformer import Transformer
+from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.bundle import make_bundle
 from yozora.train.config import BundleStage, Finetune, Job, LatentsStage, LoraStage, TransformerStage
 from yozora.train.data import LatentPool, stream
@@ -47,7 +48,11 @@ def train_lora(
     ModelError, KeyboardInterrupt."""
     base, card = _base(model)
     config = _read(folder, output, card, LORA, settings)
+    if config.compile:
+        raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
+    build(LoraConfig, config.model)
     pool = _pool(config, base, resume)
+    _claim(config, base, resume)
     stage = LoraStage(start_from=base, name=card.name, model=config.model, **_lessons(config, base, card, pool))
     made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
     try:
@@ -61,15 +66,45 @@ def train_lora(
 def finetune(
     folder: Path, output: Path, model: str = "mini", settings: Sequence[str] = (), resume: bool = True
 ) -> Path:
-    """As `train_lora`, but all weights learn and the folder `output` becomes a model of its own."""
+    """As `train_lora`, but all weights learn and the folder `output` becomes a model of its own, in place of one that
+    was there. It has no few-step weights: those of its base lead where that one led."""
     base, card = _base(model)
     config = _read(folder, output, card, FULL, settings)
+    build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base / "transformer")) | config.model)
     pool = _pool(config, base, resume)
+    _claim(config, base, resume)
     lessons = _lessons(config, base, card, pool)
     stage = TransformerStage(start_from=base, text_rate=0.0, model=config.model, **lessons)
     trained = train_transformer(stage, resume)
     said = dataclasses.asdict(card) | {"name": output.name, "few_steps": None}
-    return make_bundle(BundleStage(out=output, transformer=trained, autoencoder=base / "autoencoder", card=said))
+    if card.solver == FLOW_MAP:
+        del said["solver"]  # the one that a card has without saying so is for full weights
+    made = make_bundle(
+        BundleStage(out=config.run.out / "model", transformer=trained, autoencoder=base / "autoencoder", card=said)
+    )
+    if card.few_steps:
+        print(f"{output.name} has no few-step weights: those of {card.name} are for its own; see yozora train distill")
+    return _put(made, output)
+
+
+def _put(made: Path, output: Path) -> Path:
+    """Moves a finished model to its place, where another may be. Raises ConfigError where that cannot be."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output.parent) as before:
+            if output.exists():
+                os.replace(output, Path(before) / "model")
+            os.replace(made, output)
+    except OSError as error:
+        raise ConfigError(f"cannot write {output} ({error.strerror}); the model is in {made}") from None
+    return output
+
+
+def _claim(config: Finetune, base: Path, resume: bool) -> None:
+    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's."""
+    note, asked = config.run.out / "base.json", {"transformer_sha256": weights_digest(base / "transformer")}
+    if resume and note.exists() and read_json(note) != asked:
+        raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
+    write_json(note, asked)
 
 
 def _base(model: str) -> tuple[Path, ModelInfo]:
@@ -83,6 +118,8 @@ def _read(
     """The settings: those of the model, else `defaults`, unless told."""
     if not output.name or (output.is_dir() and defaults is LORA) or (output.is_file() and defaults is FULL):
         raise ConfigError(f"{output} cannot be written: name a {'file' if defaults is LORA else 'folder'} with -o")
+    if output.is_dir() and any(output.iterdir()) and not (output / CARD).exists():
+        raise ConfigError(f"{output} holds something that is no model: name another folder with -o")
     raw: dict[str, Any] = {name: dict(section) for name, section in defaults.items()}
     raw["run"]["out"] = str(output.with_name(f"{output.name}.run"))
     raw["footage"] = {"path": str(folder), "frames": card.frames_max, "fps": card.fps, "sizes": card.sizes}
@@ -122,8 +159,6 @@ class LoraTask:
         self.autoencoder = load_module(Autoencoder, config.autoencoder, device)
         self.text = load_module(TextEncoder, config.start_from / "text_encoder", device)
         self.base = load_module(Transformer, config.start_from / "transformer", device).requires_grad_(False)
-        if config.compile:
-            raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
         self.lora = Lora(build(LoraConfig, config.model), self.base)
         self.source = PoolBatches(config)
 

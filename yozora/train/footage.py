@@ -1,8 +1,8 @@
 """Footage: real clips and pictures with captions, from a folder or from WebDataset shards, cut to what a model takes.
 
 A clip's captions stand in a text file beside it (`a.mp4`, `a.txt`: one a line), in `a.json`, or in a `captions.jsonl`
-or `metadata.jsonl` of its folder, with a line for each file. In a shard the same parts belong to one key. What cannot
-be read is left out, counted and named; the rest goes on.
+or `metadata.jsonl` of its folder, with a line for each file: what such a list does not name is no part of the footage.
+In a shard the same parts belong to one key. What cannot be read is left out, counted and named; the rest goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"there is no folder or .tar of clips at {path}")
-    shards = sorted(path.glob("*.tar"))
+    shards = sorted(shard for shard in path.rglob("*.tar") if _is_footage(shard, path))
     items = list_folder(path, footage.caption)
     if not shards and not items:
         raise ConfigError(f"there is no clip or picture in {path} ({', '.join(MEDIA[:4])}, … or .tar shards)")
@@ -87,10 +88,8 @@ def footage_digest(footage: Footage) -> str:
     for unit in units_of(footage):
         for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
             about = item.path.stat()
-            changed = (
-                about.st_mtime_ns if isinstance(unit, Path) else 0
-            )  # a shard keeps its size, and its captions inside
-            digest.update(repr((item.name, about.st_size, changed, item.captions)).encode("utf-8", "surrogateescape"))
+            changed = about.st_mtime_ns if isinstance(unit, Path) else 0  # a shard's captions may change, not its size
+            digest.update(repr((item.name, about.st_size, changed, item.captions)).encode())
     return digest.hexdigest()
 
 
@@ -98,19 +97,23 @@ def footage_digest(footage: Footage) -> str:
 
 
 def list_folder(folder: Path, caption: str = "") -> list[Item]:
-    """Every clip and picture in a folder and in those in it, by name. `caption` is said of those without one of their
-    own; where that is empty, ConfigError."""
+    """Every clip and picture in a folder and in those in it, by name, but for those that a list there leaves out.
+    `caption` is said of those without one of their own; where that is empty, ConfigError."""
     items, silent = [], []
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA and path.is_file())
     listed: dict[Path, dict[str, tuple[str, ...]]] = {}
     for path in paths:
-        if any(part.startswith(".") or part.endswith(".run") for part in path.relative_to(folder).parts):
-            continue  # a run's own sample videos are no footage
-        said = listed.setdefault(path.parent, _listed(path.parent))
-        captions = _beside(path) or said.get(path.name, ()) or ((caption,) if caption else ())
+        if not _is_footage(path, folder):
+            continue
+        said = listed[path.parent] if path.parent in listed else listed.setdefault(path.parent, _listed(path.parent))
+        captions = _beside(path) or said.get(path.name, ())
+        if said and not captions and path.name not in said:
+            print(f"left out: {_name(path, folder)}, which the list in its folder does not name", flush=True)
+            continue
+        captions = captions or ((caption,) if caption else ())
         if not captions:
             silent.append(path.relative_to(folder))
-        items.append(Item(str(path.relative_to(folder)), path, captions))
+        items.append(Item(_name(path, folder), path, captions))
     if silent:
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         raise ConfigError(
@@ -118,6 +121,16 @@ def list_folder(folder: Path, caption: str = "") -> list[Item]:
             "for all (caption)"
         )
     return items
+
+
+def _is_footage(path: Path, folder: Path) -> bool:
+    """Not so what is hidden, and a run's own sample videos."""
+    return not any(part.startswith(".") or part.endswith(".run") for part in path.relative_to(folder).parts)
+
+
+def _name(path: Path, folder: Path) -> str:
+    """A file's name within its folder, which can be printed and stored whatever bytes it is made of."""
+    return os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
 
 
 def _beside(path: Path) -> tuple[str, ...]:
@@ -193,8 +206,12 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                     yield last, parts
                 last, parts = key, {}
             parts[ending.lower()] = file.read()
+        tar.fileobj.seek(tar.offset)  # the library takes a damaged header for the end
+        damaged = any(tar.fileobj.read(tarfile.BLOCKSIZE))
     if parts:
         yield last, parts
+    if damaged:
+        raise tarfile.ReadError(f"it is damaged after {last}")
 
 
 def _sample(name: str, parts: Mapping[str, bytes], folder: Path, caption: str) -> Item | Skipped:

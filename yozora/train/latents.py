@@ -11,7 +11,6 @@ that a resumed run cannot mix two.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module, read_json, write_json
+from yozora.models.folder import load_module, read_json, weights_digest, write_json
 from yozora.train.config import Bucket, Footage, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
 from yozora.train.footage import Item, Piece, Skipped, cut, footage_digest, pieces_of_shard, units_of
@@ -67,10 +66,7 @@ def _claim(config: LatentsStage, resume: bool) -> None:
     out = config.run.out
     make_folder(out)
     asked = config.model_dump(mode="json", exclude={"run": {"out", "device", "workers"}, "autoencoder": True})
-    digest = hashlib.sha256()
-    for path in sorted(config.autoencoder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    asked["autoencoder_sha256"] = digest.hexdigest()
+    asked["autoencoder_sha256"] = weights_digest(config.autoencoder)
     if config.footage:
         asked["footage_sha256"] = footage_digest(config.footage)
     if not resume:
@@ -87,7 +83,15 @@ def _claim(config: LatentsStage, resume: bool) -> None:
             f"{out} holds latents of unknown origin; use --no-resume to make them again, or another run.out"
         )
     else:
-        write_json(out / MANIFEST, asked)
+        _note(out / MANIFEST, asked)
+
+
+def _note(path: Path, value: dict[str, Any]) -> None:
+    """Writes JSON. Raises ConfigError where it cannot."""
+    try:
+        write_json(path, value)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror}); is the disk full?") from None
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ def _encode_footage(
                 cuts = pieces_of_shard(unit, footage)
             else:
                 cuts = stream(_Cuts(unit, footage), 0, len(unit), config.run.workers)
-            write_json(report, _encode_unit(config, autoencoder, device, cuts, number))
+            _note(report, _encode_unit(config, autoencoder, device, cuts, number))
         said = read_json(report)
         clips, skipped = clips + said["clips"], skipped + len(said["skipped"])
         print(f"footage  {number + 1}/{len(units)}  {clips} clips, {skipped} files skipped", flush=True)

@@ -17,8 +17,10 @@ from yozora.errors import ConfigError
 from yozora.train.config import Bucket, Lessons
 from yozora.train.data import Drawn, LatentPool, pick, pick_bucket
 from yozora.train.layout import name_bodies
-from yozora.train.packing import Packer
+from yozora.train.packing import TOGETHER, Packer, useful
 from yozora.world import describe
+
+FILLED = 0.9  # of a pack; where less is, that is said
 
 
 class Captioned(NamedTuple):
@@ -90,7 +92,10 @@ class PackedBatches(_Drawing):
     @cached_property
     def packer(self) -> Packer:
         tokens = tuple(map(self._tokens, self.buckets))
-        return Packer(self.config.packed, tokens, tuple(bucket.weight for bucket in self.buckets))
+        packer = Packer(self.config.packed, tokens, tuple(bucket.weight for bucket in self.buckets))
+        if (filled := useful(packer, self.config.run.seed, TOGETHER)) < FILLED:
+            print(f"packed: only {filled:.0%} of {packer.budget} tokens are filled; give more tokens", flush=True)
+        return packer
 
     def batch(self, step: int) -> Pack:
         seed = self.config.run.seed
