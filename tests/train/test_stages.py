@@ -161,9 +161,9 @@ def test_a_pool_of_other_settings_is_not_gone_on_with(trained: Path, tmp_path: P
     other = load_module(Autoencoder, trained / "autoencoder" / "export")
     other.decoder.head.bias.data += 1  # type: ignore[union-attr]
     save_module(other, tmp_path / "other")
-    for change in ("run.seed=99", "fps=24", 'mix="full"', f'autoencoder="{tmp_path}/other"'):
+    for setting in ("run.seed=99", "fps=24", 'mix="full"', f'autoencoder="{tmp_path}/other"'):
         with pytest.raises(ConfigError, match="other settings"):
-            run("latents", config, [*small, change])
+            run("latents", config, [*small, setting])
     run("latents", config, [*small, "run.seed=99"], resume=False)
     assert next((tmp_path / "pool").glob("*.safetensors")).read_bytes() != before
 

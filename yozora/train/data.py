@@ -199,10 +199,8 @@ class LatentPool:
         size, frames = (bucket.width, bucket.height), bucket.frames
         key = (*size, frames, bucket.exact)
         if key not in self._fit:
-            lengths = {f: of for (w, h, f), of in self.clips.items() if (w, h) == size}
-            clips = [
-                clip for f, of in lengths.items() if f == frames or (f > frames and not bucket.exact) for clip in of
-            ]
+            lengths = {f: of for (w, h, f), of in self.clips.items() if (w, h) == size and f >= frames}
+            clips = [clip for f, of in lengths.items() if f == frames or not bucket.exact for clip in of]
             if not clips:
                 raise ConfigError(f"{self.folder} has no clips of {bucket.width}x{bucket.height}, {frames} frames")
             self._fit[key] = clips
