@@ -187,6 +187,25 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
         save_module(Transformer(TINY), tmp_path / "file")
 
 
+def test_int8_kernels_come_back_as_nearly_the_same_and_are_stored_the_same_again(tmp_path: Path) -> None:
+    small = AutoencoderConfig(channels=4, encoder_widths=(4, 8, 8), decoder_widths=(4, 8, 8))
+    autoencoder = Autoencoder(small)
+    for parameter in autoencoder.parameters():
+        torch.nn.init.normal_(parameter)
+    save_module(autoencoder, tmp_path / "a", torch.int8)
+    loaded = load_module(Autoencoder, tmp_path / "a")
+    kernels = 0
+    for (name, before), after in zip(autoencoder.named_parameters(), loaded.parameters(), strict=True):
+        if before.ndim == 4:
+            kernels += 1
+            bound = before.abs().amax((1, 2, 3), keepdim=True) / 253
+            assert (before - after).abs().max() > 0 and ((before - after).abs() <= bound).all(), name
+    assert kernels > 10
+    save_module(loaded, tmp_path / "b", torch.int8)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first if first[name].dtype == torch.int8)
+
+
 def test_int8_matrices_come_back_as_nearly_the_same_floats(tmp_path: Path) -> None:
     transformer = Transformer(TINY)
     for parameter in transformer.parameters():

@@ -36,8 +36,9 @@ Module = TypeVar("Module", bound=nn.Module)
 def save_module(module: nn.Module, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write a module whose `config` is a dataclass; its floating-point parameters as `dtype`, if given.
 
-    torch.int8 stores matrices as whole numbers with a scale for each row, at a quarter of float32's size and an error
-    of at most 1/254 of the row's largest weight, and everything else as bfloat16. They are floats again once loaded.
+    torch.int8 stores matrices and kernels as whole numbers with a scale for each row (output channel), at a quarter of
+    float32's size and an error of at most 1/254 of the row's largest weight, and everything else as bfloat16. They are
+    floats again once loaded.
     What is no tensor is written by the module's own `save_assets(folder)`, if it has one. Files are made in a temporary
     folder first and then moved to their place, so an interrupted save leaves no half-written one.
     Raises ModelError where the folder cannot be written.
@@ -187,7 +188,7 @@ def stored_tensors(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Te
         tensor = tensor.detach().to("cpu", copy=True).contiguous()
         if dtype is None or name not in parameters or not tensor.is_floating_point():
             stored[name] = tensor
-        elif dtype == torch.int8 and tensor.ndim == 2:
+        elif dtype == torch.int8 and tensor.ndim > 1:
             stored[name], stored[name + SCALE] = quantise(tensor)
         else:
             stored[name] = tensor.to(torch.bfloat16 if dtype == torch.int8 else dtype)
@@ -195,8 +196,9 @@ def stored_tensors(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Te
 
 
 def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix [rows, columns] as int8 and a float32 scale [rows, 1]: their product is the matrix again, nearly."""
-    scale = matrix.float().abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    """A matrix [rows, columns], or a convolution's kernels [rows, ...], as int8 and a float32 scale [rows, 1, ...]:
+    their product is the same again, nearly."""
+    scale = matrix.float().abs().amax(tuple(range(1, matrix.ndim)), keepdim=True).clamp_min(1e-12) / 127
     return (matrix.float() / scale).round().to(torch.int8), scale
 
 
@@ -205,7 +207,7 @@ def dequantise(stored: Mapping[str, Tensor], name: str, folder: Path) -> Tensor:
     tensor, scale = stored[name], stored.get(name + SCALE)
     if tensor.dtype != torch.int8:
         return tensor
-    if scale is None or scale.shape != (tensor.shape[0], 1):
+    if scale is None or scale.shape != (tensor.shape[0], *[1] * (tensor.ndim - 1)):
         raise ModelError(f"the weights in {folder} lack a scale for each row of {name}; copy the folder again")
     return tensor.float() * scale
 

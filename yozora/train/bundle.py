@@ -1,6 +1,6 @@
 """Putting the trained networks together into one model folder, as `yozora.load` takes it.
 
-Matrices of the transformer, the text encoder and the few-step weights are stored in 8 bits, everything else in 16.
+Matrices and kernels are stored in 8 bits, everything else in 16.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def make_bundle(config: BundleStage, resume: bool = True) -> Path:
     parts = {
         "transformer": (load_module(Transformer, config.transformer / "transformer"), torch.int8),
         "text_encoder": (load_module(TextEncoder, config.transformer / "text_encoder"), torch.int8),
-        "autoencoder": (load_module(Autoencoder, config.autoencoder), torch.bfloat16),
+        "autoencoder": (load_module(Autoencoder, config.autoencoder), torch.int8),
     }
     if config.few_steps:
         parts["few_steps"] = (load_module(Adapter, config.few_steps / "few_steps"), torch.int8)
