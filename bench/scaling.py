@@ -1,15 +1,14 @@
 """What more training buys: the same network from nothing on one, four and thirty-two times the compute.
 
 Trains each budget with a schedule of its own (a longer run is not a shorter one that went on), then shows the same
-prompts and seeds side by side, the curves of the losses, and the held-out loss. Writes docs/scaling.md with its
-pictures. Interrupt it at any time: the same command goes on.
+prompts and seeds side by side, the curves of the losses, the held-out loss, and how many held-out prompts are followed.
+Writes docs/scaling.md with its pictures. Interrupt it at any time: the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,13 @@ from typing import Any
 
 import numpy as np
 from common import machine, show_table, write_results
-from flow_loss import FIRST_SEED, losses
+from from_nothing import LESSONS, ROOT, Bench, Trained
+from rich.progress import track
 
 import yozora
 from yozora.clip import Clip
-from yozora.models.registry import SHIPPED, load_bundle
-from yozora.train import run
-from yozora.train.config import TransformerStage
-from yozora.train.settings import read_config
+from yozora.evaluate import Score, following_prompts, inspect_clip, load_inspector, score
 
-ROOT = Path(__file__).parents[1]
 TIMES = (1, 4, 32)
 PROMPTS = (
     "a red ball bounces on the grass",
@@ -41,102 +37,55 @@ LEAST_POINTS = 8  # of a curve
 
 @dataclass(frozen=True)
 class Budget:
-    """A run: how many times the smallest one's compute, its steps, and what came of it."""
+    """A run, how many times the smallest one's compute it had, and how well what came of it follows prompts."""
 
     times: int
-    steps: int
-    model: Path
-    curve: list[tuple[int, float]]
-    minutes: float
-    loss: float
+    run: Trained
+    scores: dict[str, Score]
+
+    @property
+    def figures(self) -> list[str]:
+        """The columns of the tables."""
+        shares = [f"{self.scores[fact].percent:.0f} %" for fact in ("colour", "shape")]
+        return [f"{self.times}×", f"{self.run.steps:,}", f"{self.run.minutes:.1f}", f"{self.run.loss:.3f}", *shares]
+
+
+COLUMNS = ("compute", "steps", "minutes", "held-out flow loss", "colour right", "shape right")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60, help="of the smallest budget")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "mini" / "transformer.toml")
+    parser.add_argument("--steps", type=int, default=30, help="of the smallest budget")
+    parser.add_argument("--config", type=Path, default=LESSONS)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--clips", type=int, default=2048, help="in the pool, which is rendered first")
+    parser.add_argument("--clips", type=int, default=4096, help="in the pool, which is rendered first")
     parser.add_argument("--held-out", type=int, default=32, help="scenes of the held-out loss")
+    parser.add_argument("--prompts", type=int, default=48, help="held-out prompts of one thing")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "scaling", help="where the runs are kept")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs", help="folder of the page")
     options = parser.parse_args()
 
-    base = [*options.overrides, *shipped_parts(options.runs)]
-    build_pool(options, read_config(TransformerStage, options.config, base))
-    budgets = [train(options, base, times) for times in TIMES]
+    bench = Bench(options.runs, options.config, options.overrides, options.clips, options.held_out)
+    bench.build_pool()
+    budgets = []
+    for times in TIMES:
+        trained = bench.train(f"{times}x", times * options.steps)
+        budgets.append(Budget(times, trained, followed(trained, options.prompts)))
     write_page(budgets, options)
-    rows = [[f"{b.times}×", f"{b.steps:,}", f"{b.minutes:.1f}", f"{b.loss:.4f}"] for b in budgets]
-    show_table("training budgets", ["compute", "steps", "minutes", "held-out flow loss"], rows)
-    figures = [{"times": b.times, "steps": b.steps, "minutes": b.minutes, "loss": b.loss} for b in budgets]
-    write_results("scaling", {"budgets": figures, "held_out": options.held_out})
-
-
-def shipped_parts(runs: Path) -> list[str]:
-    """Overrides with which a run takes the shipped autoencoder and text encoder, and starts from nothing."""
-    mini = SHIPPED / "mini"
-    parts = {"pool": runs / "pool", "autoencoder": mini / "autoencoder", "text_encoder": mini / "text_encoder"}
-    return [f'{key}="{path}"' for key, path in parts.items()]
-
-
-def build_pool(options: argparse.Namespace, config: TransformerStage) -> None:
-    """Clips of each size that the run draws, as many as its weight says."""
-    longest: dict[tuple[int, int], int] = {}
-    for bucket in config.buckets:
-        longest[bucket.width, bucket.height] = max(bucket.frames, longest.get((bucket.width, bucket.height), 0))
-    weight = {size: sum(b.weight for b in config.buckets if (b.width, b.height) == size) for size in longest}
-    options.runs.mkdir(parents=True, exist_ok=True)
-    path = options.runs / "pool.toml"
-    lines = [
-        f"{{ width = {w}, height = {h}, frames = {frames}, clips = {clips} }},"
-        for (w, h), frames in longest.items()
-        if (clips := round(options.clips * weight[w, h] / sum(weight.values())))
+    show_table("training budgets", COLUMNS, [budget.figures for budget in budgets])
+    figures = [
+        {"times": b.times, "steps": b.run.steps, "minutes": b.run.minutes, "loss": b.run.loss}
+        | {fact: b.scores[fact].percent for fact in ("colour", "shape")}
+        for b in budgets
     ]
-    head = f'autoencoder = "{SHIPPED / "mini" / "autoencoder"}"\nmix = "simple"\nfps = 12\nbuckets = [\n'
-    path.write_text(head + "\n".join(lines) + f'\n]\n[run]\nout = "{options.runs / "pool"}"\nseed = 3\n')
-    run("latents", path)
+    write_results("scaling", {"budgets": figures, "held_out": options.held_out, "prompts": options.prompts})
 
 
-def train(options: argparse.Namespace, base: Sequence[str], times: int) -> Budget:
-    """Trains a budget, or goes on with it, and measures what came out."""
-    out, steps = options.runs / f"{times}x", options.steps * times
-    model = out / "model"
-    if not (model / "model.json").exists():
-        config = options.runs / f"{times}x.toml"
-        lines = options.config.read_text(encoding="utf-8").splitlines()
-        config.write_text("\n".join(line for line in lines if not line.startswith("start_from")), encoding="utf-8")
-        log_every = max(1, steps // 64)
-        own = [f'run.out="{out}"', f"run.steps={steps}", "run.sample_every=0", f"run.log_every={log_every}"]
-        started = time.monotonic()
-        run("transformer", config, [*base, *own])
-        (out / "minutes.txt").write_text(f"{(time.monotonic() - started) / 60:.2f}")
-        write_bundle(out, model)
-    bundle = load_bundle(model)
-    loss = float(losses(bundle, "simple", FIRST_SEED, options.held_out)[0].mean())
-    return Budget(times, steps, model, curve_of(out), float((out / "minutes.txt").read_text()), loss)
-
-
-def write_bundle(out: Path, model: Path) -> None:
-    """The run's networks beside the shipped autoencoder, as a model folder."""
-    card = yozora.models.registry.read_card(SHIPPED / "mini")
-    config = out / "bundle.toml"
-    sizes = [list(size) for size in card.sizes]
-    config.write_text(
-        f'out = "{model}"\ntransformer = "{out / "export"}"\nautoencoder = "{SHIPPED / "mini" / "autoencoder"}"\n'
-        f'[card]\nname = "{out.name}"\ndescription = "a training budget"\nfps = {card.fps}\nsizes = {sizes}\n'
-        f"frames_min = {card.frames_min}\nframes_max = {card.frames_max}\nsteps = {card.steps}\n"
-        f"guidance = {card.guidance}\nshift = {card.shift}\n"
-    )
-    run("bundle", config)
-
-
-def curve_of(out: Path) -> list[tuple[int, float]]:
-    """(step, training loss of clips in which nothing was held) from the run's TensorBoard log."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    log = EventAccumulator(str(out / "tensorboard"))
-    log.Reload()
-    return [(event.step, event.value) for event in log.Scalars("loss_unanchored")]
+def followed(trained: Trained, count: int) -> dict[str, Score]:
+    """How well prompts of one thing are followed, judged as in bench/prompt_following.py."""
+    generator, inspector, prompts = yozora.load(trained.model), load_inspector(), following_prompts(count)
+    made = (generator.generate(p.text, seed=p.seed) for p in track(prompts, description=trained.name))
+    return score(prompts, [inspect_clip(clip, inspector) for clip in made])
 
 
 def write_page(budgets: Sequence[Budget], options: argparse.Namespace) -> None:
@@ -144,7 +93,7 @@ def write_page(budgets: Sequence[Budget], options: argparse.Namespace) -> None:
     folder = options.output / "scaling"
     folder.mkdir(parents=True, exist_ok=True)
     for budget in budgets:
-        Clip(sheet(yozora.load(budget.model))[None], 1).write(folder / f"{budget.times}x.webp")
+        Clip(sheet(yozora.load(budget.run.model))[None], 1).write(folder / f"{budget.times}x.webp")
     (folder / "loss.svg").write_text(curves(budgets), encoding="utf-8")
     (options.output / "scaling.md").write_text(page(budgets), encoding="utf-8")
 
@@ -161,7 +110,7 @@ def sheet(generator: yozora.Generator) -> np.ndarray:
 
 def curves(budgets: Sequence[Budget]) -> str:
     """Training loss over steps, the steps in a logarithmic scale, as SVG."""
-    points = [(step, loss) for budget in budgets for step, loss in smooth(budget.curve)]
+    points = [(step, loss) for budget in budgets for step, loss in smooth(budget.run.curve)]
     left, right = np.log(min(step for step, _ in points)), np.log(max(step for step, _ in points))
     low, high = min(loss for _, loss in points) * 0.97, max(loss for _, loss in points) * 1.03
 
@@ -177,7 +126,7 @@ def curves(budgets: Sequence[Budget]) -> str:
         parts.append(f'<path d="M{MARGIN} {y:.1f}H{WIDTH - MARGIN}" stroke="#e3e7eb"/>')
         parts.append(f'<text x="4" y="{y + 4:.1f}" fill="#52606d">{loss:.2f}</text>')
     for budget, colour in zip(budgets, COLOURS, strict=True):
-        line = [place(*point) for point in smooth(budget.curve)]
+        line = [place(*point) for point in smooth(budget.run.curve)]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in line)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         x, y = line[-1]
@@ -202,19 +151,22 @@ def page(budgets: Sequence[Budget]) -> str:
     about: dict[str, Any] = machine()
     parts = [
         "# What more training buys\n",
-        "The same network from nothing, on 1, 4 and 32 times the compute, each with a learning-rate schedule",
-        "of its own; the same prompts (" + " · ".join(f"*{prompt}*" for prompt in PROMPTS) + ") and the",
-        "same seed, 0, first try. Made by [`bench/scaling.py`](../bench/scaling.py)",
-        f"on {about['cores']} cores ({about['processor']}).\n",
-        "| compute | steps | minutes | held-out flow loss |\n|---|---|---|---|",
-        *(f"| {b.times}× | {b.steps:,} | {b.minutes:.1f} | {b.loss:.3f} |" for b in budgets),
+        "The same network from nothing, on 1, 4 and 32 times the compute, each with a learning-rate schedule of its",
+        "own, on pictures and three quarters of a second; the same prompts ("
+        + " · ".join(f"*{p}*" for p in PROMPTS)
+        + ") and the",
+        "same seed, 0, first try. Colour and shape: of held-out prompts of one thing, judged as in",
+        "`bench/prompt_following.py`.",
+        f"Made by [`bench/scaling.py`](../bench/scaling.py) on {about['cores']} cores ({about['processor']}).\n",
+        f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}",
+        *(f"| {' | '.join(b.figures)} |" for b in budgets),
         "",
         "![Training loss over steps, a curve for each budget](scaling/loss.svg)\n",
     ]
     for b in budgets:
         parts += [
             f"## {b.times}×\n",
-            f"![Six frames each of three prompts, after {b.steps:,} steps](scaling/{b.times}x.webp)\n",
+            f"![Six frames each of three prompts, after {b.run.steps:,} steps](scaling/{b.times}x.webp)\n",
         ]
     return "\n".join(parts)
 

@@ -94,6 +94,15 @@ def test_from_the_command_line(
     assert Clip.read("a.mp4").recipe.lora == ["z.safetensors:0.5"]  # type: ignore[union-attr]
     assert main(["again", "a.mp4", "-o", "b.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 0
     assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["again", "../a.mp4", "-o", "b.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 0
+    assert Clip.read("b.mp4").recipe.lora == ["../z.safetensors:0.5"]  # type: ignore[union-attr]
+    (tmp_path / "z.safetensors").rename(tmp_path / "y.safetensors")
+    assert main(["again", "../a.mp4", "-o", "c.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 2
+    assert "was made from z.safetensors, which is not here" in capsys.readouterr().err
+    (tmp_path / "y.safetensors").rename(tmp_path / "z.safetensors")
+    monkeypatch.chdir(tmp_path)
     assert main(["models", "merge", str(tiny_model), "--lora", "z.safetensors:0.5", "-o", "merged"]) == 0
     assert main(["generate", "a zorb", "--model", "merged", "--device", "cpu", "-o", "c.mp4"]) == 0
 

@@ -101,7 +101,7 @@ def again(
         options,
         seed=recipe.seed if options.seed is None else options.seed,
         model=options.model or recipe.model or None,
-        lora=recipe.lora if options.lora is None else options.lora,
+        lora=[_found_lora(text, file) for text in recipe.lora] if options.lora is None else options.lora,
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )
@@ -128,6 +128,14 @@ def _find_sources(raw: dict[str, Any], file: Path) -> None:
             name = anchor.get(key) if isinstance(anchor, dict) else None
             if isinstance(name, str) and name:
                 anchor[key] = _found(name, file)
+
+
+def _found_lora(text: str, file: Path) -> str:
+    """A LoRA of `file`, FILE or FILE:SCALE, where it is found. Raises CanvasError."""
+    from yozora.models.lora import parse_lora
+
+    use = parse_lora(text)
+    return str(replace(use, path=_found(use.path, file)))
 
 
 def _found(name: str, file: Path) -> str:
