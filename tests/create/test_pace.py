@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from yozora.clip import Clip
-from yozora.create import Canvas, Grid, Native, blend, extend, fill, load, remix
-from yozora.create.pace import even_pace, in_transition
+from yozora.create import Canvas, Grid, Native, blend, extend, fill, load, loop, remix
+from yozora.create.pace import CLOSING, closing, even_pace, in_transition
+from yozora.create.windows import turn_of
 
 GRID = Grid()
 NATIVE = Native(sizes=((64, 64), (96, 64)), frames_max=25, fps=8.0)
@@ -61,3 +62,29 @@ def test_a_blend_is_at_an_even_pace_and_ends_as_given(tiny_model: Path, frames: 
         path = made[start - 1 : start + 4].astype(np.float32)
         steps = np.abs(np.diff(path, axis=0)).mean((1, 2, 3))
         assert steps.max() <= 1.6 * steps.min() + 1, (latent, steps)
+
+
+@pytest.mark.filterwarnings("ignore::yozora.create.YozoraWarning")
+@pytest.mark.parametrize("given", [True, False])
+def test_a_loop_closes_at_an_even_pace(given: bool) -> None:
+    generator = load("mini", "cpu")
+    native = generator.native
+    rows, columns = np.indices((128, 128)) / 128
+    waves = np.stack([np.sin(9 * columns + 9 * k * rows) * 90 + 128 for k in (1, 2, 3)], -1)
+    moving = Clip(np.stack([np.roll(waves, 3 * f * f // 4, 1) for f in range(9)]).astype(np.uint8), native.fps)
+    canvas = loop(moving if given else None, "a red ball bounces on the grass", native=native, seconds=2.0)
+    made = generator.run_many(canvas, [3], steps=4)[0].frames
+    turned = turn_of(canvas, native)
+    assert bool(turned) is not given
+    if given:
+        assert np.array_equal(made[:9], moving.frames)
+        closed = np.concatenate([made[-CLOSING:], made[:1]])
+    else:
+        closed = np.concatenate([made[-turned:], made[: turned + 1]])  # over its first frame, which follows its last
+    steps = np.abs(np.diff(closed.astype(np.float32), axis=0)).mean((1, 2, 3))
+    assert steps.max() <= 2.5 * steps.min(), steps  # over 4 without
+
+
+def test_where_a_loop_closes() -> None:
+    assert closing(25, 0) == (13, 26)  # up to its first frame
+    assert closing(25, 6) == (19, 31)

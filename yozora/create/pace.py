@@ -2,7 +2,8 @@
 
 A latent frame brings most of its change with the first of its frames. Where things move that is hardly seen, but where
 the whole picture changes, as in a blend, it goes by fits and starts. So the frames of such a latent frame are spaced
-anew: by equal parts of the change between them, each mixed from the two between which it then stands.
+anew: by equal parts of the change between them, each mixed from the two between which it then stands. So are a loop's
+last frames, where what was made last meets what was there first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from yozora.create.canvas import Canvas
 from yozora.create.sizes import Grid
 
+CLOSING = 12  # frames
+
 
 def in_transition(canvas: Canvas, grid: Grid) -> np.ndarray:
     """bool [T]: the latent frames in which clips are held in part, and otherwise than in one of their neighbours."""
@@ -23,6 +26,12 @@ def in_transition(canvas: Canvas, grid: Grid) -> np.ndarray:
         hold[first:last] = np.maximum(hold[first:last], anchor.holds(grid))
     turns = np.diff(hold) != 0
     return (hold > 0) & (hold < 1) & (np.append(turns, False) | np.insert(turns, 0, False))
+
+
+def closing(end: int, turned: int) -> tuple[int, int]:
+    """The frames start ≤ f < stop over which a loop of `end` frames closes, the last of them one that stays: its
+    first frame; or of one that begins `turned` frames later, that with which it ends."""
+    return (end - turned, end + turned) if turned else (end - CLOSING, end + 1)
 
 
 def even_pace(frames: np.ndarray, groups: Iterable[tuple[int, int]]) -> np.ndarray:

@@ -21,7 +21,7 @@ from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
 from yozora.create.limits import check_guidance, check_steps, shown
-from yozora.create.pace import even_pace, in_transition
+from yozora.create.pace import closing, even_pace, in_transition
 from yozora.create.sizes import Native
 from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
 from yozora.diffusion import FLOW_MAP, SOLVERS, Text, Velocity, cue_text, flow_map, guided, sample, schedule
@@ -157,7 +157,7 @@ class Stream:
         if held.frames is not None:
             own = None if own is None else own[skipped:]
             frames, left = composite(frames, held.frames[skipped:], self._kept(window, held)[skipped:], left, own)
-            frames = self._paced(frames, window, done, past)
+        frames = self._paced(frames, window, done, old, past)
         first = 1 if window.start else 0
         if self.turned and not window.start:
             past.begun = latents[:, :, 1 : 1 + past.tail]
@@ -166,13 +166,19 @@ class Stream:
         begin = self.grid.first_frame(old)
         yield from self._emit(row, frames[begin - skipped : self._count(window) - skipped])
 
-    def _paced(self, frames: np.ndarray, window: Window, done: int, past: Past) -> np.ndarray:
-        """A window's frames, from its latent frame `done` on, at an even pace where given clips turn into others."""
+    def _paced(self, frames: np.ndarray, window: Window, done: int, new: int, past: Past) -> np.ndarray:
+        """A window's frames, from its latent frame `done` on, at an even pace where given clips turn into others, and
+        where a loop closes or, if it turns, begins. Those from `new` on have not been shown."""
         first = self.grid.first_frame
         before = past.last(1) if done else frames[:0]
         skipped = first(done) - len(before)
         turning = np.flatnonzero(self.turning[window.start : window.end]).tolist()
         groups = [(first(k) - skipped, first(k + 1) - skipped) for k in turning if k >= max(1, done)]
+        if self.turned and not window.start:
+            groups.append((1, min(2 * self.turned + 2, len(frames))))
+        if window.end > self.grid.latent_frames(self.canvas.frames):
+            start, stop = closing(self.canvas.frames - self.grid.temporal * window.start, self.turned)
+            groups.append((max(start, first(new), 1) - skipped, stop - skipped))
         return even_pace(np.concatenate([before, frames]), groups)[len(before) :] if groups else frames
 
     def _own(self, held: HoldMap, known: Tensor) -> np.ndarray | None:
