@@ -12,20 +12,23 @@ yozora=${YOZORA:-.venv/bin/yozora}
 # 1. The autoencoder learns to press 4x16x16 pixels of video into one latent cell, and to draw them again.
 $yozora train autoencoder "$configs/autoencoder.toml"
 
-# 2. The text encoder learns to read: which colour, shape, motion and camera does a caption name?
+# 2. Its decoder goes on alone, for the sake of moving bodies; what is drawn from becomes better, what is learned stays.
+$yozora train autoencoder "$configs/decoder.toml"
+
+# 3. The text encoder learns to read: which colour, shape, motion and camera does a caption name?
 $yozora train text "$configs/text.toml"
 
-# 3. A pool of scenes is rendered and encoded once. Captions are written anew each time a clip is drawn.
+# 4. A pool of scenes is rendered and encoded once. Captions are written anew each time a clip is drawn.
 $yozora train latents "$configs/latents.toml"
 
-# 4. The transformer learns the flow from noise to those latents, told what they show: first of pictures and moments,
+# 5. The transformer learns the flow from noise to those latents, told what they show: first of pictures and moments,
 #    then of whole clips, and last with a token for each cell of the latents.
 $yozora train transformer "$configs/pictures.toml"
 $yozora train transformer "$configs/transformer.toml"
 $yozora train transformer "$configs/fine.toml"
 
-# 5. An adapter learns where the transformer's steps and guidance lead together, so that a few steps do.
+# 6. An adapter learns where the transformer's steps and guidance lead together, so that a few steps do.
 $yozora train distill "$configs/few_steps.toml"
 
-# 6. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
+# 7. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
 $yozora train bundle "$configs/bundle.toml"
