@@ -76,7 +76,7 @@ class Checkpoints:
             writing = async_save(
                 cast(dict[str, Any], state),
                 storage_writer=FileSystemWriter(partial),
-                process_group=self.mesh.host,
+                process_group=self.mesh.disk,
                 no_dist=self.mesh.size == 1,
             )
         except FAILURES as error:
@@ -113,7 +113,7 @@ class Checkpoints:
                 load(
                     cast(dict[str, Any], state),
                     storage_reader=reader,
-                    process_group=self.mesh.host,
+                    process_group=self.mesh.disk,
                     no_dist=self.mesh.size == 1,
                 )
         except FAILURES as error:

@@ -27,7 +27,8 @@ PATIENCE = timedelta(minutes=30)  # the others wait that long while the first on
 @dataclass(frozen=True)
 class Mesh:
     """This process (`rank`) among `size`, of which `context` share a clip's tokens. The rest is None for one alone:
-    `everyone`, over which parameters are sharded; the groups of its column and row; and one for what is no tensor."""
+    `everyone`, over which parameters are sharded; the groups of its column and row; one for what is no tensor (`host`);
+    and one for writing checkpoints (`disk`), which goes on beside everything else and may not get in its way."""
 
     rank: int = 0
     size: int = 1
@@ -36,6 +37,7 @@ class Mesh:
     column: dist.ProcessGroup | None = None
     row: dist.ProcessGroup | None = None
     host: dist.ProcessGroup | None = None
+    disk: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -127,8 +129,8 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
     try:
         kind = "cuda" if on_gpu else "cpu"
         table = init_device_mesh(kind, (size // context, context), mesh_dim_names=("data", "context"))
-        host = dist.new_group(backend="gloo", timeout=PATIENCE)
-        assert isinstance(host, dist.ProcessGroup)
+        host, disk = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
+        assert isinstance(host, dist.ProcessGroup) and isinstance(disk, dist.ProcessGroup)
         yield Mesh(
             rank=dist.get_rank(),
             size=size,
@@ -137,6 +139,7 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
             column=table.get_group("data"),
             row=table.get_group("context"),
             host=host,
+            disk=disk,
         )
     finally:
         if joined:
