@@ -21,6 +21,7 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.packed import run_packed
+from yozora.models.presets import PRESETS
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import Lessons, TransformerStage
@@ -190,8 +191,19 @@ def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEnc
         return transformer, load_module(TextEncoder, config.start_from / "text_encoder")
     assert config.text_encoder is not None  # as the configuration has checked
     text = load_module(TextEncoder, config.text_encoder)
+    settings = dict(config.model)
+    preset = _preset(settings.pop("preset", None))
     given = {"channels": channels, "text_width": text.config.width}
-    return Transformer(build(TransformerConfig, given | config.model)), text
+    return Transformer(build(TransformerConfig, preset | given | settings)), text
+
+
+def _preset(name: str | None) -> dict[str, Any]:
+    """The settings that a preset stands for. Raises ConfigError."""
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise ConfigError(f"model.preset: there is no {name!r}; known: {', '.join(PRESETS)}")
+    return dataclasses.asdict(PRESETS[name])
 
 
 def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
