@@ -120,8 +120,12 @@ class _WeightsAndBiases:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ConfigError("run.wandb needs Weights & Biases: pip install wandb, or leave it out") from None
-        name = run.out.name
-        self.run: Any = wandb.init(project=run.wandb, name=name, dir=str(run.out), config=run.model_dump(mode="json"))
+        about = {"project": run.wandb, "name": run.out.name, "dir": str(run.out), "config": run.model_dump(mode="json")}
+        try:
+            self.run: Any = wandb.init(**about)
+        except Exception as error:  # of which it has many
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"run.wandb cannot be told ({reason}); run `wandb login`, or leave it out") from None
 
     def __call__(self, means: dict[str, float], step: int) -> None:
         self.run.log(means, step=step)
