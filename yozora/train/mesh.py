@@ -17,7 +17,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.rendezvous import rendezvous
 
 from yozora.errors import ConfigError
 
@@ -95,7 +97,11 @@ def processes() -> int:
 
 def restarted() -> bool:
     """Whether `torchrun --max-restarts` has started this again after one of the processes died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _attempt() > 0
+
+
+def _attempt() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def refuse_several(what: str) -> None:
@@ -120,12 +126,14 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
     if size == 1:
         yield ALONE
         return
+    if ":" in device:
+        raise ConfigError(f"run.device = {device!r} is one device, and each process needs its own: say cuda or auto")
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     joined = not dist.is_initialized()  # else whoever started these processes has done it
     if joined:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        _join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         kind = "cuda" if on_gpu else "cpu"
         table = init_device_mesh(kind, (size // context, context), mesh_dim_names=("data", "context"))
@@ -144,6 +152,16 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
     finally:
         if joined:
             dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    """Meets the other processes where torchrun says. On one machine it keeps that place when it starts them again, with
+    the addresses of those that have died; so each attempt has a corner of its own. (Machines do not count alike: see
+    docs/parallel.md for what torchrun needs to be told there.)"""
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
+        store = PrefixStore(f"attempt {_attempt()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def _take_gpu(number: int) -> None:
