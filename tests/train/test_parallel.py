@@ -15,6 +15,7 @@ from yozora.models.folder import load_module
 from yozora.models.transformer import Transformer
 from yozora.train import run
 from yozora.train.config import LatentsStage
+from yozora.train.finetune import train_lora
 from yozora.train.latents import build_pool
 from yozora.train.mesh import meet
 
@@ -180,3 +181,7 @@ def test_other_stages_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="yozora train latents is done by one process, not 2"):
         run("latents", ROOT / "configs" / "mini" / "latents.toml")
+    with pytest.raises(ConfigError, match="fine-tuning is done by one process, not 2"):
+        train_lora(ROOT, ROOT / "none.safetensors")
+    with pytest.raises(ConfigError, match="each process needs its own"), meet(1, "cuda:0"):
+        pass

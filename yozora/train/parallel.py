@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen  # which makes its operation known
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
@@ -35,6 +36,7 @@ KEPT = {  # what selective checkpointing keeps, since it is dear to work out aga
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.torch_attn._varlen_attn.default,  # of packs on a GPU
 }
 FLOAT8_SINCE = (8, 9)  # compute capability
 SIXTEEN = 16  # what the sides of a matrix must be multiples of, in eight bits
