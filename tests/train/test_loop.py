@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,13 @@ def test_data_workers_that_end_with_a_signalled_run_are_no_error(tmp_path: Path,
 
     with pytest.raises(KeyboardInterrupt if signalled else RuntimeError):
         fit(Orphaned(), run(tmp_path, steps=80), OPTIM)
+
+
+def test_a_run_in_a_thread_of_its_own_leaves_signals_alone(tmp_path: Path) -> None:
+    task = Regression()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(fit, task, run(tmp_path, steps=3), OPTIM).result()
+    assert sorted(task.losses) == [0, 1, 2]
 
 
 def test_it_learns_and_shows_samples(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Everything random in a step is drawn from (seed, step), so a run that was killed
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -229,7 +230,10 @@ def _stop_flag() -> Iterator[list[int]]:
     A signal to the whole group of processes ends the data workers, too, of which torch complains with a RuntimeError at
     any point of the main program: then the run ends there, with its last checkpoint."""
     stopped: list[int] = []
-    before = {s: signal.signal(s, lambda number, _: stopped.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    heard = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        heard = ()  # as Ray runs it: signals are not for such a thread
+    before = {s: signal.signal(s, lambda number, _: stopped.append(number)) for s in heard}
     try:
         yield stopped
     except RuntimeError as error:
