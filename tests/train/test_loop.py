@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.config import AutoencoderStage, Optim, Run
 from yozora.train.loop import autocast, fit
-from yozora.train.optim import Average, FloatMuon, Optimisers, orthogonalise, rate_scale
+from yozora.train.optim import Average, Optimisers, OurMuon, orthogonalise, rate_scale
 from yozora.train.settings import read_config
 
 OPTIM = Optim(adamw=1e-2, muon=0.02, warmup=3, decay=0.3)
@@ -135,6 +136,13 @@ def test_data_workers_that_end_with_a_signalled_run_are_no_error(tmp_path: Path,
         fit(Orphaned(), run(tmp_path, steps=80), OPTIM)
 
 
+def test_a_run_in_a_thread_of_its_own_leaves_signals_alone(tmp_path: Path) -> None:
+    task = Regression()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(fit, task, run(tmp_path, steps=3), OPTIM).result()
+    assert sorted(task.losses) == [0, 1, 2]
+
+
 def test_it_learns_and_shows_samples(tmp_path: Path) -> None:
     task = Regression()
     fit(task, run(tmp_path, steps=300, sample_every=100), OPTIM)
@@ -185,7 +193,7 @@ def test_muon_in_float32_steps_as_torchs_in_bfloat16_and_takes_over_its_state() 
     weights = [nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (8, 40), (16, 16))]
     twins = [nn.Parameter(weight.detach().clone()) for weight in weights]
     settings: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95}
-    theirs, ours = torch.optim.Muon(weights, **settings), FloatMuon(twins, **settings)
+    theirs, ours = torch.optim.Muon(weights, **settings), OurMuon(twins, **settings)
     for step in range(6):
         for weight, twin in zip(weights, twins, strict=True):
             weight.grad = torch.randn(weight.shape)

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import Run
 from yozora.train.flops import step_flops
+from yozora.train.flow import unanchored
 from yozora.train.log import Log, matmul_rate
 from yozora.train.optim import LATELY, Guard
-from yozora.train.transformer import unanchored
 
 CPU = torch.device("cpu")
 

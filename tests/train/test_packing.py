@@ -15,6 +15,7 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module
 from yozora.train.config import LatentsStage, TransformerStage
+from yozora.train.flow import Asked
 from yozora.train.latents import build_pool
 from yozora.train.lessons import Pack
 from yozora.train.packing import TOGETHER, Packer, useful
@@ -45,6 +46,12 @@ def stage(pool: Path, model: Path, out: Path, **settings: object) -> Transformer
     return TransformerStage.model_validate(asked | settings)
 
 
+def first_pack(task: TransformerTask) -> Pack:
+    packs = next(iter(task.batches(0)))
+    assert isinstance(packs, list) and len(packs) == 1
+    return packs[0]
+
+
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 60), min_size=1, max_size=8))
 def test_a_pack_never_overflows_and_is_the_same_again(seed: int, tokens: list[int]) -> None:
     packer = Packer(64, tuple(tokens), tuple(1.0 for _ in tokens))
@@ -72,14 +79,28 @@ def test_a_clip_that_does_not_fit_is_named() -> None:
 
 def test_a_step_over_a_pack_is_the_mean_over_its_clips(pool: Path, tiny_model: Path, tmp_path: Path) -> None:
     task = TransformerTask(stage(pool, tiny_model, tmp_path, things=2.0))
-    pack = next(iter(task.batches(0)))
-    assert isinstance(pack, Pack) and pack.tokens <= 40
+    pack = first_pack(task)
+    assert pack.tokens <= 40
     assert len({tuple(clip.shape) for clip in pack.latents}) > 1
-    loss, figures = task.loss(pack, torch.Generator().manual_seed(0))
-    assert torch.isfinite(loss) and figures["tokens"] == pack.tokens
+
+    def told(packs: list[Pack]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, and of how many numbers it is the mean."""
+        generator = torch.Generator().manual_seed(0)
+        parts = task.parts(packs, generator)
+        losses = [task.loss(part, generator) for part in parts]
+        assert [figures["tokens"] for _, figures in losses] == [pack.tokens for pack in packs]
+        assert isinstance(parts[0], Asked)
+        return torch.stack([loss for loss, _ in losses]).sum(), parts[0].count
+
+    loss, count = told([pack])
+    assert torch.isfinite(loss)
     twice = Pack(pack.latents * 2, pack.captions * 2, pack.layouts and pack.layouts * 2, 2 * pack.tokens)
-    both, _ = task.loss(twice, torch.Generator().manual_seed(0))
-    assert 0.5 * loss < both < 2 * loss
+    assert 0.5 * loss < told([twice])[0] < 2 * loss
+    second = pack._replace(number=1)  # the same clips under noise of their own
+    other, others = told([second])
+    both, all_of_them = told([pack, second])
+    assert other != loss and all_of_them == count + others
+    torch.testing.assert_close(both, (loss * count + other * others) / all_of_them)
     loss.backward()
     assert all(parameter.grad is not None for parameter in task.transformer.parameters())
 
@@ -103,8 +124,7 @@ def test_the_tokens_are_counted_as_the_model_makes_them(pool: Path, tiny_model: 
     task = TransformerTask(stage(pool, tiny_model, tmp_path))
     autoencoder = load_module(Autoencoder, tiny_model / "autoencoder")
     assert autoencoder.config.spatial == 16 and task.transformer.config.patch == (1, 2, 2)
-    pack = next(iter(task.batches(0)))
-    assert isinstance(pack, Pack)
+    pack = first_pack(task)
     grids = [task.transformer.token_grid(clip[None], torch.zeros(1, clip.shape[1])) for clip in pack.latents]
     assert pack.tokens == sum(t * h * w for t, h, w in grids)
 

@@ -20,8 +20,8 @@ from yozora.train import STAGES, run
 from yozora.train.autoencoder import change, near
 from yozora.train.config import Bucket, TransformerStage
 from yozora.train.data import LatentPool, RenderedClips, stream
+from yozora.train.flow import draw_levels
 from yozora.train.settings import read_config
-from yozora.train.transformer import draw_levels
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "buckets = [{ width = 32, height = 32, frames = 5, batch = 2 }]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,9 @@ def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], No
         with _needed():
             from yozora.train import run
 
-            print(f"{name}: written to {run(name, config, overrides or [], resume)}")
+            made = run(name, config, overrides or [], resume)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
+            print(f"{name}: written to {made}")
 
     command.__doc__ = about
     return command

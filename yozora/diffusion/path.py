@@ -37,9 +37,19 @@ def flow_error(
 ) -> tuple[Tensor, Tensor]:
     """The sum of squared errors of which `flow_loss` is the mean, and of how many numbers it is the sum (by weight)."""
     error = (velocity.float() - velocity_target(latents.float(), noise.float())).square()
-    asked = (levels > 0).float() if weights is None else (levels > 0).float() * weights
-    counts = spread_levels(asked, latents).expand(error.shape[0], 1, *error.shape[2:])
+    counts = _counts(latents, levels, weights)
     return (error * counts).sum(), counts.sum() * error.shape[1]
+
+
+def flow_count(latents: Tensor, levels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The second of what `flow_error` says, which no velocity is needed for."""
+    return _counts(latents, levels, weights).sum() * latents.shape[1]
+
+
+def _counts(latents: Tensor, levels: Tensor, weights: Tensor | None) -> Tensor:
+    """How much each latent pixel counts: [B, 1, T, H, W]."""
+    asked = (levels > 0).float() if weights is None else (levels > 0).float() * weights
+    return spread_levels(asked, latents).expand(latents.shape[0], 1, *latents.shape[2:])
 
 
 def spread_levels(levels: Tensor, latents: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
-from yozora.models.attention import attend
+from yozora.models.attention import Attend, attend
 from yozora.models.positions import rotary_table
 from yozora.models.transformer import Transformer
 
@@ -59,26 +59,61 @@ def _rows(x: Tensor, start: int, count: int, length: int) -> Tensor:
     return x[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
 
 
+@dataclass(frozen=True)
+class Sequenced:
+    """Clips as one sequence of N tokens: `x` float32 [1, 1, N, width]; for each token `where` [N] its noise level is
+    among the different `levels`; `table` [N, head_width / 2, 2] of its position; the texts `prompt` [1, L, width], one
+    after the other; and how many tokens (`lengths`) and words each clip has."""
+
+    x: Tensor
+    where: Tensor
+    levels: Tensor
+    table: Tensor
+    prompt: Tensor
+    lengths: tuple[int, ...]
+    words: tuple[int, ...]
+
+
 def run_packed(
     transformer: Transformer, latents: Sequence[Tensor], levels: Sequence[Tensor], texts: Sequence[Tensor]
 ) -> list[Tensor]:
     """The velocity [C, T, H, W] of each clip: of latents [C, T, H, W], noise levels [T] and text [L, text_width], each
     of its own size. Clips of equal size are quickest side by side. Raises ValueError where sizes do not fit."""
+    sequence = arrange(transformer, latents, levels, texts)
+    by = Parts(sequence.lengths, sequence.lengths), Parts(sequence.lengths, sequence.words)
+    x, time = take(transformer, sequence, by)
+    return answer(transformer, sequence, transformer.head(x, time).float()[:, 0], latents)
+
+
+def arrange(
+    transformer: Transformer, latents: Sequence[Tensor], levels: Sequence[Tensor], texts: Sequence[Tensor]
+) -> Sequenced:
+    """The clips' tokens as one sequence: see `run_packed`."""
     grids = [transformer.token_grid(x[None], at[None]) for x, at in zip(latents, levels, strict=True)]
-    lengths = tuple(frames * rows * columns for frames, rows, columns in grids)
     tokens = [transformer.embed(x[None], grid).flatten(1, 2) for x, grid in zip(latents, grids, strict=True)]
-    x = torch.cat(tokens, dim=1)[:, None]  # [1, 1, N, width]
+    x = torch.cat(tokens, dim=1)[:, None]
     device, config = x.device, transformer.config
     spread = torch.cat([at.repeat_interleave(grid[1] * grid[2]) for at, grid in zip(levels, grids, strict=True)])
     values, where = spread.unique(return_inverse=True)  # few levels stand in many tokens
-    time, modulation = (each[where][None, None] for each in transformer.time(values.to(device)))
     table = torch.cat([rotary_table(config.head_width, grid, device, config.spacing) for grid in grids])
     prompt = transformer.text(torch.cat(list(texts))[None].to(transformer.patch.weight.dtype))
-    by = Parts(lengths, lengths), Parts(lengths, tuple(map(len, texts)))
+    lengths = tuple(frames * rows * columns for frames, rows, columns in grids)
+    return Sequenced(x, where.to(device), values.to(device), table, prompt, lengths, tuple(map(len, texts)))
+
+
+def take(transformer: Transformer, sequence: Sequenced, by: tuple[Attend, Attend]) -> tuple[Tensor, Tensor]:
+    """What the blocks make of a sequence, and the time embedding: [1, 1, N, width] each."""
+    time, modulation = (each[sequence.where][None, None] for each in transformer.time(sequence.levels))
+    x = sequence.x
     for block in transformer.blocks:
-        x = block(x, modulation, table, prompt, None, by)
-    said = transformer.head(x, time).float()[:, 0].split(lengths, dim=1)
-    return [
-        transformer.unpatchify(part.unflatten(1, (grid[0], -1)), grid)[0].to(given.dtype)
-        for part, grid, given in zip(said, grids, latents, strict=True)
-    ]
+        x = block(x, modulation, sequence.table, sequence.prompt, None, by)
+    return x, time
+
+
+def answer(transformer: Transformer, sequence: Sequenced, said: Tensor, latents: Sequence[Tensor]) -> list[Tensor]:
+    """The velocity of each clip, of what the head `said` of the sequence's tokens [1, N, patch volume · channels]."""
+    made = []
+    for part, given in zip(said.split(sequence.lengths, dim=1), latents, strict=True):
+        grid = transformer.token_grid(given[None], given.new_zeros(1, 1))
+        made.append(transformer.unpatchify(part.unflatten(1, (grid[0], -1)), grid)[0].to(given.dtype))
+    return made

@@ -1,4 +1,4 @@
-"""Training: losses, loops, data and checkpoints, from a TOML file, on one CPU or one GPU.
+"""Training: losses, loops, data and checkpoints, from a TOML file, on one device; the transformer's on many, too.
 
 `run(stage, config)` is what `yozora train STAGE CONFIG` calls; `scripts/train_mini.sh` shows the stages in their order.
 """
@@ -29,10 +29,13 @@ STAGES = {  # name: module, function, class of its configuration, what it does
 def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = True) -> Path:
     """Runs a stage from its TOML file and returns the folder it wrote. Raises ConfigError for bad settings."""
     from yozora.train import config as configs
+    from yozora.train.mesh import refuse_several
     from yozora.train.settings import read_config
 
     if stage not in STAGES:
         raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
+    if stage != "transformer":
+        refuse_several(f"yozora train {stage}")
     module, function, settings, _ = STAGES[stage]
     checked = read_config(getattr(configs, settings), config, overrides)
     return getattr(importlib.import_module(f"yozora.train.{module}"), function)(checked, resume)

@@ -43,6 +43,7 @@ class Run(Job):
     checkpoint_seconds: float = Field(default=45.0, ge=1, le=3600)
     log_every: int = Field(default=20, gt=0)
     sample_every: int = Field(default=0, ge=0)
+    wandb: str = ""  # the project on Weights & Biases that is told, too; none: none is
 
 
 class Optim(Section):
@@ -197,6 +198,17 @@ class Lessons(Section):
         return self
 
 
+class Parallel(Section):
+    """How the processes that torchrun starts share the work, and what is given for memory. Parameters are sharded over
+    all of them; `context` processes share the tokens of each pack. `checkpointing` works out again in the backward pass
+    what it then needs: everything but matrix products and attention (selective), or whole blocks (full). `float8`: the
+    blocks' matrix products in eight bits, on GPUs that have them."""
+
+    context: int = Field(default=1, ge=1)
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    float8: bool = False
+
+
 class FlowLessons(Lessons):
     """Lessons in the flow from noise to latents; `level_std` is the spread of the noise levels."""
 
@@ -209,12 +221,18 @@ class TransformerStage(FlowLessons):
     text_encoder: Path | None = None
     text_rate: float = Field(default=0.3, ge=0)
     start_from: Path | None = None  # an exported run to go on from, with fresh optimisers
+    packs: int = Field(default=1, ge=1)  # of `packed` tokens that a step is made of, by all processes together
+    parallel: Parallel = Parallel()
     model: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _reads(self) -> Self:
         if self.text_encoder is None and self.start_from is None:
             raise ValueError("give a text_encoder, or start_from a run that has one")
+        if self.packs > 1 and not self.packed:
+            raise ValueError("packs is for packed: give larger batches instead")
+        if self.parallel.context > 1 and (self.layout or self.compile):
+            raise ValueError("layout and compile are for processes with whole clips: leave parallel.context at 1")
         return self
 
 

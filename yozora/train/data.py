@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from yozora.errors import ConfigError, YozoraError
 from yozora.train.config import Bucket, World
+from yozora.train.mesh import processes
 from yozora.world import MIXES, Scene, SceneMix, render, sample_scene, simulate
 from yozora.world.truth import truth_of
 
@@ -63,7 +64,8 @@ def stream(source: Source[Batch], start: int, steps: int, workers: int) -> Itera
 
 def _start_worker(index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # torchrun tells all that a process has started to end, and its workers are needed until it has
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if processes() > 1 else signal.SIG_DFL)
     torch.set_num_threads(1)
     os.nice(5)
 

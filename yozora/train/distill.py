@@ -26,11 +26,13 @@ from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.config import DistillStage
 from yozora.train.data import stream
+from yozora.train.flow import draw_hold
 from yozora.train.layout import near_bodies
 from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import fit, pick_device
+from yozora.train.parallel import with_kernels
 from yozora.train.settings import build
-from yozora.train.transformer import PROMPTS, draw_hold, with_kernels, write_samples
+from yozora.train.transformer import PROMPTS, write_samples
 
 
 def train_few_steps(config: DistillStage, resume: bool = True) -> Path:

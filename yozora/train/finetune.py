@@ -28,11 +28,13 @@ from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.bundle import make_bundle
 from yozora.train.config import BundleStage, Finetune, Job, LatentsStage, LoraStage, TransformerStage
 from yozora.train.data import LatentPool, stream
+from yozora.train.flow import flow_lesson
 from yozora.train.latents import build_pool
 from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import fit, pick_device
+from yozora.train.mesh import refuse_several
 from yozora.train.settings import build, check_config
-from yozora.train.transformer import flow_lesson, train_transformer, write_samples
+from yozora.train.transformer import train_transformer, write_samples
 
 LORA_FILE = "lora.safetensors"  # in the run's folder, whether it is done or was stopped
 SHOWN = 4  # captions that sample videos are made of
@@ -108,6 +110,7 @@ def _claim(config: Finetune, base: Path, resume: bool) -> None:
 
 
 def _base(model: str) -> tuple[Path, ModelInfo]:
+    refuse_several("fine-tuning")
     folder = find_model(model)
     return folder, read_card(folder)
 

@@ -25,39 +25,46 @@ FILLED = 0.9  # of a pack; where less is, that is said
 
 class Captioned(NamedTuple):
     """A batch: latents `[B, C, T, h, w]`, captions ("" where dropped), and where that is asked for what stands where
-    (`name_bodies`)."""
+    (`name_bodies`). Of a batch that processes share, those of one: the `whole` has so many, from the `first` on."""
 
     latents: Tensor
     captions: list[str]
     layout: Tensor | None
+    first: int = 0
+    whole: int | None = None
 
 
 class Pack(NamedTuple):
-    """A pack: each clip's latents `[C, T, h, w]`, captions, and what stands where; `tokens` of them in all."""
+    """A pack: each clip's latents `[C, T, h, w]`, captions, and what stands where; `tokens` of them in all. It has a
+    `number` among those of its step."""
 
     latents: list[Tensor]
     captions: list[str]
     layouts: list[Tensor] | None
     tokens: int
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """Clips drawn from the pool, each described anew."""
+    """Clips drawn from the pool, each described anew; of what a step needs, one share of `shards`."""
 
     config: Lessons
+    shard: int = 0
+    shards: int = 1
 
     @cached_property
     def pool(self) -> LatentPool:
         return LatentPool(self.config.pool)
 
-    def _say(self, drawn: list[Drawn], random: np.random.Generator) -> tuple[list[str], list[Tensor] | None]:
-        """Captions of clips, and where that is asked for what stands where in each."""
+    def _say(self, drawn: list[Drawn], random: np.random.Generator) -> list[str]:
+        """A caption for each clip."""
         detail = pick(self.config.details, random)  # one for all: a long caption would pad every short one
-        captions = [
-            "" if random.random() < self.config.drop_prompt else self._caption(clip, detail, random) for clip in drawn
-        ]
-        return captions, [_layout(clip) for clip in drawn] if self.config.layout or self.config.things else None
+        return ["" if random.random() < self.config.drop_prompt else self._caption(c, detail, random) for c in drawn]
+
+    def _layouts(self, drawn: list[Drawn]) -> list[Tensor] | None:
+        """Where that is asked for, what stands where in each."""
+        return [_layout(clip) for clip in drawn] if self.config.layout or self.config.things else None
 
     def _caption(self, clip: Drawn, detail: str, random: np.random.Generator) -> str:
         """One of what is said of footage, or a new description of a scene."""
@@ -68,22 +75,41 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class PoolBatches(_Drawing):
-    """Batches of clips of one size."""
+    """Batches of clips of one size. Raises ConfigError where one has too few clips to share."""
+
+    def __post_init__(self) -> None:
+        if (least := min((bucket.batch for bucket in self.config.buckets), default=self.shards)) < self.shards:
+            raise ConfigError(
+                f"a batch of {least} clips cannot be shared by {self.shards}: give larger batches, fewer processes or "
+                "a larger parallel.context"
+            )
 
     def batch(self, step: int) -> Captioned:
         random = np.random.default_rng((self.config.run.seed, step))
         bucket = pick_bucket(self.config.buckets, random)
         drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
-        captions, layouts = self._say(drawn, random)
-        latents = torch.stack([clip.latents for clip in drawn]).float()
-        return Captioned(latents, captions, None if layouts is None else torch.stack(layouts))
+        captions = self._say(drawn, random)
+        first, end = (bucket.batch * n // self.shards for n in (self.shard, self.shard + 1))
+        own, layouts = drawn[first:end], self._layouts(drawn[first:end])
+        latents = torch.stack([clip.latents for clip in own]).float()
+        layout = None if layouts is None else torch.stack(layouts)
+        return Captioned(latents, captions[first:end], layout, first, bucket.batch)
 
 
 @dataclass(frozen=True)
 class PackedBatches(_Drawing):
-    """Packs of clips of all sizes; a token is `patch` (frames, rows, columns) of the latents."""
+    """Packs of clips of all sizes, `packs` of them a step; a token is `patch` (frames, rows, columns) of the latents.
+    Raises ConfigError where they cannot be shared evenly."""
 
     patch: tuple[int, int, int] = (1, 1, 1)
+    packs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.packs % self.shards:
+            raise ConfigError(
+                f"packs = {self.packs} cannot be shared by {self.shards}: set packs to a multiple of {self.shards}, or "
+                "a larger parallel.context"
+            )
 
     @cached_property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -97,13 +123,17 @@ class PackedBatches(_Drawing):
             print(f"packed: only {filled:.0%} of {packer.budget} tokens are filled; give more tokens", flush=True)
         return packer
 
-    def batch(self, step: int) -> Pack:
-        seed = self.config.run.seed
-        kinds, random = self.packer.pack(seed, step), np.random.default_rng((seed, step))
+    def batch(self, step: int) -> list[Pack]:
+        each = self.packs // self.shards
+        return [self._pack(step, number) for number in range(self.shard * each, (self.shard + 1) * each)]
+
+    def _pack(self, step: int, number: int) -> Pack:
+        seed, place = self.config.run.seed, step * self.packs + number
+        kinds, random = self.packer.pack(seed, place), np.random.default_rng((seed, place))
         drawn = [self.pool.draw(self.buckets[kind], random) for kind in kinds]
-        captions, layouts = self._say(drawn, random)
+        captions, layouts = self._say(drawn, random), self._layouts(drawn)
         tokens = sum(self.packer.tokens[kind] for kind in kinds)
-        return Pack([clip.latents.float() for clip in drawn], captions, layouts, tokens)
+        return Pack([clip.latents.float() for clip in drawn], captions, layouts, tokens, number)
 
     def _tokens(self, bucket: Bucket) -> int:
         clip = self.pool.clips_of(bucket)[0]

@@ -1,4 +1,6 @@
-"""What is said of a run while it goes on: a line from time to time, and everything to TensorBoard."""
+"""What is said of a run while it goes on: a line from time to time, and everything to TensorBoard, and to Weights &
+Biases where that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +8,39 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.config import Run
+from yozora.train.mesh import ALONE, Mesh
 
 AMOUNTS = ("tokens", "flops")  # figures of which a second's sum is told, not a step's mean
+ADDED = (*AMOUNTS, "loss", "flow", "layout")  # of which the parts of a step add up
 QUIET = ("loss", "samples_per_second")  # of the line, since it says them already
 
 
+def joined(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The figures of a step, of those of its parts: sums, or means over the parts that have them."""
+    names = list(dict.fromkeys(name for part in parts for name in part))
+    said = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: sum(values) / (1 if name in ADDED else len(values)) for name, values in said.items()}
+
+
 class Log:
-    """One line every `log_every` steps with loss, samples/s and time left, and everything to TensorBoard.
+    """One line every `log_every` steps with loss, samples/s and time left, and everything to TensorBoard, for all
+    processes of the mesh together.
 
     Figures are means over the steps that have them. Of `tokens` and `flops` (of all passes of a step) it tells how many
-    a second, and which part of what the device reaches in matrix products alone (MFU)."""
+    a second, and which part of what the devices reach in matrix products alone (MFU)."""
 
-    def __init__(self, run: Run, device: torch.device):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
-        self.run, self.device = run, device
-        self.writer = SummaryWriter(str(run.out / "tensorboard"))
+    def __init__(self, run: Run, device: torch.device, mesh: Mesh = ALONE):
+        self.run, self.device, self.mesh = run, device, mesh
+        self.writers = _writers(run) if mesh.first else []
         self.started = self.since = time.monotonic()
         self.steps = self.total_steps = self.samples = 0
         self.sums: dict[str, tuple[float, int]] = {}
@@ -48,31 +58,84 @@ class Log:
         now = time.monotonic()
         self.total_steps += self.steps
         means = self._means(now - self.since)
-        for name, value in means.items():
-            self.writer.add_scalar(name, value, step)
+        for writer in self.writers:
+            writer(means, step)
         left = (self.run.steps - step) * (now - self.started) / self.total_steps
         extra = "  ".join(f"{n} {v:.4g}" for n, v in means.items() if n not in QUIET and "/" not in n)
-        print(
+        self.say(
             f"step {step}/{self.run.steps}  loss {means.get('loss', math.nan):.4f}  "
-            f"{means['samples_per_second']:.1f} samples/s  {int(left // 60)}:{int(left % 60):02d} left  {extra}",
-            flush=True,
+            f"{means['samples_per_second']:.1f} samples/s  {int(left // 60)}:{int(left % 60):02d} left  {extra}"
         )
         self.since, self.steps, self.samples, self.sums = now, 0, 0, {}
 
+    def say(self, line: str) -> None:
+        """Prints a line, once for all processes."""
+        if self.mesh.first:
+            print(line, flush=True)
+
     def close(self) -> None:
         """Ends it."""
-        self.writer.close()
+        for writer in self.writers:
+            writer.close()
 
     def _means(self, seconds: float) -> dict[str, float]:
-        means = {name: total / count for name, (total, count) in self.sums.items() if name not in AMOUNTS}
-        means["samples_per_second"] = self.samples / seconds
-        for name in AMOUNTS:
-            if name in self.sums:
-                means[f"{name}_per_second"] = self.sums[name][0] / seconds
+        """Of all processes. Those that share the tokens of the same clips say the same of them."""
+        heard = self.mesh.gather((self.samples, self.sums, memory(self.device)))
+        means = {}
+        for name in dict.fromkeys(name for _, sums, _ in heard for name in sums):
+            said = [sums[name] for _, sums, _ in heard if name in sums]
+            if name in AMOUNTS:
+                means[f"{name}_per_second"] = sum(total for total, _ in said) / self.mesh.context / seconds
+            elif name in ADDED:
+                means[name] = sum(total / count for total, count in said) / self.mesh.context
+            else:
+                means[name] = sum(total for total, _ in said) / sum(count for _, count in said)
+        means["samples_per_second"] = sum(samples for samples, _, _ in heard) / self.mesh.context / seconds
         if "flops_per_second" in means:
-            means["mfu"] = means["flops_per_second"] / matmul_rate(self.device, self.run.precision)
-        means["memory_mib"] = memory(self.device)
+            rate = matmul_rate(self.device, self.run.precision) * self.mesh.size
+            means["mfu"] = means["flops_per_second"] / rate
+        means["memory_mib"] = max(memory for _, _, memory in heard)
         return means
+
+
+class _TensorBoard:
+    def __init__(self, run: Run) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
+        self.writer = SummaryWriter(str(run.out / "tensorboard"))
+
+    def __call__(self, means: dict[str, float], step: int) -> None:
+        for name, value in means.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, run: Run) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise ConfigError("run.wandb needs Weights & Biases: pip install wandb, or leave it out") from None
+        about = {"project": run.wandb, "name": run.out.name, "dir": str(run.out), "config": run.model_dump(mode="json")}
+        try:
+            self.run: Any = wandb.init(**about)
+        except Exception as error:  # of which it has many
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"run.wandb cannot be told ({reason}); run `wandb login`, or leave it out") from None
+
+    def __call__(self, means: dict[str, float], step: int) -> None:
+        self.run.log(means, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def _writers(run: Run) -> list[_TensorBoard | _WeightsAndBiases]:
+    return [_TensorBoard(run), *([_WeightsAndBiases(run)] if run.wandb else [])]
 
 
 def memory(device: torch.device) -> float:

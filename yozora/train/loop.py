@@ -5,22 +5,25 @@ Everything random in a step is drawn from (seed, step), so a run that was killed
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
+from yozora.train.checkpoint import Checkpoints, State
 from yozora.train.config import Optim, Run
-from yozora.train.log import Log
+from yozora.train.log import Log, joined
+from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
+from yozora.train.parallel import whole
 
 
 class Task(Protocol):
@@ -60,63 +63,134 @@ class Task(Protocol):
         ...
 
 
-def fit(task: Task, run: Run, optim: Optim, resume: bool = True) -> Path:
-    """Trains to `run.steps` and returns the folder of exported weights.
+@runtime_checkable
+class SharedTask(Task, Protocol):
+    """A task that several processes share, and whose steps may be learned from in several parts."""
+
+    def shard(self, average: nn.Module) -> None:
+        """Divides what is trained, and its average, over the processes."""
+        ...
+
+    def parts(self, batch: Any, generator: torch.Generator) -> Sequence[Any]:
+        """What `loss` is given, one part after the other; the losses of all parts of all processes add up to the
+        step's."""
+        ...
+
+
+def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = ALONE) -> Path:
+    """Trains to `run.steps` and returns the folder of exported weights; all processes of the mesh call it together.
 
     With `resume`, goes on from the last checkpoint in `run.out`, if there is one. SIGINT and SIGTERM end the run after
     a checkpoint. Raises ConfigError when the checkpoint does not fit the model, KeyboardInterrupt when interrupted.
     """
-    device = pick_device(run.device)
-    task.model.to(device)
-    optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate)
-    average, guard = Average(task.model, optim.ema), Guard(optim.spike)
+    if mesh.size == 1:
+        refuse_several("this")
     make_folder(run.out)
-    if not resume:  # or else a run that is stopped before its first checkpoint would go on from another's last
-        (run.out / "checkpoint.pt").unlink(missing_ok=True)
-    step = _load(run.out, task.model, average, optimisers, guard) if resume else 0
-    log = Log(run, device)
-    saved = time.monotonic()
+    state = _Training(task, run, optim, mesh)
+    step = state.resume(resume or restarted())
+    log = Log(run, state.device, mesh)
     with _stop_flag() as stopped:
         batches = task.batches(step)
-        while step < run.steps and not stopped:
+        stop, saved = False, time.monotonic()
+        while step < run.steps and not stop:
             waited = time.monotonic()
             try:
                 batch = next(batches)
             except RuntimeError:
-                if not stopped:
+                if not stopped or mesh.size > 1:
                     raise
+                stop = True
                 break  # the signal that stops the run has ended its data workers, too
             waited = time.monotonic() - waited
-            generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-            task.model.train()
-            with autocast(device, run.precision):
-                loss, figures = task.loss(batch, generator)
-            loss.backward()
-            scale = rate_scale(step, run.steps, optim)
-            norm = optimisers.step(scale, guard.limit)
-            skipped = guard.judge(norm)
-            figures |= {"loss": loss.item(), "gradient_norm": norm, "rate": scale, "wait": waited}
-            if skipped:
-                print(f"step {step + 1}: {skipped}; this step changed nothing", flush=True)
-            else:
-                average.update(task.model, step)
+            figures = state.learn(step, batch)
             step += 1
-            log.step(step, task.size(batch), figures)
-            if time.monotonic() - saved > run.checkpoint_seconds:
-                _save(run.out, step, task.model, average, optimisers, guard)
+            log.step(step, task.size(batch), figures | {"wait": waited})
+            stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
+            if due:
+                state.save(step)
                 saved = time.monotonic()
             if run.sample_every and step % run.sample_every == 0:
-                with autocast(device, run.precision):
-                    task.sample(average.model, step, run.out / "samples")
-        _save(run.out, step, task.model, average, optimisers, guard)
+                state.sample(step)
+        state.save(step)
+        state.checkpoints.finish()
         log.close()
-        if stopped and step < run.steps:
-            task.export(average.model, run.out / "export")  # what there is so far can be used, too
-            print(f"stopped at step {step}; the same command goes on from here", flush=True)
+        if stop and step < run.steps:
+            state.export()  # what there is so far can be used, too
+            log.say(f"stopped at step {step}; the same command goes on from here")
             raise KeyboardInterrupt
-    export = run.out / "export"
-    task.export(average.model, export)
-    return export
+    return state.export()
+
+
+class _Training:
+    """A run as it stands: the task, what trains it, its average and its checkpoints."""
+
+    def __init__(self, task: Task, run: Run, optim: Optim, mesh: Mesh) -> None:
+        self.task, self.run, self.optim, self.mesh = task, run, optim, mesh
+        self.device = pick_device(run.device)
+        task.model.to(self.device)
+        self.average, self.guard = Average(task.model, optim.ema), Guard(optim.spike)
+        if mesh.size > 1:
+            assert isinstance(task, SharedTask)
+            task.shard(self.average.model)
+        half = runs_in_half(self.device, run.precision)
+        self.optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate, half)
+        self.checkpoints = Checkpoints(run.out, mesh)
+
+    def learn(self, step: int, batch: Any) -> dict[str, float]:
+        """One step; returns its figures."""
+        task = self.task
+        generator = torch.Generator().manual_seed(self.run.seed * 1_000_003 + step)
+        task.model.train()
+        said = []
+        for part in task.parts(batch, generator) if isinstance(task, SharedTask) else [batch]:
+            with autocast(self.device, self.run.precision):
+                loss, figures = task.loss(part, generator)
+            (loss * self.mesh.size).backward()  # sharding takes the mean of the processes' gradients
+            said.append(figures | {"loss": loss.item()})
+        scale = rate_scale(step, self.run.steps, self.optim)
+        norm = self.optimisers.step(scale, self.guard.limit)
+        if skipped := self.guard.judge(norm):
+            if self.mesh.first:
+                print(f"step {step + 1}: {skipped}; this step changed nothing", flush=True)
+        else:
+            self.average.update(task.model, step)
+        return joined(said) | {"gradient_norm": norm, "rate": scale}
+
+    def sample(self, step: int) -> None:
+        """The first process draws something to look at; the others wait."""
+        if model := whole(self.average.model, self.mesh, self.device):
+            with autocast(self.device, self.run.precision):
+                self.task.sample(model, step, self.run.out / "samples")
+
+    def export(self) -> Path:
+        """The first process writes the averaged weights; returns where."""
+        folder = self.run.out / "export"
+        if model := whole(self.average.model, self.mesh, torch.device("cpu") if self.mesh.size > 1 else self.device):
+            self.task.export(model, folder)
+        return folder
+
+    def save(self, step: int) -> None:
+        """Begins to write a checkpoint."""
+        self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)})
+
+    def resume(self, wanted: bool) -> int:
+        """Goes on from the last checkpoint, if there is one and it is wanted. Returns the step."""
+        if not wanted:  # or else a run that is stopped before its first checkpoint would go on from another's last
+            self.checkpoints.forget()
+            return 0
+        progress = self.checkpoints.load(self._tensors(), self.optimisers.order)
+        if progress is None:
+            return 0
+        self.guard.norms.extend(progress["norms"])
+        if self.mesh.first:
+            print(f"resumed from step {progress['step']}", flush=True)
+        return int(progress["step"])
+
+    def _tensors(self) -> State:
+        """All that a run must keep, by name; the tensors are those that train, not copies."""
+        named = {"model": self.task.model.state_dict(), "average": self.average.model.state_dict()}
+        named["optimisers"] = self.optimisers.state()
+        return {f"{part}.{name}": tensor for part, tensors in named.items() for name, tensor in tensors.items()}
 
 
 def make_folder(path: Path) -> None:
@@ -139,48 +213,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def runs_in_half(device: torch.device, precision: str) -> bool:
+    """Whether matrices are multiplied in bfloat16: for `bf16`, or for `auto` where the device is quick at it."""
+    return quick_dtype(device) == torch.bfloat16 if precision == "auto" else precision == "bf16"
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 autocast for `bf16`, a no-op for `fp32`; `auto` is bf16 where the device is quick at it."""
-    quick = quick_dtype(device) == torch.bfloat16 if precision == "auto" else precision == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=quick)
-
-
-def _save(out: Path, step: int, model: nn.Module, average: Average, optimisers: Optimisers, guard: Guard) -> None:
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "average": average.model.state_dict(),
-        "optimisers": optimisers.state_dict(),
-        "norms": list(guard.norms),
-    }
-    temporary = out / "checkpoint.tmp"
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, out / "checkpoint.pt")  # atomic: a kill leaves the old checkpoint or the new one
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise ConfigError(
-            f"cannot write a checkpoint to {out} ({str(error).splitlines()[0]}); is the disk full?"
-        ) from None
-
-
-def _load(out: Path, model: nn.Module, average: Average, optimisers: Optimisers, guard: Guard) -> int:
-    path = out / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        average.model.load_state_dict(state["average"])
-        optimisers.load_state_dict(state["optimisers"])
-        guard.norms.extend(state.get("norms", ()))
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{path} does not fit this configuration ({reason}); use --no-resume or another run.out"
-        ) from None
-    print(f"resumed from step {state['step']}", flush=True)
-    return int(state["step"])
+    """bf16 autocast where it `runs_in_half`, else a no-op."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=runs_in_half(device, precision))
 
 
 @contextmanager
@@ -190,7 +230,10 @@ def _stop_flag() -> Iterator[list[int]]:
     A signal to the whole group of processes ends the data workers, too, of which torch complains with a RuntimeError at
     any point of the main program: then the run ends there, with its last checkpoint."""
     stopped: list[int] = []
-    before = {s: signal.signal(s, lambda number, _: stopped.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    heard = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        heard = ()  # as Ray runs it: signals are not for such a thread
+    before = {s: signal.signal(s, lambda number, _: stopped.append(number)) for s in heard}
     try:
         yield stopped
     except RuntimeError as error:

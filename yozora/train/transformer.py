@@ -1,14 +1,10 @@
-"""Training the diffusion transformer and the text encoder: rectified flow with a noise level per latent frame.
-
-A share of the clips (`anchored`) has some frames held at a low noise level while the rest is noisy, as every way of
-creating but the plain one will show them; the others have one level a clip.
+"""Training the diffusion transformer and the text encoder, by one process or by several: what is learned is in
+`yozora.train.flow`, how it is shared in `yozora.train.parallel`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -20,20 +16,24 @@ import torch
 from torch import Tensor, nn
 
 from yozora.clip import Clip
-from yozora.diffusion import add_noise, flow_error, flow_loss, guided, sample, sample_levels, schedule
-from yozora.diffusion.path import mean_error
+from yozora.diffusion import guided, sample, schedule
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.packed import run_packed
+from yozora.models.presets import PRESETS
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.train.config import FlowLessons, Lessons, TransformerStage
+from yozora.train.config import Lessons, TransformerStage
+from yozora.train.context import run_shared
 from yozora.train.data import LatentPool, stream
 from yozora.train.flops import step_flops
-from yozora.train.layout import LayoutHead, near_bodies, watched
+from yozora.train.flow import Asked, ask, flow_lesson, judge
+from yozora.train.layout import LayoutHead, watched
 from yozora.train.lessons import Captioned, Pack, PackedBatches, PoolBatches
-from yozora.train.loop import fit
+from yozora.train.loop import fit, pick_device, runs_in_half
+from yozora.train.mesh import ALONE, Mesh, meet
+from yozora.train.parallel import Networks, shard, shard_stored, with_checkpointing, with_float8, with_kernels
 from yozora.train.settings import build
 
 PROMPTS = (  # of the sample videos
@@ -45,28 +45,38 @@ PROMPTS = (  # of the sample videos
 
 
 def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
-    """Runs the stage; returns the folder with the averaged weights of both networks."""
-    return fit(TransformerTask(config), config.run, config.optim, resume)
+    """Runs the stage, with the other processes that were started with this one; returns the folder with the averaged
+    weights of both networks."""
+    with meet(config.parallel.context, config.run.device) as mesh:
+        return fit(TransformerTask(config, mesh), config.run, config.optim, resume, mesh)
 
 
 class TransformerTask:
-    """See `yozora.train.loop.Task`."""
+    """See `yozora.train.loop.SharedTask`."""
 
-    def __init__(self, config: TransformerStage):
-        self.config = config
-        torch.manual_seed(config.run.seed)
+    def __init__(self, config: TransformerStage, mesh: Mesh = ALONE):
+        self.config, self.mesh = config, mesh
+        torch.manual_seed(config.run.seed)  # the same weights on every process
         self.autoencoder = load_module(Autoencoder, config.autoencoder)
         transformer, text = begin(config, self.autoencoder.config.channels)
-        self.model = nn.ModuleDict({"transformer": transformer, "text": text})
+        self.model = Networks({"transformer": transformer, "text": text})
         if config.layout:
             self.model["layout"] = LayoutHead(transformer.config.width, transformer.config.patch)
 
     @cached_property
     def transformer(self) -> Transformer:
-        """The one in `model`; with `compile`, its blocks become kernels of their own, which a copy made before (the
-        average) knows nothing of."""
+        """The one in `model`, as it is to be run; a copy made before (the average) is as it was."""
         transformer: Transformer = self.model["transformer"]  # type: ignore[assignment]
+        if self.config.parallel.float8:
+            transformer = with_float8(transformer, pick_device(self.config.run.device))
+        transformer = with_checkpointing(transformer, self.config.parallel.checkpointing)
         return with_kernels(transformer) if self.config.compile else transformer
+
+    def shard(self, average: nn.Module) -> None:
+        assert self.transformer is self.model["transformer"]  # which is made ready before it is divided
+        run = self.config.run
+        shard(self.model, self.mesh, runs_in_half(pick_device(run.device), run.precision))
+        shard_stored(average, self.mesh)
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 2 and ".blocks." in name and not name.endswith("table")
@@ -74,41 +84,59 @@ class TransformerTask:
     def rate(self, name: str) -> float:
         return self.config.text_rate if name.startswith("text.") else 1.0
 
-    def batches(self, start: int) -> Iterator[Captioned | Pack]:
-        run, patch = self.config.run, self.transformer.config.patch
-        source = PackedBatches(self.config, patch) if self.config.packed else PoolBatches(self.config)
-        return stream(source, start, run.steps, run.workers)
+    def batches(self, start: int) -> Iterator[Captioned | list[Pack]]:
+        config, share = self.config, (self.mesh.shard, self.mesh.shards)
+        if config.packed:
+            source = PackedBatches(config, *share, patch=self.transformer.config.patch, packs=config.packs)
+        else:
+            source = PoolBatches(config, *share)
+        return stream(source, start, config.run.steps, config.run.workers)
 
-    def size(self, batch: Captioned | Pack) -> int:
-        return len(batch.captions)
+    def size(self, batch: Captioned | list[Pack]) -> int:
+        return len(batch.captions) if isinstance(batch, Captioned) else sum(len(pack.captions) for pack in batch)
 
-    def loss(self, batch: Captioned | Pack, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """See `flow_lesson` and `packed_lesson`; with `layout`, a second task reads what stands where half way up."""
+    def parts(self, batch: Captioned | list[Pack], generator: torch.Generator) -> list[Captioned] | list[Asked]:
+        """A batch of one size in one go, packs one after the other. Processes that share tokens pack any batch."""
+        if isinstance(batch, Captioned) and self.mesh.context == 1:
+            return [batch]
+        device = next(self.model.parameters()).device
+        return ask(self.config, batch, device, generator, self.mesh)
+
+    def loss(self, batch: Captioned | Asked, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See `flow_lesson` and `judge`; with `layout`, a second task reads what stands where half way up."""
+        return self.model(self._batch_loss if isinstance(batch, Captioned) else self._pack_loss, batch, generator)
+
+    def _pack_loss(self, asked: Asked, _generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        states, mask = self.model["text"](asked.captions)
+        texts = [state[seen] for state, seen in zip(states, mask, strict=True)]
+        given = self.transformer, asked.noisy, asked.levels, texts
+        said = run_packed(*given) if self.mesh.context == 1 else run_shared(*given, self.mesh)
+        loss, figures = judge(asked, said)
+        return loss, figures | self._work(asked.latents, mask.sum(1).tolist())
+
+    def _batch_loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(self.model.parameters()).device
         states, mask = self.model["text"](batch.captions)
-        work = self._work(batch, mask)
-        if isinstance(batch, Pack):
-            texts = [state[seen] for state, seen in zip(states, mask, strict=True)]
-            loss, figures = packed_lesson(self.config, batch, device, generator, self.transformer, texts)
-            return loss, figures | work
         transformer = self.transformer
         half_way = transformer.blocks[len(transformer.blocks) // 2 - 1]
+
+        def predict(noisy: Tensor, levels: Tensor) -> Tensor:
+            return transformer(noisy, levels, states, mask)
+
         with watched(half_way) if self.config.layout else nullcontext([]) as middle:
-            loss, figures = flow_lesson(
-                self.config, batch, device, generator, lambda noisy, levels: transformer(noisy, levels, states, mask)
-            )
+            loss, figures = flow_lesson(self.config, batch, device, generator, predict, self.mesh)
         if self.config.layout and batch.layout is not None:
             head: LayoutHead = self.model["layout"]  # type: ignore[assignment]
             misread, figures["shapes_right"] = head.loss(middle[0], batch.layout.to(device))
+            misread = misread * (len(batch.latents) / (batch.whole or len(batch.latents)))
             figures["layout"] = misread.item()
             loss = loss + self.config.layout * misread
-        return loss, figures | work
+        return loss, figures | self._work(batch.latents, [mask.shape[1]] * len(batch.latents))
 
-    def _work(self, batch: Captioned | Pack, mask: Tensor) -> dict[str, float]:
+    def _work(self, clips: Sequence[Tensor] | Tensor, texts: Sequence[int]) -> dict[str, float]:
         """Tokens and operations of a step: see `yozora.train.log`."""
         config = self.transformer.config
-        lengths = [clip[0].numel() // config.patch_volume for clip in batch.latents]
-        texts = mask.sum(1).tolist() if isinstance(batch, Pack) else [mask.shape[1]] * len(lengths)
+        lengths = [clip[0].numel() // config.patch_volume for clip in clips]
         return {"tokens": float(sum(lengths)), "flops": step_flops(config, lengths, texts)}
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
@@ -128,70 +156,6 @@ class TransformerTask:
         networks: nn.ModuleDict = model  # type: ignore[assignment]
         save_module(networks["transformer"], folder / "transformer", torch.bfloat16)
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
-
-
-def flow_lesson(
-    config: FlowLessons,
-    batch: Captioned,
-    device: torch.device,
-    generator: torch.Generator,
-    predict: Callable[[Tensor, Tensor], Tensor],
-) -> tuple[Tensor, dict[str, float]]:
-    """Mean squared error of the velocity that `predict` says of noisy latents and their levels, over all frames that
-    are not held clean; what is near a body counts more. And figures to log."""
-    latents = batch.latents.to(device)
-    levels = draw_levels(latents.shape[0], latents.shape[2], config, generator).to(device)
-    noise = torch.randn(latents.shape, generator=generator).to(device)
-    velocity = predict(add_noise(latents, noise, levels), levels)
-    weights = None
-    if config.things and batch.layout is not None:
-        weights = 1 + config.things * near_bodies(batch.layout.to(device))
-    loss = flow_loss(velocity, latents, noise, levels[..., None, None], weights)
-    with torch.no_grad():
-        plain = levels.amin(1) == levels.amax(1)
-        errors = mean_error(velocity, latents, noise)[plain].tolist()
-    return loss, {"flow": loss.item()} | unanchored(levels[plain, 0].tolist(), errors)
-
-
-def unanchored(levels: Sequence[float], errors: Sequence[float]) -> dict[str, float]:
-    """Figures of clips in which nothing is held: their mean error, and that of each fifth of the noise levels."""
-    if not errors:
-        return {}
-    figures = {"loss_unanchored": sum(errors) / len(errors)}
-    for fifth in range(5):
-        within = [error for level, error in zip(levels, errors, strict=True) if min(4, int(5 * level)) == fifth]
-        if within:
-            figures[f"level/{fifth / 5:.1f}-{(fifth + 1) / 5:.1f}"] = sum(within) / len(within)
-    return figures
-
-
-def packed_lesson(
-    config: FlowLessons,
-    batch: Pack,
-    device: torch.device,
-    generator: torch.Generator,
-    transformer: Transformer,
-    texts: Sequence[Tensor],
-) -> tuple[Tensor, dict[str, float]]:
-    """`flow_lesson` for clips of different sizes, each with the states of its own text [L, width]."""
-    clips = [latents.to(device) for latents in batch.latents]
-    levels = [draw_levels(1, len(clip[0]), config, generator)[0].to(device) for clip in clips]
-    noises = [torch.randn(clip.shape, generator=generator).to(device) for clip in clips]
-    noisy = [add_noise(x[None], n[None], at[None])[0] for x, n, at in zip(clips, noises, levels, strict=True)]
-    total = count = torch.zeros((), device=device)
-    plain: list[tuple[float, float]] = []
-    said = run_packed(transformer, noisy, levels, texts)
-    for number, (velocity, clip, noise, at) in enumerate(zip(said, clips, noises, levels, strict=True)):
-        weights = None
-        if config.things and batch.layouts is not None:
-            weights = 1 + config.things * near_bodies(batch.layouts[number][None].to(device))
-        error, asked = flow_error(velocity[None], clip[None], noise[None], at[None, :, None, None], weights)
-        total, count = total + error, count + asked
-        if at.min() == at.max():
-            error = mean_error(velocity.detach()[None], clip[None], noise[None])
-            plain.append((at[0].item(), error.item()))
-    loss = total / count.clamp_min(1e-8)
-    return loss, {"flow": loss.item()} | unanchored([at for at, _ in plain], [error for _, error in plain])
 
 
 @torch.no_grad()
@@ -219,15 +183,6 @@ def write_samples(
         Clip(clip, fps=12).write(folder / f"{step:07d}-{number}.mp4")
 
 
-def with_kernels(transformer: Transformer) -> Transformer:
-    """The same network, each of its blocks compiled. Raises ConfigError where there is no compiler."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
-        raise ConfigError("compile needs a C++ compiler (g++ or clang++): install one, or set compile=false")
-    for block in transformer.blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)
-    return transformer
-
-
 def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEncoder]:
     """The networks that training begins with: those of `start_from`, or a fresh transformer beside a text encoder that
     can read."""
@@ -236,8 +191,19 @@ def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEnc
         return transformer, load_module(TextEncoder, config.start_from / "text_encoder")
     assert config.text_encoder is not None  # as the configuration has checked
     text = load_module(TextEncoder, config.text_encoder)
+    settings = dict(config.model)
+    preset = _preset(settings.pop("preset", None))
     given = {"channels": channels, "text_width": text.config.width}
-    return Transformer(build(TransformerConfig, given | config.model)), text
+    return Transformer(build(TransformerConfig, preset | given | settings)), text
+
+
+def _preset(name: str | None) -> dict[str, Any]:
+    """The settings that a preset stands for. Raises ConfigError."""
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise ConfigError(f"model.preset: there is no {name!r}; known: {', '.join(PRESETS)}")
+    return dataclasses.asdict(PRESETS[name])
 
 
 def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
@@ -267,35 +233,3 @@ def _split_patches(weights: dict[str, Tensor], old: tuple[int, int, int], new: t
     weights["patch.weight"] = embedding.sum((2, 4, 6)).flatten(1)
     for name in ("head.out.weight", "head.out.bias"):
         weights[name] = weights[name].unflatten(0, (*parts, -1)).mean((0, 2, 4)).flatten(0, 3)
-
-
-def draw_levels(batch: int, frames: int, config: FlowLessons, generator: torch.Generator) -> Tensor:
-    """Noise levels `[B, T]` of the latent frames, by the sampler's rule level = min(t, 1 - h); a frame at level 0 is a
-    prompt."""
-    t = sample_levels(batch, generator, std=config.level_std, shift=config.shift)[:, None].expand(batch, frames)
-    return torch.minimum(t, 1 - draw_hold(batch, frames, config.anchored, generator))
-
-
-def draw_hold(batch: int, frames: int, anchored: float, generator: torch.Generator) -> Tensor:
-    """How firmly (h, 0..1) each latent frame is held, `[B, T]`: 0 but in a share of the clips (`anchored`).
-
-    Of the anchored clips, four in ten hold the first frame, the others a run of frames at either end or at both, or any
-    set; four in five hold firmly (h = 1), the others at a random h.
-    """
-    if frames == 1:
-        return torch.zeros(batch, 1)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator)
-
-    index = torch.arange(frames)
-    length = 1 + (uniform(batch, 1) * (frames - 1)).floor()  # 1 .. frames - 1
-    left = 1 + (uniform(batch, 1) * (length - 1)).floor()  # of a length that both ends share
-    first, start, end = index < 1, index < length, index >= frames - length
-    both, some = (index < left) | (index >= frames - length + left), uniform(batch, frames) < 0.4
-    held, kind = some, uniform(batch, 1)
-    for until, chosen in ((0.85, both), (0.7, end), (0.6, start), (0.4, first)):
-        held = torch.where(kind < until, chosen, held)
-    hold = torch.where(uniform(batch, 1) < 0.8, 1.0, uniform(batch, 1))
-    hold = hold * held * (uniform(batch, 1) < anchored)
-    return torch.where(hold.amin(1, keepdim=True) == 1, 0.0, hold)  # all held: nothing would be left to learn
