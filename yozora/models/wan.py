@@ -1,9 +1,10 @@
-"""Wan's diffusion transformers in Yozora's own: key maps, presets, reading and writing (Wan team, "Wan: Open and
-Advanced Large-Scale Video Generative Models", 2025).
+"""Wan's networks by their names: key maps, presets, reading and writing (Wan team, "Wan: Open and Advanced Large-Scale
+Video Generative Models", 2025).
 
-Wan 2.1 text-to-video (1.3B, 14B) and Wan 2.2 TI2V-5B have the form of `yozora.models.transformer`; only the names of
-their tensors differ, and queries, keys and values lie in three matrices. There are two layouts of names, diffusers' and
-that of the original release. Norms, modulation and the time embedding stay float32, as they are computed.
+The transformers of Wan 2.1 text-to-video (1.3B, 14B) and Wan 2.2 TI2V-5B have the form of `yozora.models.transformer`;
+only the names of their tensors differ, and queries, keys and values lie in three matrices. Their autoencoders are those
+of `yozora.models.wan_autoencoder`. There are two layouts of names, diffusers' and that of the original release. Norms,
+modulation and the time embedding stay float32, as they are computed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,17 @@ from torch import Tensor
 
 from yozora.errors import ModelError
 from yozora.models.folder import CONFIG, first_line, read_json
-from yozora.models.mapped import KeyMap, Layout, Row, Stored, key_map, load_mapped, numbered, save_mapped
+from yozora.models.mapped import PICKLED, KeyMap, Layout, Row, Stored, key_map, load_mapped, numbered, save_mapped
 from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.models.wan_autoencoder import (
+    WAN21_AUTOENCODER,
+    WAN22_AUTOENCODER,
+    DownStage,
+    UpStage,
+    WanAutoencoder,
+    WanAutoencoderConfig,
+)
+from yozora.models.wan_layers import Down, ResidualBlock, Up
 
 ROWS: tuple[Row, ...] = (  # ours, diffusers', the original's, and which tensors each has
     ("patch", "patch_embedding", "patch_embedding", "weight bias"),
@@ -61,6 +71,49 @@ PRESETS = {
     "wan2.1-14b": TransformerConfig(channels=16, width=5120, depth=40, heads=40, ffn=13824 / 5120, text_width=4096),
     "wan2.2-5b": TransformerConfig(channels=48, width=3072, depth=30, heads=24, ffn=14336 / 3072, text_width=4096),
 }
+
+
+RESIDUAL_ROWS: tuple[Row, ...] = (  # of a residual block of the autoencoders
+    ("norm1", "norm1.gamma", "residual.0.gamma", ""),
+    ("conv1", "conv1", "residual.2", "weight bias"),
+    ("norm2", "norm2.gamma", "residual.3.gamma", ""),
+    ("conv2", "conv2", "residual.6", "weight bias"),
+)
+SHORTCUT_ROW: Row = ("shortcut", "conv_shortcut", "shortcut", "weight bias")
+SPACE_ROW: Row = ("space", "resample.1", "resample.1", "weight bias")
+TIME_ROW: Row = ("time", "time_conv", "time_conv", "weight bias")
+ATTENTION_ROWS: tuple[Row, ...] = (
+    ("norm", "norm.gamma", "norm.gamma", ""),
+    ("qkv", "to_qkv", "to_qkv", "weight bias"),
+    ("out", "proj", "proj", "weight bias"),
+)
+ENDS_ROWS: tuple[Row, ...] = (  # of both halves, the encoder and the decoder
+    ("stem", "conv_in", "conv1", "weight bias"),
+    ("norm", "norm_out.gamma", "head.0.gamma", ""),
+    ("head", "conv_out", "head.2", "weight bias"),
+)
+MIDDLE_ROWS = (
+    *(numbered(row, "middle.first.", "mid_block.resnets.0.", "middle.0.") for row in RESIDUAL_ROWS),
+    *(numbered(row, "middle.attention.", "mid_block.attentions.0.", "middle.1.") for row in ATTENTION_ROWS),
+    *(numbered(row, "middle.second.", "mid_block.resnets.1.", "middle.2.") for row in RESIDUAL_ROWS),
+)
+LATENT_ROWS: tuple[Row, ...] = (
+    ("encoder.latent", "quant_conv", "conv1", "weight bias"),
+    ("decoder.latent", "post_quant_conv", "conv2", "weight bias"),
+)
+PLACES = {  # where a half's blocks and what samples stand: stage i, part j of it, and n, counted through all stages
+    ("encoder", False): ("down_blocks.{n}.", "down_blocks.{n}.", "downsamples.{n}.", "downsamples.{n}."),
+    ("encoder", True): ("down_blocks.{i}.resnets.{j}.", "down_blocks.{i}.downsampler.",
+                        "downsamples.{i}.downsamples.{j}.", "downsamples.{i}.downsamples.{j}."),
+    ("decoder", False): ("up_blocks.{i}.resnets.{j}.", "up_blocks.{i}.upsamplers.0.",
+                         "upsamples.{n}.", "upsamples.{n}."),
+    ("decoder", True): ("up_blocks.{i}.resnets.{j}.", "up_blocks.{i}.upsampler.",
+                        "upsamples.{i}.upsamples.{j}.", "upsamples.{i}.upsamples.{j}."),
+}  # fmt: skip
+AUTOENCODER_CONFIG = {  # ours → diffusers', in config.json
+    "channels": "z_dim", "width": "base_dim", "multiples": "dim_mult", "depth": "num_res_blocks",
+    "halves_time": "temperal_downsample", "residual": "is_residual", "mean": "latents_mean", "std": "latents_std",
+}  # fmt: skip
 
 
 def transformer_keys(depth: int, layout: Layout = "diffusers", cross_norm: bool = True) -> KeyMap:
@@ -143,3 +196,75 @@ def _refuse_others(path: Path, fields: dict[str, Any]) -> None:
         )
     if fields.get("qk_norm", "rms_norm_across_heads") not in ("rms_norm_across_heads", True):
         raise ModelError(f"{path}: its qk_norm is {fields['qk_norm']!r}; Wan's are normed across heads")
+
+
+# ---- autoencoders ----------------------------------------------------------------------------------------------------
+
+
+def autoencoder_keys(config: WanAutoencoderConfig, layout: Layout = "diffusers") -> KeyMap:
+    """The key map of an autoencoder."""
+    rows = list(LATENT_ROWS)
+    with torch.device("meta"):
+        made = WanAutoencoder(config)
+    for half, stages in (("encoder", made.encoder.stages), ("decoder", made.decoder.stages)):
+        inside = [*ENDS_ROWS, *MIDDLE_ROWS]
+        places, n = PLACES[half, config.residual], 0
+        for i, stage in enumerate(stages):
+            assert isinstance(stage, (DownStage, UpStage))
+            for j, block in enumerate([*stage.blocks, stage.sample]):
+                theirs = [place.format(i=i, j=j, n=n) for place in places]
+                n += block is not None
+                if isinstance(block, ResidualBlock):
+                    parts = RESIDUAL_ROWS if block.shortcut is None else (*RESIDUAL_ROWS, SHORTCUT_ROW)
+                    inside += [numbered(row, f"stages.{i}.blocks.{j}.", theirs[0], theirs[2]) for row in parts]
+                elif isinstance(block, (Down, Up)):
+                    parts = (SPACE_ROW,) if block.time is None else (SPACE_ROW, TIME_ROW)
+                    inside += [numbered(row, f"stages.{i}.sample.", theirs[1], theirs[3]) for row in parts]
+        rows += [numbered(row, f"{half}.") for row in inside]
+    return key_map(rows, layout)
+
+
+def load_wan_autoencoder(
+    place: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> WanAutoencoder:
+    """The autoencoder of a folder as diffusers writes it, or of an original .pth file, for evaluation, channels last.
+    Raises ModelError, in one line."""
+    place = Path(place)
+    original = place.suffix == PICKLED
+    with Stored(place) as stored:
+        config = original_autoencoder(stored) if original else read_wan_autoencoder(place)
+        with torch.device("meta"):
+            module = WanAutoencoder(config)
+        keys = autoencoder_keys(config, "original" if original else "diffusers")
+        load_mapped(module, keys, stored, device, dtype)
+    for parameter in module.parameters():
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+    return module
+
+
+def read_wan_autoencoder(folder: Path) -> WanAutoencoderConfig:
+    """What config.json says of an autoencoder, as diffusers writes it. Raises ModelError."""
+    path = folder / CONFIG
+    fields = read_json(path)
+    if fields.get("_class_name") != "AutoencoderKLWan":
+        raise ModelError(f"{path} describes {str(fields.get('_class_name'))[:60]}, not an autoencoder of Wan")
+    fields = {"is_residual": False, "patch_size": None, "decoder_base_dim": None} | fields
+    try:
+        given: dict[str, Any] = {ours: fields[theirs] for ours, theirs in AUTOENCODER_CONFIG.items()}
+        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        given["decoder_width"] = fields["decoder_base_dim"] or fields["base_dim"]
+        return WanAutoencoderConfig(patch=fields["patch_size"] or 1, **given)
+    except KeyError as error:
+        raise ModelError(f"{path} does not say {error}; copy it again") from None
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path} describes no autoencoder of Wan: {first_line(error)}") from None
+
+
+def original_autoencoder(stored: Stored) -> WanAutoencoderConfig:
+    """Which of the released autoencoders a .pth file of the original layout is. Raises ModelError."""
+    for config in (WAN21_AUTOENCODER, WAN22_AUTOENCODER):
+        if stored.shapes.get("conv2.weight", [])[:1] == [config.channels]:
+            return config
+    raise ModelError(f"{stored.place} is no autoencoder of Wan 2.1 or 2.2")
