@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from wan_models import TINY, tiny_autoencoder
 
 from yozora.errors import CanvasError, ModelError
 from yozora.models import wan
@@ -22,40 +23,10 @@ from yozora.models.wan_autoencoder import (
 )
 from yozora.models.wan_layers import fold, unfold
 
-TINY: dict[str, dict[str, Any]] = {
-    "2.1": {"base_dim": 8, "z_dim": 4},
-    "2.2": {
-        "base_dim": 8,
-        "decoder_base_dim": 16,
-        "z_dim": 6,
-        "is_residual": True,
-        "in_channels": 12,
-        "out_channels": 12,
-        "patch_size": 2,
-        "scale_factor_spatial": 16,
-    },
-}
-
-
-def wan_autoencoder(version: str) -> Any:
-    """diffusers' autoencoder, tiny, every weight random."""
-    library: Any = importlib.import_module("diffusers.models.autoencoders.autoencoder_kl_wan")
-    settings = TINY[version]
-    channels = settings["z_dim"]
-    torch.manual_seed(channels)
-    statistics = {"latents_mean": torch.randn(channels).tolist(), "latents_std": torch.rand(channels).add(0.5).tolist()}
-    model = library.AutoencoderKLWan(**settings, **statistics)
-    for name, parameter in model.named_parameters():
-        if name.endswith("gamma"):
-            torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
-        elif name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model.eval()
-
 
 @pytest.fixture(scope="module", params=["2.1", "2.2"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, WanAutoencoder]:
-    theirs = wan_autoencoder(request.param)
+    theirs = tiny_autoencoder(request.param)
     folder = tmp_path_factory.mktemp("autoencoder")
     theirs.save_pretrained(folder)
     return theirs, load_wan_autoencoder(folder)
@@ -121,7 +92,7 @@ def original_state(theirs: Any, keys: dict[str, tuple[str, ...]], original: dict
 @pytest.mark.parametrize("version", ["2.1", "2.2"])
 @torch.no_grad()
 def test_the_original_layout(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = wan_autoencoder(version)
+    theirs = tiny_autoencoder(version)
     theirs.save_pretrained(tmp_path / "diffusers")
     ours = load_wan_autoencoder(tmp_path / "diffusers")
     keys, original = (dict(autoencoder_keys(ours.config, layout)) for layout in ("diffusers", "original"))

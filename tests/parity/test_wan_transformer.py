@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from wan_models import tiny_transformer
 
 from yozora.errors import ModelError
 from yozora.models.folder import load_module, save_module
@@ -24,25 +25,6 @@ from yozora.models.wan import (
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def wan_model(heads: int = 2, head_width: int = 16, ffn: int = 56, depth: int = 2, channels: int = 4) -> Any:
-    """diffusers' transformer, every weight random."""
-    library: Any = importlib.import_module("diffusers.models.transformers.transformer_wan")
-    torch.manual_seed(heads * head_width + depth)
-    model = library.WanTransformer3DModel(
-        num_attention_heads=heads,
-        attention_head_dim=head_width,
-        in_channels=channels,
-        out_channels=channels,
-        text_dim=24,
-        freq_dim=64,
-        ffn_dim=ffn,
-        num_layers=depth,
-    )
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, mean=0.02, std=0.08)
-    return model.eval()
 
 
 def original_names(depth: int) -> dict[str, str]:
@@ -88,7 +70,7 @@ SHAPES = [(2, 128, 256, 2), (3, 16, 280, 3), (2, 12, 96, 1)]
 @pytest.mark.parametrize("layout", ["diffusers", "original"])
 @pytest.mark.parametrize(("heads", "head_width", "ffn", "depth"), SHAPES)
 def test_same_numbers(heads: int, head_width: int, ffn: int, depth: int, layout: str, tmp_path: Path) -> None:
-    theirs = wan_model(heads, head_width, ffn, depth)
+    theirs = tiny_transformer(heads, head_width, ffn, depth)
     folder = tmp_path / layout
     if layout == "diffusers":
         theirs.save_pretrained(folder)
@@ -109,7 +91,7 @@ def test_same_numbers(heads: int, head_width: int, ffn: int, depth: int, layout:
 
 def test_a_clip_with_its_first_frame_held(tmp_path: Path) -> None:
     """Wan 2.2 TI2V: diffusers gives tokens of the held frame level 0, every other the sampling level."""
-    theirs = wan_model()
+    theirs = tiny_transformer()
     theirs.save_pretrained(tmp_path)
     ours = load_wan_transformer(tmp_path)
     latents, text = torch.randn(1, 4, 3, 4, 6), torch.randn(1, 5, 24)
@@ -153,7 +135,7 @@ def test_every_tensor_of_the_real_checkpoints_has_its_place(name: str) -> None:
 
 @pytest.mark.parametrize("layout", ["diffusers", "original"])
 def test_saving_again_gives_the_same_bytes(layout: Any, tmp_path: Path) -> None:
-    theirs = wan_model()
+    theirs = tiny_transformer()
     theirs.save_pretrained(tmp_path / "given")
     ours = load_wan_transformer(tmp_path / "given")
     again = tmp_path / "again"
@@ -175,7 +157,7 @@ def test_saving_again_gives_the_same_bytes(layout: Any, tmp_path: Path) -> None:
 
 
 def test_what_needs_it_stays_float32(tmp_path: Path) -> None:
-    wan_model().save_pretrained(tmp_path)
+    tiny_transformer().save_pretrained(tmp_path)
     ours = load_wan_transformer(tmp_path, dtype=torch.bfloat16)
     for name, parameter in ours.named_parameters():
         assert parameter.dtype == (torch.float32 if stays_exact(name) else torch.bfloat16), name
@@ -238,7 +220,7 @@ def damage(folder: Path, what: str) -> None:
     ],
 )
 def test_bad_folders_are_refused_in_one_line(what: str, said: str, tmp_path: Path) -> None:
-    wan_model().save_pretrained(tmp_path)
+    tiny_transformer().save_pretrained(tmp_path)
     damage(tmp_path, what)
     with pytest.raises(ModelError, match=said) as raised:
         load_wan_transformer(tmp_path)
@@ -246,7 +228,7 @@ def test_bad_folders_are_refused_in_one_line(what: str, said: str, tmp_path: Pat
 
 
 def test_configurations_are_read(tmp_path: Path) -> None:
-    theirs = wan_model(3, 16, 280, 3)
+    theirs = tiny_transformer(3, 16, 280, 3)
     theirs.save_pretrained(tmp_path / "a")
     write_original(theirs, tmp_path / "b")
     (first, _), (second, _) = read_wan_config(tmp_path / "a"), read_wan_config(tmp_path / "b")

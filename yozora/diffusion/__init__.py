@@ -4,13 +4,14 @@ What a canvas is stays outside: the sampler needs a velocity function, noise, an
 """
 
 from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided
-from yozora.diffusion.levels import sample_levels, schedule, shift_levels
+from yozora.diffusion.levels import SCHEDULES, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
 from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
 
 __all__ = [
     "FLOW_MAP",
+    "SCHEDULES",
     "SOLVERS",
     "Step",
     "Text",
@@ -27,4 +28,5 @@ __all__ = [
     "shift_levels",
     "spread_levels",
     "velocity_target",
+    "whole_levels",
 ]
