@@ -55,3 +55,17 @@ def tiny_transformer(heads: int = 2, head_width: int = 16, ffn: int = 56, depth:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, mean=0.02, std=0.08)
     return model.eval()
+
+
+def tiny_text_encoder() -> tuple[Any, Any]:
+    """transformers' UMT5 encoder, tiny and random, and a tokenizer that knows letters and a few words."""
+    library: Any = importlib.import_module("transformers")
+    pieces = ["▁a", "▁red", "▁ball", "▁", *"abcdefghijklmnopqrstuvwxyzäöü&<>'\".,é"]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -len(piece) / 10) for piece in pieces)]
+    tokenizer = library.T5Tokenizer(vocab=vocabulary, extra_ids=0)
+    torch.manual_seed(3)
+    config = library.UMT5Config(vocab_size=64, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=4, dropout_rate=0.0)
+    encoder = library.UMT5EncoderModel(config).eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return encoder, tokenizer
