@@ -69,3 +69,19 @@ def tiny_text_encoder() -> tuple[Any, Any]:
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return encoder, tokenizer
+
+
+def tiny_pipeline(version: str) -> Any:
+    """diffusers' whole pipeline: "2.1", or "2.2" whose tokens have noise levels of their own."""
+    library: Any = importlib.import_module("diffusers")
+    encoder, tokenizer = tiny_text_encoder()
+    autoencoder = tiny_autoencoder(version)
+    scheduler = library.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0 if version == "2.1" else 5.0
+    )
+    transformer = tiny_transformer(channels=autoencoder.config.z_dim)
+    pipeline = library.WanPipeline(
+        tokenizer, encoder, autoencoder, scheduler, transformer, expand_timesteps=version == "2.2"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

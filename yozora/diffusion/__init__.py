@@ -3,7 +3,7 @@
 What a canvas is stays outside: the sampler needs a velocity function, noise, and what is held how firmly.
 """
 
-from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided
+from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided, in_whole_levels
 from yozora.diffusion.levels import SCHEDULES, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
@@ -22,6 +22,7 @@ __all__ = [
     "flow_loss",
     "flow_map",
     "guided",
+    "in_whole_levels",
     "sample",
     "sample_levels",
     "schedule",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yozora.diffusion.levels import whole_levels
 from yozora.models.transformer import KeyValue, Transformer
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -52,6 +53,11 @@ def guided(
         return torch.lerp(without, with_text, guidance)
 
     return velocity
+
+
+def in_whole_levels(velocity: Velocity, count: int) -> Velocity:
+    """A velocity whose model is told levels as one that was trained on `count` of them is (see `whole_levels`)."""
+    return lambda latents, levels, reach: velocity(latents, whole_levels(levels, count), reach)
 
 
 @torch.no_grad()

@@ -76,8 +76,12 @@ class AutoencoderConfig:
 
 
 class Streams(nn.Module):
-    """A video autoencoder that has `encode_chunk` and `decode_chunk`, of the next frames and the state that the last
-    ones left, and the streams and the one pass that these make."""
+    """A video autoencoder that has `encode`, and `encode_chunk` and `decode_chunk`, of the next frames and the state
+    that the last ones left; and the streams and the one pass that these make."""
+
+    def encode(self, frames: Any) -> Tensor:
+        """The latents of all frames at once."""
+        raise NotImplementedError
 
     def encode_chunk(self, frames: Any, state: Any) -> tuple[Tensor, Any]:
         """The next frames of a stream → their latents and the state after them (None: it begins)."""
