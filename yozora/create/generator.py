@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +15,7 @@ import torch
 from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Picture, held_smaller
-from yozora.create.limits import as_seeds, check_seeds
+from yozora.create.limits import as_seeds, check_reuse, check_seeds
 from yozora.create.one_level import check_one_level
 from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.streaming import Chunk, Progress, Settings, Stream
@@ -41,13 +42,18 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     lora: str | Path | Sequence[str | Path] = (),
+    reuse: float = 0.0,
 ) -> Generator:
     """The Generator of a shipped model or a folder. `device` "auto" is the GPU where there is one; `dtype` None is
     bfloat16 where the device is quick at it, else float32. `lora`: one or several LoRA files, "FILE" or "FILE:SCALE".
-    Raises ModelError."""
+    `reuse`: up to how large a change of what the first block says, relative to its size, a step uses the work of the
+    last one again (see `yozora.diffusion.reuse`); 0 is off, and exact.
+    Raises ModelError, CanvasError."""
     files = [lora] if isinstance(lora, (str, Path)) else lora
     uses = [parse_lora(str(file)) for file in files]
-    return Generator(load_bundle(name_or_folder, choose_device(device), dtype, uses))
+    check_reuse(reuse)
+    bundle = load_bundle(name_or_folder, choose_device(device), dtype, uses)
+    return Generator(replace(bundle, reuse=float(reuse)))
 
 
 def read_native(name_or_folder: str | Path = "mini") -> Native:
@@ -228,6 +234,7 @@ class Generator(Verbs):
                 guidance=settings.guidance,
                 solver=settings.solver,
                 lora=[str(use) for use in self.bundle.loras],
+                reuse=self.bundle.reuse,
                 canvas=canvas.to_dict(),
             )
             for seed in seeds

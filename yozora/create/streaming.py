@@ -36,6 +36,7 @@ from yozora.diffusion import (
     in_whole_levels,
     sample,
 )
+from yozora.diffusion.reuse import Reuse
 from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
 
@@ -135,7 +136,8 @@ class Stream:
         levels = SCHEDULES[card.schedule](self.settings.steps, card.shift_for(self.canvas.size))
         velocity = self._velocity(parts[0])
         if self.bundle.device.type == "cpu":
-            velocity = row_by_row(velocity)
+            alone = self.bundle.reuse == 0  # else each row has a past of its own
+            velocity = row_by_row([velocity if alone else self._velocity(parts[0]) for _ in self.seeds])
         for step in sample(velocity, noise, levels, known=known, hold=hold, solver=self.settings.solver):
             latents = step.latents
             preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
@@ -243,7 +245,10 @@ class Stream:
         if self.settings.solver == FLOW_MAP and self.bundle.few_steps is not None:
             return flow_map(self.bundle.few_steps, _repeat(text, batch))
         null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
-        velocity = guided(self.bundle.transformer, _repeat(text, batch), null, guidance)
+        model = self.bundle.transformer
+        if self.bundle.reuse:
+            model = Reuse(model, self.bundle.reuse)
+        velocity = guided(model, _repeat(text, batch), null, guidance)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
 
@@ -291,13 +296,13 @@ class Stream:
         return self._progress("decode", self.decoded, total)
 
 
-def row_by_row(velocity: Velocity) -> Velocity:
+def row_by_row(velocities: Sequence[Velocity]) -> Velocity:
     """A velocity of one clip for each of a batch. A CPU is no slower at that, and rounds in a batch otherwise than
     alone: so each variation is, to the bit, what its seed gives by itself."""
 
     def each(latents: Tensor, levels: Tensor, reach: Tensor) -> Tensor:
-        rows = zip(latents.split(1), levels.split(1), reach.split(1), strict=True)
-        return torch.cat([velocity(*row) for row in rows])
+        rows = zip(velocities, latents.split(1), levels.split(1), reach.split(1), strict=True)
+        return torch.cat([velocity(*row) for velocity, *row in rows])
 
     return each
 

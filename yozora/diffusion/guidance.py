@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yozora.diffusion.levels import whole_levels
+from yozora.diffusion.reuse import Reuse
 from yozora.models.transformer import KeyValue, Transformer
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -22,7 +23,7 @@ all states count, as those of open models do, whose paddings are zeros that they
 
 @torch.no_grad()
 def guided(
-    model: Transformer,
+    model: Transformer | Reuse,
     text: Text,
     null: Text | None,
     guidance: float = 1.0,

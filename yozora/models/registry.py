@@ -102,6 +102,8 @@ class Bundle:
     dtype: torch.dtype
     adapter: Adapter | None = None
     loras: tuple[LoraUse, ...] = ()
+    reuse: float = 0.0
+    """How much work of one step is used again in the next: the dial of `yozora.diffusion.reuse`."""
 
     @cached_property
     def few_steps(self) -> Transformer | None:
