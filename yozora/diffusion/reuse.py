@@ -1,6 +1,6 @@
 """Reuse between steps: where the first block of a transformer does nearly what it did at the last full step, what all
 others added then is added again instead of being worked out anew (as first-block caching and TeaCache do, Liu et al.
-2024), carried on along the line through the last two full steps.
+2024). Carrying it on along the line through the last two full steps was tried, and is worse.
 
 The dial is how far the first block's answer may differ, relative to its size: 0 is off and exact.
 """
@@ -15,14 +15,12 @@ from torch import Tensor
 from yozora.models.transformer import KeyValue, Transformer
 
 MOST = 3  # steps that may be reused one after the other
-MAX_AHEAD = 1.5  # how far what the blocks added is carried on, in lengths of the way between the last two full steps
 
 
 @dataclass(frozen=True, eq=False)
 class Full:
-    """A step that was worked out in full, at a mean level: what the first block added to the tokens, and all others."""
+    """A step that was worked out in full: what the first block added to the tokens, and all others."""
 
-    level: float
     first: Tensor
     others: Tensor
 
@@ -35,7 +33,6 @@ class Reuse:
         self.model, self.dial = model, dial
         self.calls = self.full = self.reused = 0
         self._last: Full | None = None
-        self._before: Full | None = None
 
     def prepare_text(self, text: Tensor) -> list[KeyValue]:
         """As the transformer's."""
@@ -47,35 +44,25 @@ class Reuse:
     ) -> Tensor:
         """As the transformer's `forward`."""
         entered = self.model.enter(latents, levels, text, text_mask)
-        level, begin = float(levels.mean()), entered.x
+        begin = entered.x
         x = self.model.blocks[0](begin, *entered.given[0])
         first = x - begin
         self.calls += 1
-        if self._near(first):
+        if self._last is not None and self._near(first, self._last):
             self.reused += 1
-            x = x + self._carried(level)
+            x = x + self._last.others.float()
         else:
             after = x
             for block, given in zip(list(self.model.blocks)[1:], entered.given[1:], strict=True):
                 x = block(x, *given)
             dtype = self.model.patch.weight.dtype
-            self._before, self._last = self._last, Full(level, first.to(dtype), (x - after).to(dtype))
+            self._last = Full(first.to(dtype), (x - after).to(dtype))
             self.full, self.reused = self.full + 1, 0
         return self.model.leave(x, entered).to(latents.dtype)
 
-    def _near(self, first: Tensor) -> bool:
+    def _near(self, first: Tensor, last: Full) -> bool:
         """Whether the first block does nearly what it did."""
-        if self._last is None or self._last.first.shape != first.shape or self.reused >= MOST:
+        if last.first.shape != first.shape or self.reused >= MOST:
             return False
-        then = self._last.first.float()
+        then = last.first.float()
         return bool((first - then).abs().mean() < self.dial * then.abs().mean())
-
-    def _carried(self, level: float) -> Tensor:
-        """What the other blocks would add now."""
-        assert self._last is not None
-        last, before = self._last, self._before
-        others = last.others.float()
-        if before is None or before.others.shape != others.shape or before.level == last.level:
-            return others
-        ahead = min(MAX_AHEAD, max(0.0, (level - last.level) / (last.level - before.level)))
-        return torch.lerp(others, before.others.float(), -ahead)
