@@ -87,7 +87,7 @@ def join(text: Text, null: Text) -> Text:
     return torch.cat(states), torch.cat(masks)
 
 
-def cue_text(states: list[Text], owner: Tensor) -> Text:
+def cue_text(states: list[Text], owner: Tensor) -> tuple[Tensor, Tensor]:
     """Several prompts over one clip, as one text: each latent frame attends to the tokens of its own cue only.
 
     states: what the text encoder made of each cue, ([1, L_i, width], mask [1, L_i]); owner int64 [T]: the cue that each
