@@ -40,7 +40,7 @@ Step = Callable[[], None]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training speed of the presets, beside diffusers' transformer.")
-    parser.add_argument("--preset", action="append", choices=list(PRESETS), help="one or more; else both")
+    parser.add_argument("--preset", action="append", choices=list(CUT), help="one or more; else both")
     parser.add_argument("--depth", type=int, help="blocks; else all of them, or few without a GPU")
     parser.add_argument("--tokens", metavar="TxHxW", help=f"of the clip; else {FULL}, or few without a GPU")
     parser.add_argument("--steps", type=int, help="of each that are timed; else 10, or 3 without a GPU")
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    results = {name: measure(name, device, options) for name in options.preset or list(PRESETS)}
+    results = {name: measure(name, device, options) for name in options.preset or list(CUT)}
     rows = [
         [name, way, f"{made[way]['tokens_per_second']:.0f}", f"{made[way]['mfu']:.1%}", f"{made[way]['seconds']:.2f}"]
         for name, made in results.items()

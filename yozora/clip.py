@@ -44,6 +44,7 @@ class Recipe:
     guidance: float | None = None
     solver: str = ""
     lora: list[str] = field(default_factory=list)
+    reuse: float = 0.0
     canvas: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -59,7 +60,14 @@ class Recipe:
             values = None
         if not isinstance(values, dict) or "yozora" not in values:
             raise MediaError("this text is not a Yozora recipe")
-        types = {"seed": int, "steps": int, "guidance": (int, float), "lora": list, "canvas": dict}
+        types = {
+            "seed": int,
+            "steps": int,
+            "guidance": (int, float),
+            "reuse": (int, float),
+            "lora": list,
+            "canvas": dict,
+        }
         known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
         for name, value in known.items():
             if not isinstance(value, types.get(name, str)):

@@ -102,6 +102,7 @@ def again(
         seed=recipe.seed if options.seed is None else options.seed,
         model=options.model or recipe.model or None,
         lora=[_found_lora(text, file) for text in recipe.lora] if options.lora is None else options.lora,
+        reuse=recipe.reuse if options.reuse is None else options.reuse,
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )

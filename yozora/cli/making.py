@@ -167,7 +167,7 @@ def _load(
     canvas.check(native.grid)
     target = options.target(canvas.size, canvas.fps, canvas.shown)
     enhancer = load_enhancer(device=choose_device(options.device)) if target else None
-    return load(model, options.device, lora=options.lora or ()), canvas, target, enhancer
+    return load(model, options.device, lora=options.lora or (), reuse=options.reuse or 0.0), canvas, target, enhancer
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,21 @@ def merge(
 
     merge_loras(model, [parse_lora(text) for text in lora], output)
     print(f"{output}: {model} with {', '.join(lora)}")
+
+
+@models.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="ORGANISATION/NAME on the Hugging Face hub.", show_default=False)],
+    revision: Annotated[str | None, typer.Option(help="A commit, branch or tag; else the newest.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A folder for it of your own.")] = None,
+) -> None:
+    """Fetch open weights; run again, it goes on where it stopped. --model NAME then finds them."""
+    from yozora.models.fetch import fetch_model
+    from yozora.models.registry import read_parts
+
+    folder = fetch_model(name, revision, output, say=lambda line: print(line, file=sys.stderr))
+    card, *_ = read_parts(folder)
+    print(f"{folder}: {card.name}, {card.description}")
 
 
 @models.command("list")

@@ -52,7 +52,8 @@ class Options:
         typer.Option(help="How closely to follow the prompt; 1 is off."),
     ] = None
     solver: Annotated[
-        str | None, typer.Option(help="euler, multistep, dpm++, or flow-map (few steps: quick and a little rougher).")
+        str | None,
+        typer.Option(help="euler, multistep, dpm++, unipc, or flow-map (few steps: quick, a little rougher)."),
     ] = None
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video; random if not given.")] = None
     variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1
@@ -63,6 +64,9 @@ class Options:
     model: Annotated[str | None, typer.Option(help=f"A shipped model's name or a folder; else {DEFAULT_MODEL}.")] = None
     lora: Annotated[
         list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA to add to the model; several add up.")
+    ] = None
+    reuse: Annotated[
+        float | None, typer.Option(help="Use a step's work again where little changed, up to so much; 0 is off.")
     ] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture, too.")] = None
@@ -135,7 +139,7 @@ class Options:
         """Raises CanvasError, ConfigError for what no model could do. Needs no torch, so it is quick."""
         from yozora.create.canvas import check_prompt
         from yozora.create.given import check_fit
-        from yozora.create.limits import check_guidance, check_seeds, check_steps
+        from yozora.create.limits import check_guidance, check_reuse, check_seeds, check_steps
         from yozora.create.sizes import Grid, Native, choose_size
 
         check_prompt(self.negative, what="negative prompt")
@@ -144,6 +148,8 @@ class Options:
             check_steps(self.steps)
         if self.guidance is not None:
             check_guidance(self.guidance)
+        if self.reuse is not None:
+            check_reuse(self.reuse)
         if self.fit is not None:
             check_fit(self.fit)
         choose_size(Native(grid=Grid(1, 1, 1)), self.size, self.aspect, self.resolution)

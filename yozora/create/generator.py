@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
@@ -14,18 +15,19 @@ import torch
 from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Picture, held_smaller
-from yozora.create.limits import as_seeds, check_seeds
+from yozora.create.limits import as_seeds, check_reuse, check_seeds
+from yozora.create.one_level import check_one_level
 from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.streaming import Chunk, Progress, Settings, Stream
 from yozora.create.verbs import Verbs
 from yozora.create.ways import image_to_video, text_to_video
-from yozora.diffusion import FLOW_MAP
+from yozora.diffusion import FLOW_MAP, SCHEDULES
 from yozora.errors import CanvasError, ModelError
-from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
-from yozora.models.folder import read_config
+from yozora.models.autoencoder import AutoencoderConfig
 from yozora.models.lora import parse_lora
-from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_card
-from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_parts
+from yozora.models.transformer import TransformerConfig
+from yozora.models.wan_autoencoder import WanAutoencoderConfig
 
 FULL = "multistep"  # the solver of the full weights, where the card's is that of the few-step ones
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -40,23 +42,27 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     lora: str | Path | Sequence[str | Path] = (),
+    reuse: float = 0.0,
 ) -> Generator:
     """The Generator of a shipped model or a folder. `device` "auto" is the GPU where there is one; `dtype` None is
     bfloat16 where the device is quick at it, else float32. `lora`: one or several LoRA files, "FILE" or "FILE:SCALE".
-    Raises ModelError."""
+    `reuse`: up to how large a change of what the first block says, relative to its size, a step uses the work of the
+    last one again (see `yozora.diffusion.reuse`); 0 is off, and exact.
+    Raises ModelError, CanvasError."""
     files = [lora] if isinstance(lora, (str, Path)) else lora
     uses = [parse_lora(str(file)) for file in files]
-    return Generator(load_bundle(name_or_folder, choose_device(device), dtype, uses))
+    check_reuse(reuse)
+    bundle = load_bundle(name_or_folder, choose_device(device), dtype, uses)
+    return Generator(replace(bundle, reuse=float(reuse)))
 
 
 def read_native(name_or_folder: str | Path = "mini") -> Native:
     """What a model makes, from its folder, without loading it. Raises ModelError."""
-    folder = find_model(name_or_folder)
-    grid = grid_of(read_config(Autoencoder, folder / "autoencoder"), read_config(Transformer, folder / "transformer"))
-    return native_of(read_card(folder), grid)
+    card, autoencoder, transformer = read_parts(find_model(name_or_folder))
+    return native_of(card, grid_of(autoencoder, transformer))
 
 
-def grid_of(autoencoder: AutoencoderConfig, transformer: TransformerConfig) -> Grid:
+def grid_of(autoencoder: AutoencoderConfig | WanAutoencoderConfig, transformer: TransformerConfig) -> Grid:
     """The grid of tokens that two networks make."""
     return Grid(autoencoder.spatial, autoencoder.temporal, transformer.patch[1])
 
@@ -75,6 +81,8 @@ class Generator(Verbs):
         self.grid = grid_of(bundle.autoencoder.config, bundle.transformer.config)
         self.native = native_of(card, self.grid)
         try:
+            if card.schedule not in SCHEDULES:
+                raise CanvasError(f"unknown schedule {card.schedule[:40]!r}; known: {', '.join(SCHEDULES)}")
             check_fps(card.fps)
             self.settings()
             self.settings(guidance=card.guidance)  # both ways of sampling, where there are two
@@ -209,6 +217,8 @@ class Generator(Verbs):
     def check(self, canvas: Canvas, seeds: Sequence[int]) -> None:
         """Raises CanvasError for a canvas that this model cannot fill, and for seeds that are none."""
         canvas.check(self.grid)
+        if self.bundle.card.one_level:
+            check_one_level(canvas, self.native, self.bundle.name)
         self.native.check_tokens(canvas.width, canvas.height, min(canvas.frames, self.native.frames_max))
         check_seeds(seeds)
 
@@ -224,6 +234,7 @@ class Generator(Verbs):
                 guidance=settings.guidance,
                 solver=settings.solver,
                 lora=[str(use) for use in self.bundle.loras],
+                reuse=self.bundle.reuse,
                 canvas=canvas.to_dict(),
             )
             for seed in seeds

@@ -28,6 +28,13 @@ def check_guidance(guidance: float) -> None:
         raise CanvasError(f"guidance {shown(guidance)} is out of range: use 0 to {MAX_GUIDANCE:g} (1 is none)")
 
 
+def check_reuse(dial: float) -> None:
+    """Raises CanvasError for a dial of reuse between steps that is no number or out of range."""
+    check_number(dial, "reuse")
+    if not 0 <= dial <= 1:
+        raise CanvasError(f"reuse {shown(dial)} is out of range: use 0 (off, exact) to 1")
+
+
 def check_variations(count: int) -> None:
     """Raises CanvasError for a batch that is empty or too large."""
     check_whole(count, "variations")

@@ -24,7 +24,19 @@ from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.pace import closing, even_pace, in_transition
 from yozora.create.sizes import Native
 from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
-from yozora.diffusion import FLOW_MAP, SOLVERS, Text, Velocity, cue_text, flow_map, guided, sample, schedule
+from yozora.diffusion import (
+    FLOW_MAP,
+    SCHEDULES,
+    SOLVERS,
+    Text,
+    Velocity,
+    cue_text,
+    flow_map,
+    guided,
+    in_whole_levels,
+    sample,
+)
+from yozora.diffusion.reuse import Reuse
 from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
 
@@ -120,10 +132,12 @@ class Stream:
             encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
             known = torch.cat([p.recall(k, window.start) for p, k in zip(self.pasts, encoded, strict=False)])
         latents = noise = self._noise(parts[0], index)
-        levels = schedule(self.settings.steps, self.bundle.card.shift)
+        card = self.bundle.card
+        levels = SCHEDULES[card.schedule](self.settings.steps, card.shift_for(self.canvas.size))
         velocity = self._velocity(parts[0])
         if self.bundle.device.type == "cpu":
-            velocity = row_by_row(velocity)
+            alone = self.bundle.reuse == 0  # else each row has a past of its own
+            velocity = row_by_row([velocity if alone else self._velocity(parts[0]) for _ in self.seeds])
         for step in sample(velocity, noise, levels, known=known, hold=hold, solver=self.settings.solver):
             latents = step.latents
             preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
@@ -237,7 +251,12 @@ class Stream:
         if self.settings.solver == FLOW_MAP and self.bundle.few_steps is not None:
             return flow_map(self.bundle.few_steps, _repeat(text, batch))
         null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
-        return guided(self.bundle.transformer, _repeat(text, batch), null, guidance)
+        model = self.bundle.transformer
+        if self.bundle.reuse:
+            model = Reuse(model, self.bundle.reuse)
+        velocity = guided(model, _repeat(text, batch), null, guidance)
+        count = self.bundle.card.whole_levels
+        return velocity if count is None else in_whole_levels(velocity, count)
 
     @torch.inference_mode()
     def _known(self, frames: np.ndarray, length: int) -> Tensor:
@@ -268,7 +287,9 @@ class Stream:
         for chunk in latents.to(self.bundle.dtype).split(CHUNK_LATENTS, dim=2):
             state, last = (before.state, before.last) if before else (None, None)
             frames, state = self.bundle.autoencoder.decode_chunk(chunk, state)
-            frames = deblock(frames.float(), last, self.grid.temporal)
+            frames = frames.float()
+            if self.bundle.card.deblock:
+                frames = deblock(frames, last, self.grid.temporal)
             before = Decoded(state, frames[:, :, -1])
             yield _to_uint8(frames), before
 
@@ -281,13 +302,13 @@ class Stream:
         return self._progress("decode", self.decoded, total)
 
 
-def row_by_row(velocity: Velocity) -> Velocity:
+def row_by_row(velocities: Sequence[Velocity]) -> Velocity:
     """A velocity of one clip for each of a batch. A CPU is no slower at that, and rounds in a batch otherwise than
     alone: so each variation is, to the bit, what its seed gives by itself."""
 
     def each(latents: Tensor, levels: Tensor, reach: Tensor) -> Tensor:
-        rows = zip(latents.split(1), levels.split(1), reach.split(1), strict=True)
-        return torch.cat([velocity(*row) for row in rows])
+        rows = zip(velocities, latents.split(1), levels.split(1), reach.split(1), strict=True)
+        return torch.cat([velocity(*row) for velocity, *row in rows])
 
     return each
 
@@ -302,7 +323,7 @@ def window_seed(seed: int, index: int) -> int:
 def _repeat(text: Text, batch: int) -> Text:
     """One prompt's (states, mask) for every row of a batch."""
     states, mask = text
-    return states.expand(batch, *states.shape[1:]), mask.expand(batch, *mask.shape[1:])
+    return states.expand(batch, *states.shape[1:]), None if mask is None else mask.expand(batch, *mask.shape[1:])
 
 
 def _to_uint8(frames: Tensor) -> np.ndarray:

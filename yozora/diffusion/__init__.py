@@ -3,14 +3,15 @@
 What a canvas is stays outside: the sampler needs a velocity function, noise, and what is held how firmly.
 """
 
-from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided
-from yozora.diffusion.levels import sample_levels, schedule, shift_levels
+from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided, in_whole_levels
+from yozora.diffusion.levels import SCHEDULES, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_count, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
 from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
 
 __all__ = [
     "FLOW_MAP",
+    "SCHEDULES",
     "SOLVERS",
     "Step",
     "Text",
@@ -22,10 +23,12 @@ __all__ = [
     "flow_loss",
     "flow_map",
     "guided",
+    "in_whole_levels",
     "sample",
     "sample_levels",
     "schedule",
     "shift_levels",
     "spread_levels",
     "velocity_target",
+    "whole_levels",
 ]

@@ -8,19 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yozora.diffusion.levels import whole_levels
+from yozora.diffusion.reuse import Reuse
 from yozora.models.transformer import KeyValue, Transformer
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(latents [B, C, T, H, W], levels, the levels that the step goes to) → velocity [B, C, T, H, W]; levels are [B, T] or
 [B, T, h, w]. Only a flow map asks where the step goes."""
 
-Text = tuple[Tensor, Tensor]
-"""States [B, L, width] and mask bool [B, L], or [B, T, L] where each latent frame follows a text of its own."""
+Text = tuple[Tensor, Tensor | None]
+"""States [B, L, width] and mask bool [B, L], or [B, T, L] where each latent frame follows a text of its own; None where
+all states count, as those of open models do, whose paddings are zeros that they have learned with."""
 
 
 @torch.no_grad()
 def guided(
-    model: Transformer,
+    model: Transformer | Reuse,
     text: Text,
     null: Text | None,
     guidance: float = 1.0,
@@ -45,12 +48,17 @@ def guided(
 
     def velocity(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         if interval != (0.0, 1.0) and not interval[0] <= float(levels.max()) <= interval[1]:
-            return model(latents, levels, plain, mask[:batch])
+            return model(latents, levels, plain, None if mask is None else mask[:batch])
         answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
         with_text, without = answer.chunk(2)
         return torch.lerp(without, with_text, guidance)
 
     return velocity
+
+
+def in_whole_levels(velocity: Velocity, count: int) -> Velocity:
+    """A velocity whose model is told levels as one that was trained on `count` of them is (see `whole_levels`)."""
+    return lambda latents, levels, reach: velocity(latents, whole_levels(levels, count), reach)
 
 
 @torch.no_grad()
@@ -62,10 +70,14 @@ def flow_map(model: Transformer, text: Text) -> Velocity:
 
 def join(text: Text, null: Text) -> Text:
     """Both texts in one batch of twice the size, padded to one length."""
-    length = max(text[0].shape[1], null[0].shape[1])
-    batch, frames = text[0].shape[0], max((m.shape[1] for _, m in (text, null) if m.ndim == 3), default=0)
+    if text[1] is None and null[1] is None and text[0].shape[1] == null[0].shape[1]:
+        batch = text[0].shape[0]
+        return torch.cat((text[0], null[0].expand(batch, -1, -1))), None
+    pair = _masked(text), _masked(null)
+    length = max(state.shape[1] for state, _ in pair)
+    batch, frames = text[0].shape[0], max((mask.shape[1] for _, mask in pair if mask.ndim == 3), default=0)
     states, masks = [], []
-    for state, mask in (text, null):
+    for state, mask in pair:
         short = length - state.shape[1]
         state, mask = F.pad(state, (0, 0, 0, short)), F.pad(mask, (0, short))
         if frames:
@@ -75,12 +87,19 @@ def join(text: Text, null: Text) -> Text:
     return torch.cat(states), torch.cat(masks)
 
 
-def cue_text(states: list[Text], owner: Tensor) -> Text:
+def cue_text(states: list[Text], owner: Tensor) -> tuple[Tensor, Tensor]:
     """Several prompts over one clip, as one text: each latent frame attends to the tokens of its own cue only.
 
     states: what the text encoder made of each cue, ([1, L_i, width], mask [1, L_i]); owner int64 [T]: the cue that each
     latent frame follows. Returns (states [1, ΣL_i, width], mask [1, T, ΣL_i]).
     """
-    cue = torch.cat([torch.full((mask.shape[1],), n, device=owner.device) for n, (_, mask) in enumerate(states)])
-    valid = torch.cat([mask for _, mask in states], dim=1)
-    return torch.cat([state for state, _ in states], dim=1), (owner[:, None] == cue) & valid[:, None]
+    masked = [_masked(each) for each in states]
+    cue = torch.cat([torch.full((mask.shape[1],), n, device=owner.device) for n, (_, mask) in enumerate(masked)])
+    valid = torch.cat([mask for _, mask in masked], dim=1)
+    return torch.cat([state for state, _ in masked], dim=1), (owner[:, None] == cue) & valid[:, None]
+
+
+def _masked(text: Text) -> tuple[Tensor, Tensor]:
+    """A text with a mask."""
+    states, mask = text
+    return states, states.new_ones(states.shape[:2], dtype=torch.bool) if mask is None else mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,45 @@ def schedule(steps: int, shift: float = 1.0) -> Tensor:
     levels = shift_levels(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
     levels[0] = 1.0  # the shift rounds
     return levels
+
+
+def wan_schedule(steps: int, shift: float = 1.0) -> Tensor:
+    """As `schedule`, on the grid of Wan's own release and of diffusers up to 0.36: it begins below 1, at 0.999 shifted,
+    since that was the first of the thousand levels in training."""
+    return _to_zero(shift_levels(_falling(0.999, 0.0, steps), shift))
+
+
+def wan_schedule_later(steps: int, shift: float = 1.0) -> Tensor:
+    """As `schedule`, on the grid of diffusers from 0.37 on: from a millionth below 1, as if towards 0.001."""
+    levels = shift_levels(_falling(1.0, 0.001, steps), shift)
+    levels[0] -= 1e-6
+    return _to_zero(levels)
+
+
+def _to_zero(levels: Tensor) -> Tensor:
+    """The levels and 0, rounded to float32 as there: next to 1, the rounding is a good part of log(signal / noise)."""
+    return torch.cat((levels, torch.zeros(1))).float().double()
+
+
+def _falling(first: float, last: float, steps: int) -> Tensor:
+    """Even steps from first towards last, without last."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    return torch.linspace(first, last, steps + 1, dtype=torch.float64)[:-1]
+
+
+SCHEDULES: dict[str, Callable[[int, float], Tensor]] = {
+    "even": schedule,
+    "wan": wan_schedule,
+    "wan-0.37": wan_schedule_later,
+}
+"""Grids of noise levels by the names that model cards use."""
+
+
+def whole_levels(levels: Tensor, count: int = 1000) -> Tensor:
+    """Levels as models see them that were trained on `count` of them, numbered 0..count: rounded down, as Wan's code
+    does. (What float32 loses of a level is made up for first.)"""
+    return ((levels.double() * count + 1e-4).floor() / count).to(levels.dtype)
 
 
 def sample_levels(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from yozora.diffusion.guidance import Velocity
 from yozora.diffusion.path import add_noise, spread_levels
-from yozora.diffusion.solvers import SOLVERS, Answer
+from yozora.diffusion.solvers import CORRECTORS, SOLVERS, Answer, Past
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def sample(
     if times.ndim != 1 or len(times) < 2 or times[0] > 1 or times[-1] < 0 or (times.diff() >= 0).any():
         raise ValueError("levels must fall from at most 1 to at least 0")
     ceiling = level_ceiling(noise, known, hold)
-    return run(velocity, start(noise, known, ceiling.clamp(max=float(times[0]))), times, ceiling, solver)
+    return run(velocity, start(noise, known, ceiling, float(times[0])), times, ceiling, solver)
 
 
 def level_ceiling(noise: Tensor, known: Tensor | None, hold: Tensor | None) -> Tensor:
@@ -75,25 +75,28 @@ def level_ceiling(noise: Tensor, known: Tensor | None, hold: Tensor | None) -> T
 
 
 @torch.no_grad()
-def start(noise: Tensor, known: Tensor | None, levels: Tensor) -> Tensor:
-    """Noise, and what is known under as much noise as its level asks."""
+def start(noise: Tensor, known: Tensor | None, ceiling: Tensor, highest: float) -> Tensor:
+    """Noise, and what is known under as much noise as its level asks, which is at most the `highest`."""
     noise = noise.float()
     if known is None:
         return noise
     known = known.to(noise.device, torch.float32)
-    free = spread_levels(levels, noise) >= 1  # nothing is known there, and it need not even be finite
-    return torch.where(free, noise, add_noise(known.expand_as(noise), noise, levels))
+    free = spread_levels(ceiling, noise) >= 1  # nothing is known there, and it need not even be finite
+    return torch.where(free, noise, add_noise(known.expand_as(noise), noise, ceiling.clamp(max=highest)))
 
 
 def run(velocity: Velocity, latents: Tensor, times: Tensor, ceiling: Tensor, solver: str) -> Iterator[Step]:
     """The loop of `sample`, once its arguments are known to fit."""
-    total, last = len(times) - 1, None
+    total = len(times) - 1
+    past: tuple[Past, ...] = ()
     for index, (time, reach) in enumerate(zip(times[:-1].tolist(), times[1:].tolist(), strict=True), start=1):
         with torch.no_grad():  # not around the yield: the caller's code is its own
             levels, next_levels = ceiling.clamp(max=time), ceiling.clamp(max=reach)
             direction = velocity(latents, levels.float(), next_levels.float()).float()
             clean = torch.addcmul(latents, spread_levels(-levels, latents).float(), direction)
             answer = Answer(levels, direction, clean)
+            if past and solver in CORRECTORS:
+                latents = CORRECTORS[solver](latents, answer, past)
+            last, past = past[-1].answer if past else None, (*past[-1:], Past(latents, answer))
             latents = SOLVERS[solver](latents, next_levels, answer, last)
-            last = answer
         yield Step(index, total, reach, latents, clean)

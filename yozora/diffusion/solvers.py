@@ -6,7 +6,7 @@ does not change is left exactly as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,8 +26,18 @@ class Answer(NamedTuple):
     clean: Tensor
 
 
+class Past(NamedTuple):
+    """A step that was taken: the latents from which it went, and what the model had said."""
+
+    latents: Tensor
+    answer: Answer
+
+
 Solver = Callable[[Tensor, Tensor, Answer, Answer | None], Tensor]
 """(latents [B, C, T, H, W] at the answer's levels, levels to reach, answer, last answer or None) → latents there."""
+
+Corrector = Callable[[Tensor, Answer, Sequence[Past]], Tensor]
+"""(latents at the answer's levels, answer, the steps before, at most two) → better latents at the same levels."""
 
 
 def euler(latents: Tensor, reach: Tensor, answer: Answer, last: Answer | None) -> Tensor:
@@ -60,10 +70,43 @@ def dpm(latents: Tensor, reach: Tensor, answer: Answer, last: Answer | None) -> 
     return torch.addcmul(latents, spread(1 - left, latents), clean - latents)
 
 
+def unic(latents: Tensor, answer: Answer, past: Sequence[Past]) -> Tensor:
+    """UniC-2 with B(h) = e^h - 1, in clean latents (Zhao et al. 2023): the last step, which led to `latents`, taken
+    again now that the model has answered there, too. `past` holds that step and the one before it, oldest first.
+
+    With `dpm`, which is UniP-2, as the predictor this is UniPC. A token whose level did not change stays as it is.
+    """
+    began, said = past[-1]
+    here = log_signal(said.levels)
+    step = log_signal(answer.levels) - here
+    decay = torch.expm1(-step)
+    first = -decay / step - 1  # h·φ₂(-h), as the paper has it; then twice φ₃, both over B(-h)
+    first, second = first / decay, 2 * (-first / step - 0.5) / decay
+    weight, slope = torch.full_like(step, 0.5), torch.zeros_like(step)
+    before = said if len(past) == 1 else past[-2].answer
+    ratio = (log_signal(before.levels) - here) / step
+    usable = step.isfinite() & ratio.isfinite() & (ratio.abs() >= 0.5 / MAX_AHEAD)
+    share = (first - second) / (1 - ratio)
+    weight, slope = torch.where(usable, first - share, weight), torch.where(usable, share / ratio, slope)
+    clean = torch.addcmul(said.clean, spread(weight, latents), answer.clean - said.clean)
+    clean = torch.addcmul(clean, spread(slope, latents), before.clean - said.clean)
+    left = spread(answer.levels / said.levels, latents)
+    signal = spread(-(1 - answer.levels) * decay, latents)
+    return torch.where(spread_levels(answer.levels != said.levels, latents), left * began + signal * clean, latents)
+
+
 FLOW_MAP = "flow-map"
 """What few-step weights are sampled with: the velocity is already the mean one over the step, so straight along it."""
 
-SOLVERS: dict[str, Solver] = {"euler": euler, "multistep": multistep, "dpm++": dpm, FLOW_MAP: euler}
+SOLVERS: dict[str, Solver] = {
+    "euler": euler,
+    "multistep": multistep,
+    "dpm++": dpm,
+    FLOW_MAP: euler,
+    "unipc": dpm,
+}
+CORRECTORS: dict[str, Corrector] = {"unipc": unic}
+"""What some solvers do before each step but the first, with the model's answer there."""
 
 
 def extrapolation(step: Tensor, before: Tensor) -> Tensor:

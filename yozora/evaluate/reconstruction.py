@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from yozora.clip import Clip
-from yozora.models.autoencoder import Autoencoder
+from yozora.models.autoencoder import Streams
 
 
 @torch.inference_mode()
-def reconstruct(autoencoder: Autoencoder, clip: Clip) -> Clip:
+def reconstruct(autoencoder: Streams, clip: Clip) -> Clip:
     """The clip, of 1 + 4k frames and sides that are multiples of 16, encoded and decoded again."""
     weight = next(autoencoder.parameters())
     pixels = torch.from_numpy(clip.frames).permute(3, 0, 1, 2)[None].to(weight.device)

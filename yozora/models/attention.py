@@ -30,3 +30,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return torch.softmax(weights if bias is None else weights + bias, dim=-1) @ v
+
+
+def attention_bias(mask: Tensor | None, grid: tuple[int, int, int]) -> Tensor | None:
+    """Which text counts, bool [B, L] or [B, T, L] → float32 0 or -inf, [B, 1, 1, L] or [B, 1, T·S, L]."""
+    if mask is None:
+        return None
+    bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
+    if mask.ndim == 2:
+        return bias[:, None, None]
+    if mask.shape[1] not in (1, grid[0]):
+        raise ValueError(f"a text mask of {mask.shape[1]} frames does not fit {grid[0]} latent frames")
+    return bias[:, :, None].expand(-1, grid[0], grid[1] * grid[2], -1).flatten(1, 2).unsqueeze(1)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,43 @@ class AutoencoderConfig:
         return 4
 
 
-class Autoencoder(nn.Module):
+class Streams(nn.Module):
+    """A video autoencoder that has `encode`, and `encode_chunk` and `decode_chunk`, of the next frames and the state
+    that the last ones left; and the streams and the one pass that these make."""
+
+    def encode(self, frames: Any) -> Tensor:
+        """The latents of all frames at once."""
+        raise NotImplementedError
+
+    def encode_chunk(self, frames: Any, state: Any) -> tuple[Tensor, Any]:
+        """The next frames of a stream → their latents and the state after them (None: it begins)."""
+        raise NotImplementedError
+
+    def decode_chunk(self, latents: Any, state: Any) -> tuple[Tensor, Any]:
+        """The next latents of a stream → their frames and the state after them (None: it begins)."""
+        raise NotImplementedError
+
+    def encode_stream(self, chunks: Iterable[Float[Tensor, "b 3 _ h w"]]) -> Iterator[Float[Tensor, "b c _ i j"]]:
+        """`encode_chunk` over an iterable; memory does not grow with its length."""
+        state = None
+        for chunk in chunks:
+            latents, state = self.encode_chunk(chunk, state)
+            yield latents
+
+    def decode(self, latents: Latents) -> Frames:
+        """All frames at once, in -1..1 but not clamped."""
+        frames, _ = self.decode_chunk(latents, None)
+        return frames
+
+    def decode_stream(self, chunks: Iterable[Float[Tensor, "b c _ i j"]]) -> Iterator[Float[Tensor, "b 3 _ h w"]]:
+        """`decode_chunk` over an iterable; memory does not grow with its length."""
+        state = None
+        for chunk in chunks:
+            frames, state = self.decode_chunk(chunk, state)
+            yield frames
+
+
+class Autoencoder(Streams):
     """Frames `[B, 3, 1+4k, H, W]` in -1..1 to latents `[B, channels, 1+k, H/16, W/16]` of unit variance, and back."""
 
     def __init__(self, config: AutoencoderConfig):
@@ -100,29 +137,10 @@ class Autoencoder(nn.Module):
         latents, after = self.encoder(frames.transpose(1, 2), state)
         return self.norm(latents.transpose(1, 2)), after
 
-    def encode_stream(self, chunks: Iterable[Float[Tensor, "b 3 _ h w"]]) -> Iterator[Float[Tensor, "b c _ i j"]]:
-        """`encode_chunk` over an iterable; memory does not grow with its length."""
-        state = None
-        for chunk in chunks:
-            latents, state = self.encode_chunk(chunk, state)
-            yield latents
-
-    def decode(self, latents: Latents) -> Frames:
-        """All frames at once, in -1..1 but not clamped."""
-        frames, _ = self.decode_chunk(latents, None)
-        return frames
-
     def decode_chunk(self, latents: Latents, state: State | None) -> tuple[Frames, State]:
         """The next latent frames of a stream: n of them give 4n frames, and 4n - 3 at its start (`state` None)."""
         frames, after = self.decoder(self.norm.undo(latents).transpose(1, 2), state)
         return frames.transpose(1, 2), after
-
-    def decode_stream(self, chunks: Iterable[Float[Tensor, "b c _ i j"]]) -> Iterator[Float[Tensor, "b 3 _ h w"]]:
-        """`decode_chunk` over an iterable; memory does not grow with its length."""
-        state = None
-        for chunk in chunks:
-            frames, state = self.decode_chunk(chunk, state)
-            yield frames
 
     def forward(self, frames: Frames) -> Frames:
         """Reconstruction."""

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from yozora.errors import ModelError
 
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+CONFIG, STEM = "config.json", "model"
+WEIGHTS, INDEX = f"{STEM}.safetensors", f"{STEM}.safetensors.index.json"
 SHARD_BYTES = 15 * 2**20
 SMALL = 256  # a number up to this is never taken for one that the weights should show
 SCALE = ".scale_of_rows"  # ends the name of the tensor that an int8 matrix is multiplied by
@@ -227,22 +228,21 @@ def split_shards(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return {f"model-{n:05d}-of-{len(groups):05d}.safetensors": group for n, group in enumerate(groups, start=1)}
 
 
-def find_weights(folder: Path) -> dict[Path, dict[str, list[int]]]:
-    """Weights file → the names and shapes in it. Raises ModelError."""
-    if (folder / INDEX).exists():
-        where = read_json(folder / INDEX).get("weight_map")
+def find_weights(folder: Path, stem: str = STEM) -> dict[Path, dict[str, list[int]]]:
+    """Weights file → the names and shapes in it; `stem` begins the files' names. Raises ModelError."""
+    weights, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if index.exists():
+        where = read_json(index).get("weight_map")
         if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-            raise ModelError(f"{folder / INDEX} has no weight_map of names; copy it again")
+            raise ModelError(f"{index} has no weight_map of names; copy it again")
         names = sorted(set(where.values()))
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
-                raise ModelError(
-                    f"{folder / INDEX} names {name[:80]!r}, which is no safetensors file beside it; refused"
-                )
+                raise ModelError(f"{index} names {name[:80]!r}, which is no safetensors file beside it; refused")
         return {folder / name: read_header(folder / name) for name in names}
-    if not (folder / WEIGHTS).exists():
+    if not weights.exists():
         refuse_pickles(folder)
-    return {folder / WEIGHTS: read_header(folder / WEIGHTS)}
+    return {weights: read_header(weights)}
 
 
 def refuse_pickles(folder: Path) -> None:

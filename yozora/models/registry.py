@@ -21,15 +21,22 @@ from pydantic import TypeAdapter, ValidationError
 
 from yozora.errors import ModelError
 from yozora.models.adapter import Adapter
-from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import describe_invalid, load_module, read_json, save_module, write_json
+from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
+from yozora.models.fetch import fetched, is_hub_name
+from yozora.models.folder import describe_invalid, load_module, read_config, read_json, save_module, write_json
 from yozora.models.lora import LoraUse, add_loras
 from yozora.models.text import TextEncoder
-from yozora.models.transformer import Transformer
+from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.models.wan import load_wan_autoencoder, load_wan_transformer, read_wan_config
+from yozora.models.wan_autoencoder import WanAutoencoder, WanAutoencoderConfig
+from yozora.models.wan_folder import card_fields, find_parts, is_wan, read_configs
+from yozora.models.wan_lora import WanChanges
+from yozora.models.wan_text import WanTextEncoder, load_wan_text
 
 SHIPPED = Path(__file__).parent / "weights"
 CARD = "model.json"
 MAX_SHIFT = 100.0
+LARGE = 640_000  # pixels; between 832x480 and 1280x704
 
 
 @dataclass(frozen=True)
@@ -50,18 +57,35 @@ class ModelInfo:
     few_steps: int | None = None
     """Steps of its few-step weights (the folder's `few_steps`, see `yozora.models.adapter`), where it has such. They
     are used where the solver "flow-map" is asked for, or is the card's."""
+    large_shift: float | None = None
+    """The shift for pictures of over LARGE pixels, where it is another."""
+    schedule: str = "even"
+    """The grid of noise levels by its name in `yozora.diffusion.SCHEDULES`."""
+    whole_levels: int | None = None
+    """The number of levels that it was trained on, where these were numbered and are to be whole numbers."""
+    one_level: bool = False
+    """Whether all of a clip must have one noise level, so that nothing of it can be held."""
+    deblock: bool = True
+    """Whether a latent frame's details come in evenly over its frames once they are decoded."""
 
     def __post_init__(self) -> None:
         if not self.name or not self.sizes:
             raise ValueError("a model needs a name and at least one size")
-        if not all(map(math.isfinite, (self.fps, self.shift, self.guidance))):
+        large = self.shift if self.large_shift is None else self.large_shift
+        if not all(map(math.isfinite, (self.fps, self.shift, large, self.guidance))):
             raise ValueError("fps, shift and guidance must be finite numbers")
-        if self.shift > MAX_SHIFT:
+        if not 0 < large <= MAX_SHIFT or self.shift > MAX_SHIFT:
             raise ValueError(f"shift must be at most {MAX_SHIFT:g}")
+        if self.whole_levels is not None and self.whole_levels < 1:
+            raise ValueError("whole_levels must be at least 1")
         if self.fps <= 0 or self.shift <= 0 or min(self.steps, self.few_steps or 1) < 1 or self.guidance < 0:
             raise ValueError("fps, shift and steps must be positive, guidance at least 0")
         if min(min(size) for size in self.sizes) < 1 or not 1 <= self.frames_min <= self.frames_max:
             raise ValueError("sizes must be positive, and frames_min at least 1 and at most frames_max")
+
+    def shift_for(self, size: tuple[int, int]) -> float:
+        """The shift of the noise levels for pictures of a size."""
+        return self.shift if self.large_shift is None or size[0] * size[1] <= LARGE else self.large_shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +95,15 @@ class Bundle:
 
     name: str
     transformer: Transformer
-    autoencoder: Autoencoder
-    text_encoder: TextEncoder
+    autoencoder: Autoencoder | WanAutoencoder
+    text_encoder: TextEncoder | WanTextEncoder
     card: ModelInfo
     device: torch.device
     dtype: torch.dtype
     adapter: Adapter | None = None
     loras: tuple[LoraUse, ...] = ()
+    reuse: float = 0.0
+    """How much work of one step is used again in the next: the dial of `yozora.diffusion.reuse`."""
 
     @cached_property
     def few_steps(self) -> Transformer | None:
@@ -91,15 +117,17 @@ def load_bundle(
     dtype: torch.dtype | None = None,
     loras: Sequence[LoraUse] = (),
 ) -> Bundle:
-    """A shipped model by its name, or a model folder. dtype None: bfloat16 where the device is quick at it, or float32.
-    `loras` are added to its transformer's weights.
+    """A shipped model by its name, or a model folder: Yozora's own, or one of Wan (see `wan_folder`). dtype None:
+    bfloat16 where the device is quick at it, or float32. `loras` are added to its transformer's weights.
 
     Raises ModelError, in one line, for an unknown name and for a folder that is missing, broken, mismatched or unsafe.
     """
     folder = find_model(name_or_folder)
-    card = read_card(folder)
     device = torch.device(device)
     dtype = quick_dtype(device) if dtype is None else dtype
+    if is_wan(folder):
+        return load_wan_bundle(folder, device, dtype, tuple(loras))
+    card = read_card(folder)
     transformer = load_module(Transformer, folder / "transformer", device, torch.float32 if loras else dtype)
     add_loras(transformer, loras)
     transformer.to(dtype)
@@ -114,9 +142,46 @@ def load_bundle(
     return bundle
 
 
+def load_wan_bundle(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[LoraUse, ...]) -> Bundle:
+    """A folder of Wan. Raises ModelError."""
+    parts, (card, *_) = find_parts(folder), read_parts(folder)
+    changes = WanChanges(loras, read_wan_config(parts.transformer)[0]) if loras else None
+    bundle = Bundle(
+        card.name,
+        load_wan_transformer(parts.transformer, device, dtype, changes),
+        load_wan_autoencoder(parts.autoencoder, device, dtype),
+        load_wan_text(parts.text_encoder, parts.tokenizer, device, dtype),
+        card,
+        device,
+        dtype,
+        loras=loras,
+    )
+    _check_parts(folder, bundle)
+    _check_card(folder, bundle)
+    return bundle
+
+
+def read_parts(folder: Path) -> tuple[ModelInfo, AutoencoderConfig | WanAutoencoderConfig, TransformerConfig]:
+    """What a model folder says of itself, without loading it: its card and the networks' sizes. Raises ModelError."""
+    if not is_wan(folder):
+        autoencoder = read_config(Autoencoder, folder / "autoencoder")
+        return read_card(folder), autoencoder, read_config(Transformer, folder / "transformer")
+    parts = find_parts(folder)
+    autoencoder, transformer = read_configs(parts)
+    if (folder / CARD).is_file():
+        return read_card(folder), autoencoder, transformer
+    fields = card_fields(folder, parts, transformer)
+    try:
+        return ModelInfo(**fields), autoencoder, transformer
+    except ValueError as error:
+        raise ModelError(f"{folder} cannot be used: {error}") from None
+
+
 def merge_loras(name_or_folder: str | Path, loras: Sequence[LoraUse], output: Path) -> None:
     """Writes a model folder with `loras` in its weights, called as the folder is. Raises ModelError."""
     folder = find_model(name_or_folder)
+    if is_wan(folder):
+        raise ModelError(f"{folder} is in the layout of open weights: use its LoRAs by --lora, which is as fast")
     if output.exists():
         raise ModelError(f"{output} is there already: choose another folder")
     card = dataclasses.replace(read_card(folder), name=output.name)
@@ -148,13 +213,18 @@ def list_models() -> list[ModelInfo]:
 
 
 def find_model(name_or_folder: str | Path) -> Path:
-    """The folder of a model. A shipped name wins over a folder of that name here; write ./NAME for the folder."""
+    """The folder of a model: shipped, here, or fetched from the hub (ORGANISATION/NAME). A shipped name wins over a
+    folder of that name here; write ./NAME for the folder. Raises ModelError."""
     shipped = {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{CARD}"))}
     if isinstance(name_or_folder, str) and name_or_folder in shipped:
         return shipped[name_or_folder]
     if os.path.isdir(name_or_folder):  # unlike Path.is_dir, False for names that no file system takes
         return Path(name_or_folder)
     names, asked = ", ".join(shipped) or "none", str(name_or_folder)[:120]
+    if isinstance(name_or_folder, str) and is_hub_name(name_or_folder):
+        if folder := fetched(name_or_folder):
+            return folder
+        raise ModelError(f"{asked} is neither a folder nor fetched: `yozora models fetch {asked}` gets it from the hub")
     raise ModelError(f"there is no model {asked!r}: give a folder with {CARD}, or a shipped name ({names})")
 
 

@@ -15,12 +15,13 @@ Nothing here knows of devices, sharding, compilation or caching between steps: t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yozora.models.attention import Attend, attend
+from yozora.models.attention import Attend, attend, attention_bias
 from yozora.models.positions import PLACE_WIDTH, place_table, rotary_table, rotate, sinusoid
 
 MAX_WIDTH, MAX_DEPTH, MAX_PATCH, MAX_FFN = 2**16, 2**10, 64, 64  # beyond, a configuration is a mistake
@@ -268,6 +269,16 @@ class Head(nn.Module):
         return self.out(modulate(self.norm(x), shift, scale).to(self.out.weight.dtype))
 
 
+class Entered(NamedTuple):
+    """What blocks start from: tokens float32 [B, T, S, width], the embedding of their times, the grid of tokens, and
+    what each block is given besides."""
+
+    x: Tensor
+    time: Tensor
+    grid: tuple[int, int, int]
+    given: list[tuple[Tensor, Tensor, Tensor | KeyValue, Tensor | None]]
+
+
 class Transformer(nn.Module):
     """The velocity of noisy latents. A fresh one answers zero: every branch ends in a zero matrix."""
 
@@ -318,15 +329,28 @@ class Transformer(nn.Module):
         [B, T, L] for a text of its own in each frame (each row needs a True). spans, as levels: how far down each goes
         in this step, for a flow map (None: no way at all). Raises ValueError where sizes do not fit.
         """
+        entered = self.enter(latents, levels, text, text_mask, spans)
+        x = entered.x
+        for block, given in zip(self.blocks, entered.given, strict=True):
+            x = block(x, *given)
+        return self.leave(x, entered).to(latents.dtype)
+
+    def enter(
+        self, latents: Tensor, levels: Tensor, text: Tensor | list[KeyValue], text_mask: Tensor | None,
+        spans: Tensor | None = None,
+    ) -> Entered:  # fmt: skip
+        """What `forward` does before the blocks."""
         grid = self.token_grid(latents, levels)
         x = self.embed(latents, grid)
         time, modulation = self.time(*(_by_token(each) for each in (levels, spans)))
         table = rotary_table(self.config.head_width, grid, latents.device, self.config.spacing)
         prompts = text if isinstance(text, list) else [self.text(text.to(self.patch.weight.dtype))] * len(self.blocks)
         bias = attention_bias(text_mask, grid)
-        for block, prompt in zip(self.blocks, prompts, strict=True):
-            x = block(x, modulation, table, prompt, bias)
-        return self.unpatchify(self.head(x, time).float(), grid).to(latents.dtype)
+        return Entered(x, time, grid, [(modulation, table, prompt, bias) for prompt in prompts])
+
+    def leave(self, x: Tensor, entered: Entered) -> Tensor:
+        """What `forward` does after the blocks: tokens float32 [B, T, S, width] → the velocity float32."""
+        return self.unpatchify(self.head(x, entered.time).float(), entered.grid)
 
     def prepare_text(self, text: Tensor) -> list[KeyValue]:
         """Every block's keys and values of text [B, L, text_width], to be given as `text`: once a video, not a step."""
@@ -373,15 +397,3 @@ def _by_token(levels: Tensor | None) -> Tensor | None:
     if levels is None:
         return None
     return levels.unsqueeze(-1) if levels.ndim == 2 else levels.flatten(2)
-
-
-def attention_bias(mask: Tensor | None, grid: tuple[int, int, int]) -> Tensor | None:
-    """Which text counts, bool [B, L] or [B, T, L] → float32 0 or -inf, [B, 1, 1, L] or [B, 1, T·S, L]."""
-    if mask is None:
-        return None
-    bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
-    if mask.ndim == 2:
-        return bias[:, None, None]
-    if mask.shape[1] not in (1, grid[0]):
-        raise ValueError(f"a text mask of {mask.shape[1]} frames does not fit {grid[0]} latent frames")
-    return bias[:, :, None].expand(-1, grid[0], grid[1] * grid[2], -1).flatten(1, 2).unsqueeze(1)

@@ -1,0 +1,158 @@
+"""Wan's autoencoders: diffusers' numbers in both forms and both layouts, streams and one pass, whole key lists."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from wan_models import TINY, tiny_autoencoder
+
+from yozora.errors import CanvasError, ModelError
+from yozora.models import wan
+from yozora.models.wan import autoencoder_keys, load_wan_autoencoder
+from yozora.models.wan_autoencoder import (
+    WAN21_AUTOENCODER,
+    WAN22_AUTOENCODER,
+    WanAutoencoder,
+    WanAutoencoderConfig,
+)
+from yozora.models.wan_layers import fold, unfold
+
+
+@pytest.fixture(scope="module", params=["2.1", "2.2"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, WanAutoencoder]:
+    theirs = tiny_autoencoder(request.param)
+    folder = tmp_path_factory.mktemp("autoencoder")
+    theirs.save_pretrained(folder)
+    return theirs, load_wan_autoencoder(folder)
+
+
+def shaped(values: list[float]) -> Tensor:
+    return torch.tensor(values).view(1, -1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 13])
+@torch.no_grad()
+def test_same_numbers(pair: tuple[Any, WanAutoencoder], frames: int) -> None:
+    theirs, ours = pair
+    generator = torch.Generator().manual_seed(frames)
+    pixels = torch.rand(2, 3, frames, 32, 48, generator=generator) * 2 - 1
+    mean, std = shaped(theirs.config.latents_mean), shaped(theirs.config.latents_std)
+    expected = (theirs.encode(pixels).latent_dist.mode() - mean) / std
+    latents = ours.encode(pixels)
+    assert expected.std() > 0.01
+    assert (latents - expected).abs().max() <= 1e-4
+    latents = torch.randn(expected.shape, generator=generator)
+    shown = theirs.decode(latents * std + mean).sample
+    got = ours.decode(latents)
+    assert 0.05 < shown.abs().mean() < 0.9  # not all clamped
+    assert (got.clamp(-1, 1) - shown).abs().max() <= 1e-4
+
+
+@torch.no_grad()
+def test_a_stream_gives_the_numbers_of_one_pass(pair: tuple[Any, WanAutoencoder]) -> None:
+    _, ours = pair
+    pixels = torch.rand(1, 3, 13, 32, 32) * 2 - 1
+    whole = ours.encode(pixels)
+    chunks = list(ours.encode_stream([pixels[:, :, :5], pixels[:, :, 5:9], pixels[:, :, 9:]]))
+    assert torch.equal(torch.cat(chunks, dim=2), whole)
+    frames = ours.decode(whole)
+    chunks = list(ours.decode_stream([whole[:, :, :1], whole[:, :, 1:]]))
+    assert torch.equal(torch.cat(chunks, dim=2), frames)
+    assert frames.shape == pixels.shape
+    folded, config = fold(pixels, ours.config.patch), ours.config
+    mean, std = shaped(list(config.mean)), shaped(list(config.std))
+    in_one_go, _ = ours.encoder(folded, None)  # and not, as above, latent frame by latent frame
+    assert ((in_one_go - mean) / std - whole).abs().max() <= 1e-5
+    in_one_go, _ = ours.decoder(whole * std + mean, None)
+    assert (unfold(in_one_go, config.patch) - frames).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_bfloat16_is_near(pair: tuple[Any, WanAutoencoder], tmp_path: Path) -> None:
+    theirs, ours = pair
+    theirs.save_pretrained(tmp_path)
+    half = load_wan_autoencoder(tmp_path, dtype=torch.bfloat16)
+    latents = torch.randn(1, ours.config.channels, 3, 2, 3)
+    exact, got = ours.decode(latents), half.decode(latents).float()
+    assert (got - exact).norm() < 0.03 * exact.norm()
+
+
+def original_state(theirs: Any, keys: dict[str, tuple[str, ...]], original: dict[str, tuple[str, ...]]) -> dict:
+    """diffusers' tensors by the original names, through ours, with shapes as they were released."""
+    state = theirs.state_dict()
+    return {original[name][0]: state[keys[name][0]].clone() for name in keys}
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+@torch.no_grad()
+def test_the_original_layout(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tiny_autoencoder(version)
+    theirs.save_pretrained(tmp_path / "diffusers")
+    ours = load_wan_autoencoder(tmp_path / "diffusers")
+    keys, original = (dict(autoencoder_keys(ours.config, layout)) for layout in ("diffusers", "original"))
+    torch.save(original_state(theirs, keys, original), tmp_path / "Wan_VAE.pth")
+    monkeypatch.setattr(wan, f"WAN{version.replace('.', '')}_AUTOENCODER", ours.config)  # the released are not tiny
+    again = load_wan_autoencoder(tmp_path / "Wan_VAE.pth")
+    latents = torch.randn(1, ours.config.channels, 2, 2, 2)
+    assert torch.equal(again.decode(latents), ours.decode(latents))
+
+
+def test_the_original_names_of_2_1_are_those_that_diffusers_converts() -> None:
+    library: Any = importlib.import_module("diffusers.loaders.single_file_utils")
+    keys, original = (dict(autoencoder_keys(WAN21_AUTOENCODER, layout)) for layout in ("diffusers", "original"))
+    names = {original[name][0]: torch.zeros(1) for name in keys}
+    assert set(library.convert_wan_vae_to_diffusers(names)) == {each for names in keys.values() for each in names}
+
+
+@pytest.mark.parametrize(
+    ("config", "count", "settings"),
+    [
+        (WAN21_AUTOENCODER, 194, {}),
+        (WAN22_AUTOENCODER, 196, TINY["2.2"] | {"base_dim": 160, "decoder_base_dim": 256, "z_dim": 48,
+                                                "latents_mean": [0.0] * 48, "latents_std": [1.0] * 48}),
+    ],
+)  # fmt: skip
+def test_every_tensor_of_the_real_checkpoints_has_its_place(
+    config: WanAutoencoderConfig, count: int, settings: dict[str, Any]
+) -> None:
+    library: Any = importlib.import_module("diffusers.models.autoencoders.autoencoder_kl_wan")
+    with torch.device("meta"):
+        theirs = library.AutoencoderKLWan(**settings).state_dict()
+        ours = WanAutoencoder(config).state_dict()
+    keys = autoencoder_keys(config)
+    assert len(theirs) == count == len(ours)
+    assert keys.keys() == ours.keys()
+    assert {each for names in keys.values() for each in names} == set(theirs)
+    for name, (there,) in keys.items():
+        assert [n for n in theirs[there].shape if n > 1] == [n for n in ours[name].shape if n > 1]
+    assert (config.spatial, config.temporal) == ((16, 4) if config.residual else (8, 4))
+
+
+def test_bad_input(pair: tuple[Any, WanAutoencoder], tmp_path: Path) -> None:
+    theirs, ours = pair
+    with pytest.raises(CanvasError, match=r"1 \+ 4k frames, not 4"):
+        ours.encode(torch.zeros(1, 3, 4, 32, 32))
+    with pytest.raises(CanvasError, match="multiples of"):
+        ours.encode(torch.zeros(1, 3, 1, 33, 32))
+    theirs.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, said in (
+        ({"_class_name": "AutoencoderKL"}, "not an autoencoder of Wan"),
+        ({"base_dim": 16}, "configuration and weights"),
+        ({"latents_std": [0.0] * ours.config.channels}, "std positive"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ModelError, match=said):
+            load_wan_autoencoder(tmp_path)
+    (tmp_path / "other.pth").write_bytes(b"not a checkpoint")
+    with pytest.raises(ModelError, match="is broken"):
+        load_wan_autoencoder(tmp_path / "other.pth")
+    torch.save({"a": object}, tmp_path / "code.pth")
+    with pytest.raises(ModelError, match="not only tensors"):
+        load_wan_autoencoder(tmp_path / "code.pth")

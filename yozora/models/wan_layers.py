@@ -1,0 +1,167 @@
+"""The layers of Wan's autoencoders: causal convolutions and what they remember, residual blocks, halving and doubling.
+
+Each takes the frames at hand and what it remembers of those before (None: a video begins), and returns both anew.
+Tensors [B, C, T, h, w] lie channels last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yozora.models.attention import attend
+
+LAST = torch.channels_last_3d
+PIECE = 2**17  # numbers normed at a time on a CPU
+
+Memory = tuple[Any, ...]
+"""What a part remembers of the frames before: tensors, in tuples nested as the parts are."""
+
+
+class CausalConv(nn.Conv3d):
+    """3×3×3, of which the frames are the one at hand and the two before it."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__(width, out, 3, padding=(0, 1, 1))
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """What `remember` or `activate` made of T frames → T frames, and the memory for the next ones."""
+        return super().forward(seen), seen[:, :, -2:].clone(memory_format=torch.preserve_format)
+
+
+class ResidualBlock(nn.Module):
+    """Twice norm, SiLU and convolution, and a shortcut."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm1 = nn.Parameter(torch.ones(width))
+        self.conv1 = CausalConv(width, out)
+        self.norm2 = nn.Parameter(torch.ones(out))
+        self.conv2 = CausalConv(out, out)
+        self.shortcut = nn.Conv3d(width, out, 1) if width != out else None
+
+    def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
+        first, second = memory or (None, None)
+        h, first = self.conv1(activate(x, self.norm1, first))
+        h, second = self.conv2(activate(h, self.norm2, second))
+        return h + (x if self.shortcut is None else self.shortcut(x)), (first, second)
+
+
+class Attention(nn.Module):
+    """Every cell of a frame looks at every other of it; one head."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.Parameter(torch.ones(width))
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        images = as_images(x)
+        normed = F.rms_norm(images.permute(0, 2, 3, 1), self.norm.shape, self.norm, 1e-24).permute(0, 3, 1, 2)
+        q, k, v = self.qkv(normed).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=-1)  # [B·T, 1, h·w, width]
+        attended = attend(q, k, v)[:, 0].transpose(1, 2).unflatten(2, images.shape[2:])
+        return x + as_video(self.out(attended), x.shape[0])
+
+
+class Down(nn.Module):
+    """Half the rows and columns; with `halves`, the frames after the first in pairs, each seen with the one before."""
+
+    def __init__(self, width: int, halves: bool) -> None:
+        super().__init__()
+        self.space = nn.Conv2d(width, width, 3, stride=2)
+        self.time = nn.Conv3d(width, width, (3, 1, 1), stride=(2, 1, 1)) if halves else None
+
+    def forward(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = as_video(self.space(F.pad(as_images(x), (0, 1, 0, 1))), x.shape[0])
+        if self.time is None:
+            return x, x.new_empty(0)
+        seen = x if memory is None else torch.cat((memory, x), dim=2)
+        parts = ([x[:, :, :1]] if memory is None else []) + ([self.time(seen)] if seen.shape[2] > 2 else [])
+        return torch.cat(parts, dim=2), x[:, :, -1:].clone(memory_format=torch.preserve_format)
+
+
+class Up(nn.Module):
+    """Twice the rows and columns; with `doubles`, two frames of each but the first, which later ones do not see."""
+
+    def __init__(self, width: int, out: int, doubles: bool) -> None:
+        super().__init__()
+        self.space = nn.Conv2d(width, out, 3, padding=1)
+        self.time = nn.Conv3d(width, 2 * width, (3, 1, 1)) if doubles else None
+
+    def forward(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        batch, after = x.shape[0], x.new_empty(0)
+        if self.time is not None:
+            head, rest = (x[:, :, :1], x[:, :, 1:]) if memory is None else (x[:, :, :0], x)
+            seen = remember(rest, memory)
+            if rest.shape[2]:
+                pairs = self.time(seen).permute(0, 2, 3, 4, 1).unflatten(-1, (2, -1))  # [B, T, h, w, 2, width]
+                doubled = pairs.permute(0, 1, 4, 2, 3, 5).flatten(1, 2).permute(0, 4, 1, 2, 3)
+                x = torch.cat((head, doubled), dim=2) if head.shape[2] else doubled
+            after = seen[:, :, -2:].clone(memory_format=torch.preserve_format)
+        images = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest-exact")
+        return as_video(self.space(images), batch), after
+
+
+# ---- shapes, norms ---------------------------------------------------------------------------------------------------
+
+
+def remember(x: Tensor, memory: Tensor | None) -> Tensor:
+    """Two frames of memory (nothing, where a video begins), then the frames of x [B, C, T, h, w]."""
+    if memory is None:
+        memory = x.new_zeros(*x.shape[:2], 2, *x.shape[3:]).contiguous(memory_format=LAST)
+    return torch.cat((memory, x), dim=2)
+
+
+def activate(x: Tensor, scale: Tensor, memory: Tensor | None) -> Tensor:
+    """As `remember`, of x divided by its root mean square over channels, scaled, and through SiLU."""
+    batch, width, frames, rows, columns = x.shape
+    seen = torch.empty((batch, frames + 2, rows, columns, width), dtype=x.dtype, device=x.device)
+    seen[:, :2] = 0 if memory is None else memory.permute(0, 2, 3, 4, 1)
+    size = max(1, PIECE // width) if x.device.type == "cpu" else rows * columns * frames
+    for clip, given in zip(seen[:, 2:], x.permute(0, 2, 3, 4, 1), strict=True):
+        pieces = zip(clip.view(-1, width).split(size), given.reshape(-1, width).split(size), strict=True)
+        for place, piece in pieces:
+            place.copy_(F.silu(F.rms_norm(piece, scale.shape, scale, 1e-24), inplace=True))
+    return seen.permute(0, 4, 1, 2, 3)
+
+
+def as_images(x: Tensor) -> Tensor:
+    """[B, C, T, h, w] → [B·T, C, h, w]."""
+    return x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def as_video(images: Tensor, batch: int) -> Tensor:
+    """The inverse of `as_images`."""
+    return images.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def fold(x: Tensor, patch: int) -> Tensor:
+    """[B, C, T, H, W] → [B, C·patch², T, H/patch, W/patch]; within a channel, columns come before rows."""
+    x = x.unflatten(4, (-1, patch)).unflatten(3, (-1, patch))  # [B, C, T, h, p, w, q]
+    return x.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
+
+
+def unfold(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `fold`."""
+    x = x.unflatten(1, (-1, patch, patch))  # [B, C, q, p, T, h, w]
+    return x.permute(0, 1, 4, 5, 3, 6, 2).flatten(5, 6).flatten(3, 4)
+
+
+def average(x: Tensor, out: int, space: int, time: int) -> Tensor:
+    """The shortcut of a narrowing stage: time × space × space cells folded into channels, and groups of these averaged.
+    An odd number of frames, of which the first is a video's, begins with an empty one."""
+    x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
+    x = x.unflatten(4, (-1, space)).unflatten(3, (-1, space)).unflatten(2, (-1, time))  # [B, C, T, t, h, p, w, q]
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4).unflatten(1, (out, -1)).mean(2)
+
+
+def repeat(x: Tensor, out: int, time: int, begins: bool) -> Tensor:
+    """The shortcut of a widening stage: channels repeated, and spread over time × 2 × 2 cells; of a video's first frame
+    only the last of these times."""
+    x = x.repeat_interleave(out * time * 4 // x.shape[1], dim=1).unflatten(1, (out, time, 2, 2))
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    return x[:, :, time - 1 :] if begins else x
