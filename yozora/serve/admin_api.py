@@ -89,9 +89,9 @@ def queue(service: Serving, admin: Admin) -> dict[str, Any]:
     count = sa.func.count()
     with service.database.reading() as session:
         states = sa.select(Job.status, count).group_by(Job.status)
-        videos = dict(session.execute(states).tuples().all())
+        videos = dict(session.execute(states).all())
         lanes = sa.select(Job.lane, count).where(Job.status == QUEUED).group_by(Job.lane)
-        waiting = dict.fromkeys(LANES, 0) | dict(session.execute(lanes).tuples().all())
+        waiting = dict.fromkeys(LANES, 0) | dict(session.execute(lanes).all())
     return {"videos": videos, "waiting": waiting}
 
 

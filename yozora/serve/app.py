@@ -27,7 +27,7 @@ from yozora.serve.metrics import REQUEST_SECONDS, REQUESTS
 from yozora.serve.schemas import failures
 from yozora.serve.storage import StorageError
 
-__all__ = ["create_app"]
+__all__ = ["answer_well", "create_app"]
 
 ABOUT = "Video from text and pictures: `/v1` is OpenAI's Videos API, `/api` Yozora's own, with every way of creating."
 _log = logging.getLogger(__name__)
@@ -42,12 +42,17 @@ def create_app(service: Service) -> FastAPI:
     for room in rooms:
         app.include_router(room.router, responses=common)
     app.include_router(health.router)
+    answer_well(app, service.settings.max_upload)
+    return app
+
+
+def answer_well(app: FastAPI, most: int) -> None:
+    """Whatever goes wrong is answered with an error object; bodies of more than `most` bytes are refused."""
     app.add_exception_handler(YozoraError, _told)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _plain)
-    app.add_middleware(LimitBody, most=service.settings.max_upload)
+    app.add_middleware(LimitBody, most=most)
     app.add_middleware(Answer)
-    return app
 
 
 class Answer:

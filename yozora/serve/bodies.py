@@ -6,17 +6,17 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from fastapi import Request
+from fastapi import Depends, Request
 from starlette.datastructures import FormData
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yozora.serve.errors import ApiError, invalid
 
-__all__ = ["Body", "LimitBody", "data_url", "read_body"]
+__all__ = ["Body", "LimitBody", "Sent", "data_url", "read_body"]
 
 MAX_TEXT = 2**20  # bytes of a form's text field, or of a whole JSON body that carries no picture
 MAX_FIELDS, MAX_FILES, MAX_DEPTH = 200, 80, 20
@@ -25,24 +25,26 @@ Body = dict[str, Any]
 """Names to texts, numbers, dicts, lists, and UploadFiles."""
 
 
-async def read_body(request: Request) -> Body:
-    """The body as one dict, whatever form it came in. Raises ApiError."""
+async def read_body(request: Request) -> AsyncIterator[Body]:
+    """A dependency: the body as one dict, whatever form it came in; its files are closed after the answer. Raises
+    ApiError."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT)
-        body: Any = _nested(form)
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
+            yield _checked(_nested(form))
     elif kind == "application/json" or kind.endswith("+json"):
-        body = _json(await request.body())
+        yield _checked(_json(await request.body()))
     elif not kind and not await request.body():
-        body = {}
+        yield {}
     else:
         raise ApiError(
             415,
             f"a body of type {kind[:80] or 'unknown'!r} cannot be read: send JSON or multipart/form-data",
             code="unsupported_media_type",
         )
-    _check(body, 0)
-    return body
+
+
+Sent = Annotated[Body, Depends(read_body)]
 
 
 def data_url(text: str, param: str) -> bytes:
@@ -137,6 +139,11 @@ def _with_lists(value: Any) -> Any:
         return value
     members = {name: _with_lists(each) for name, each in value.items()}
     return list(members.values()) if list(members) == [str(number) for number in range(len(members))] else members
+
+
+def _checked(body: Body) -> Body:
+    _check(body, 0)
+    return body
 
 
 def _check(value: Any, depth: int) -> None:

@@ -20,11 +20,12 @@ from yozora.models.registry import find_model, read_card
 from yozora.serve import jobs
 from yozora.serve.access import Asking, Serving
 from yozora.serve.accounts import User
-from yozora.serve.bodies import read_body
+from yozora.serve.bodies import Sent
 from yozora.serve.content import Variant, content
 from yozora.serve.context import Service
 from yozora.serve.errors import invalid
 from yozora.serve.orders import MAX_VARIATIONS, Order
+from yozora.serve.schemas import UPLOAD, takes
 from yozora.serve.tables import RUNNING, UNFINISHED, Favourite, Job, Preview, Upload
 from yozora.serve.uploads import find_upload, receive
 
@@ -109,14 +110,13 @@ def events(video_id: str, service: Serving, user: Asking) -> StreamingResponse:
     return StreamingResponse(_followed(service, user, video_id), headers=headers, media_type="text/event-stream")
 
 
-@router.post("/uploads", status_code=201)
-async def upload(request: Request, service: Serving, user: Asking) -> dict[str, Any]:
+@router.post("/uploads", status_code=201, openapi_extra=takes(UPLOAD))
+def upload(body: Sent, service: Serving, user: Asking) -> dict[str, Any]:
     """Sends a picture or a clip (multipart, field `file`) to make videos from; it is kept for a day."""
-    body = await read_body(request)
     part = body.get("file")
     if not isinstance(part, UploadFile):
         raise invalid("send the file as the field `file` of a form", "file", "missing_required_parameter")
-    return upload_object(await run_in_threadpool(receive, service, user, part, "file"))
+    return upload_object(receive(service, user, part, "file"))
 
 
 @router.get("/uploads/{upload_id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CHARACTER", "CREATE", "EDIT", "ERROR", "EXTEND", "REMIX", "answers", "failures", "takes"]
+__all__ = ["CHARACTER", "CREATE", "EDIT", "ERROR", "EXTEND", "REMIX", "UPLOAD", "answers", "failures", "takes"]
 
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string", "maxLength": 10_000}
@@ -48,6 +48,7 @@ EDIT = _object(("prompt", "video"), prompt=_TEXT, video=_VIDEO_ID, **_EXTRAS)
 EXTEND = _object(("prompt", "video"), prompt=_TEXT, video=_VIDEO_ID, seconds=_SECONDS, **_EXTRAS)
 REMIX = _object(("prompt",), prompt=_TEXT, **_EXTRAS)
 CHARACTER = _object(("name", "video"), name={"type": "string", "maxLength": 100}, video=_VIDEO_ID)
+UPLOAD = _object(("file",), file=_FILE)
 ERROR: Schema = _object(
     ("error",),
     error=_object(

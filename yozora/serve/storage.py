@@ -59,7 +59,7 @@ class Storage:
         for begin in range(start, end, CHUNK):
             try:
                 yield bytes(obstore.get_range(self.store, key, start=begin, end=min(end, begin + CHUNK)))
-            except BaseError as error:
+            except (BaseError, OSError) as error:
                 raise StorageError(f"a file could not be read: {_line(error)}") from error
 
     def delete(self, keys: Iterable[str]) -> None:

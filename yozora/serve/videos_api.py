@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from yozora.create.sizes import parse_size
@@ -20,7 +19,7 @@ from yozora.errors import CanvasError
 from yozora.serve import jobs
 from yozora.serve.access import Asking, Serving
 from yozora.serve.accounts import User
-from yozora.serve.bodies import Body, data_url, read_body
+from yozora.serve.bodies import Body, Sent, data_url
 from yozora.serve.content import Variant, content
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, invalid, missing
@@ -42,10 +41,9 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
 
 
 @router.post("/videos", openapi_extra=takes(CREATE), responses=answers("video"))
-async def create(request: Request, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
+def create(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A new video of a prompt, perhaps from a picture."""
-    body = await read_body(request)
-    return await run_in_threadpool(_create, service, user, body, key)
+    return _create(service, user, body, key)
 
 
 @router.get("/videos", responses=answers("list"))
@@ -65,27 +63,25 @@ def listing(
 
 
 @router.post("/videos/edits", openapi_extra=takes(EDIT), responses=answers("video"))
-async def edit(request: Request, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
+def edit(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A video under another prompt: one of the library, or one that is sent."""
-    return await run_in_threadpool(_from_video, service, user, await read_body(request), key, "remix")
+    return _from_video(service, user, body, key, "remix")
 
 
 @router.post("/videos/extensions", openapi_extra=takes(EXTEND), responses=answers("video"))
-async def extend(request: Request, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
+def extend(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A video and what comes after it."""
-    return await run_in_threadpool(_from_video, service, user, await read_body(request), key, "extend")
+    return _from_video(service, user, body, key, "extend")
 
 
 @router.post("/videos/characters", openapi_extra=takes(CHARACTER), responses=answers("character"))
-async def add_character(request: Request, service: Serving, user: Asking) -> dict[str, Any]:
+def add_character(body: Sent, service: Serving, user: Asking) -> dict[str, Any]:
     """A name for somebody or something that is to come again."""
-    body = await read_body(request)
     _known(body, ("name", "video"))
     name, part = body.get("name"), body.get("video")
     if not isinstance(name, str):
         raise invalid("name must be text", "name", "missing_required_parameter")
-    clip = await run_in_threadpool(_bytes_of, service, user, part, "video")
-    return character_object(await run_in_threadpool(create_character, service, user, name, clip))
+    return character_object(create_character(service, user, name, _bytes_of(service, user, part, "video")))
 
 
 @router.get("/videos/characters/{character_id}", responses=answers("character"))
@@ -121,11 +117,10 @@ def download(video_id: str, request: Request, service: Serving, user: Asking, va
 
 
 @router.post("/videos/{video_id}/remix", openapi_extra=takes(REMIX), responses=answers("video"))
-async def remix(video_id: str, request: Request, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
+def remix(video_id: str, body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A video of the library under another prompt."""
-    body = await read_body(request)
     _known(body, ("prompt", *EXTRAS))
-    return await run_in_threadpool(_from_video, service, user, body | {"video": {"id": video_id}}, key, "remix")
+    return _from_video(service, user, body | {"video": {"id": video_id}}, key, "remix")
 
 
 @router.get("/models")
@@ -180,7 +175,7 @@ def model_object(name: str) -> dict[str, Any]:
 
 def _create(service: Service, user: User, body: Body, key: str | None) -> dict[str, Any]:
     _known(body, ("prompt", "model", "seconds", "size", "input_reference", "characters", *EXTRAS))
-    raw = _shared(body) | {"seconds": body.get("seconds") or SECONDS}
+    raw = _shared(body) | {"seconds": _seconds(body)}
     if body.get("size") is not None:
         raw |= _sized(service, body, str(body["size"]))
     given = body.get("input_reference")
@@ -201,7 +196,7 @@ def _from_video(service: Service, user: User, body: Body, key: str | None, way: 
         raise invalid("video is missing: send a file, or video[id]", "video", "missing_required_parameter")
     raw = _shared(body) | {"way": way}
     if way == "extend":
-        raw["seconds"] = body.get("seconds") or SECONDS
+        raw["seconds"] = _seconds(body)
     source = given.get("id") if isinstance(given, Mapping) else given if isinstance(given, str) else None
     if isinstance(source, str):
         with service.database.reading() as session:
@@ -238,6 +233,11 @@ def _order(
 
 def _shared(body: Body) -> dict[str, Any]:
     return {name: body[name] for name in ("prompt", "model", *EXTRAS) if body.get(name) not in (None, "")}
+
+
+def _seconds(body: Body) -> Any:
+    """As asked, else OpenAI's own default."""
+    return SECONDS if body.get("seconds") in (None, "") else body["seconds"]
 
 
 def _sized(service: Service, body: Body, size: str) -> dict[str, Any]:
