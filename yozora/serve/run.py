@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 
 from yozora.errors import ConfigError
+from yozora.serve import logs, tracing
 from yozora.serve.app import create_app
 from yozora.serve.context import Service, open_service
-from yozora.serve.logs import set_up
 from yozora.serve.metrics import PROCESS
 from yozora.serve.settings import Settings
 from yozora.serve.worker import Worker
@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 def run_server(settings: Settings, log_level: str = "info") -> int:
     """Serves until it is told to end (SIGTERM, Ctrl-C), then hands running jobs back. The exit code. Raises
     ConfigError, ModelError where it cannot begin."""
-    set_up(log_level.upper())
+    logs.set_up(log_level.upper())
+    tracing.set_up()
     with _bound(settings) as listener, _service(settings) as service:
         app = create_app(service)
         worker = Worker(service) if settings.workers else None
@@ -47,7 +48,8 @@ def run_server(settings: Settings, log_level: str = "info") -> int:
 
 def run_worker(settings: Settings, metrics_port: int | None = None, log_level: str = "info") -> int:
     """Works until it is told to end, then hands running jobs back. The exit code."""
-    set_up(log_level.upper())
+    logs.set_up(log_level.upper())
+    tracing.set_up()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -105,3 +107,4 @@ def _service(settings: Settings) -> Iterator[Service]:
         yield service
     finally:
         service.close()
+        tracing.finish()

@@ -22,6 +22,7 @@ from yozora.serve.runs import Run, Stopped, begin
 from yozora.serve.steps import AGAIN, STEPS, Step, Verdict
 from yozora.serve.storage import StorageError
 from yozora.serve.tables import RUNNING
+from yozora.serve.tracing import step_span
 
 __all__ = ["make_video"]
 
@@ -66,7 +67,8 @@ def perform(run: Run, models: Models, step: Step) -> Verdict:
     try:
         for pause in (*PAUSES, None):
             try:
-                return step.act(run, models, step)
+                with step_span(step.name, run.job_id, run.attempt):
+                    return step.act(run, models, step)
             except Exception as error:
                 if pause is None or not may_pass(error):
                     raise
