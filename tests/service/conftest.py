@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import postgres
 import processes
 import pytest
+from serving import Served, missing
 
 from yozora.serve.accounts import create_account, create_key
 from yozora.serve.database import Database
 from yozora.serve.settings import read_settings
-
-
-def missing(what: str) -> None:
-    """Skips; where everything must be there, fails."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -41,18 +32,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return request.getfixturevalue("postgres_server").database("service")
 
 
-@dataclass(frozen=True)
-class Served:
-    """A running server: its address, somebody's key and somebody else's, and the database behind it."""
-
-    url: str
-    key: str
-    other: str
-    database_url: str
-    data: Path
-    process: processes.Process
-
-
 @pytest.fixture(scope="session")
 def served(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with accounts, the shipped model and a worker in it."""
@@ -61,7 +40,7 @@ def served(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with processes.running("serve", *arguments, log=data / "log.txt", more={"YOZORA_MAX_UPLOAD_MB": "4"}) as process:
         database = Database(read_settings(data=data, database_url=database_url).url)
         users = [create_account(database, f"{name}@example.org", None, 1980, plan="pro") for name in ("one", "two")]
-        keys = [create_key(database, user.id)[0] for user in users]
+        key, other = (create_key(database, user.id)[0] for user in users)
         database.close()
-        yield Served(processes.address(process), *keys, database_url, data, process)
+        yield Served(processes.address(process), key, other, database_url, data, process)
     assert process.process.returncode == 0

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
-from conftest import Served
+from serving import Served
 
 from yozora.clip import Clip
 
@@ -120,21 +120,20 @@ def test_bodies_of_other_kinds(client: Any, kind: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"prompt": None}, {"prompt": ""}, {"prompt": 7}, {"prompt": "x" * 20_000}, {"prompt": "\0"}, {"prompt":
-        "\ud800"}, {"prompt": ["x"]}, {"prompt": {"a": "b"}}, {"seconds": "-4"}, {"seconds": 0}, {"seconds": "1e9"},
-        {"seconds": "NaN"}, {"seconds": "∞"}, {"seconds": []}, {"size": "-1x-1"}, {"size": "0x0"}, {"size":
-        "1000000x1000000"}, {"size": "1x8192"}, {"size": {}}, {"seed": -1}, {"seed": 2**64}, {"seed": 1.5}, {"steps":
-        0}, {"steps": 10**9}, {"guidance": -1}, {"guidance": 1e99}, {"model": "../../etc"}, {"model": "/etc"}, {"model":
-        5}, {"preset": "../x"}, {"solver": "x"}, {"fit": "x"}, {"input_reference": {"file_id": "../../x"}},
-        {"input_reference": {"image_url": "file:///etc/passwd"}}, {"input_reference": {"image_url":
-        "http://127.0.0.1/"}}, {"input_reference": "x"}, {"input_reference": {}}, {"characters": [{"id": "x"}]},
-        {"characters": "x"}, {"enhance": "99999p"}, {"enhance": "1x1x1"}, {"unknown": 1},
+        {"prompt": None}, {"prompt": ""}, {"prompt": 7}, {"prompt": "x" * 20_000}, {"prompt": "\0"},
+        {"prompt": "\ud800"}, {"prompt": ["x"]}, {"prompt": {"a": "b"}},
+        {"seconds": "-4"}, {"seconds": 0}, {"seconds": "1e9"}, {"seconds": "NaN"}, {"seconds": "∞"}, {"seconds": []},
+        {"size": "-1x-1"}, {"size": "0x0"}, {"size": "1000000x1000000"}, {"size": "1x8192"}, {"size": {}},
+        {"seed": -1}, {"seed": 2**64}, {"seed": 1.5}, {"steps": 0}, {"steps": 10**9}, {"guidance": -1},
+        {"guidance": 1e99}, {"model": "../../etc"}, {"model": "/etc"}, {"model": 5}, {"preset": "../x"},
+        {"solver": "x"}, {"fit": "x"}, {"enhance": "99999p"}, {"enhance": "1x1x1"}, {"unknown": 1},
+        {"input_reference": {"file_id": "../../x"}}, {"input_reference": {"image_url": "file:///etc/passwd"}},
+        {"input_reference": {"image_url": "http://127.0.0.1/"}}, {"input_reference": "x"},
+        {"input_reference": {"wrong": "x"}}, {"characters": [{"id": "x"}]}, {"characters": "x"},
     ],
 )  # fmt: skip
 def test_parameters(client: Any, change: dict[str, Any]) -> None:
     body = {"prompt": "a red ball", "seconds": "0.1", "steps": 1} | change
-    if change == {"input_reference": {}}:
-        body["input_reference"] = {"wrong": "x"}
     answer = client.post("/v1/videos", content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
     refused(answer, 400, 404)
 
@@ -163,7 +162,7 @@ def test_pages_that_are_none(client: Any, query: str) -> None:
 
 @pytest.mark.parametrize("key", ["", "Bearer", "Basic eA==", "Bearer yz-" + "x" * 10_000, "Bearer \xff"])
 def test_keys_that_are_none(served: Served, key: str) -> None:
-    answer = httpx2.get(f"{served.url}/v1/videos", headers={"Authorization": key.encode("latin-1")})
+    answer = httpx2.get(f"{served.url}/v1/videos", headers=[(b"Authorization", key.encode("latin-1"))])
     refused(answer, 401)
 
 

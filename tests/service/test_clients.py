@@ -10,7 +10,7 @@ from pathlib import Path
 
 import openai_folders
 import pytest
-from conftest import Served, missing
+from serving import Served, missing
 
 SCRIPT = Path(__file__).with_name("openai_scenarios.py")
 NAMES = openai_folders.scenario_names(SCRIPT)

@@ -25,8 +25,8 @@ class AccountChange(BaseModel):
     """What may be changed of an account; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid")
-    role: str | None = Field(None, max_length=20)
-    plan: str | None = Field(None, max_length=40)
+    role: str | None = Field(default=None, max_length=20)
+    plan: str | None = Field(default=None, max_length=40)
     disabled: bool | None = None
 
 

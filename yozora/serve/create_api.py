@@ -40,10 +40,10 @@ class NewVideos(Order):
     """An order, how often it is to be made, and how it is to be treated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    variations: int = Field(1, ge=1, le=MAX_VARIATIONS)
+    variations: int = Field(default=1, ge=1, le=MAX_VARIATIONS)
     lane: str = Field("standard", description="priority, standard or relaxed.", max_length=20)
-    priority: int = Field(0, ge=0, le=jobs.MAX_PRIORITY, description="Before others of the lane.")
-    folder: str | None = Field(None, max_length=60)
+    priority: int = Field(default=0, ge=0, le=jobs.MAX_PRIORITY, description="Before others of the lane.")
+    folder: str | None = Field(default=None, max_length=60)
 
     @property
     def order(self) -> Order:

@@ -29,7 +29,7 @@ class Change(BaseModel):
     """What may be changed of a video that is made; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid")
-    folder: str | None = Field(None, max_length=60)
+    folder: str | None = Field(default=None, max_length=60)
     public: bool | None = None
 
 

@@ -66,7 +66,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     at: float = Field(ge=0, le=60)
-    prompt: str = Field("", max_length=MAX_PROMPT)
+    prompt: str = Field(default="", max_length=MAX_PROMPT)
     source: Id | None = None
 
 
@@ -75,36 +75,38 @@ class Order(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     way: Way = "generate"
-    prompt: str = Field("", max_length=MAX_PROMPT)
-    negative: str = Field("", max_length=MAX_PROMPT)
+    prompt: str = Field(default="", max_length=MAX_PROMPT)
+    negative: str = Field(default="", max_length=MAX_PROMPT)
     model: Annotated[str, StringConstraints(max_length=200)] | None = None
     # what is given
     image: Id | None = None
     clip: Id | None = None
-    other: Id | None = Field(None, description="What `blend` ends as.")
-    mask: Id | None = Field(None, description="White where `inpaint` invents.")
-    cards: tuple[Card, ...] = Field((), max_length=MAX_CARDS)
-    keep: tuple[tuple[float, float], ...] = Field((), max_length=MAX_CARDS, description="Pieces that `recut` keeps.")
+    other: Id | None = Field(default=None, description="What `blend` ends as.")
+    mask: Id | None = Field(default=None, description="White where `inpaint` invents.")
+    cards: tuple[Card, ...] = Field(default=(), max_length=MAX_CARDS)
+    keep: tuple[tuple[float, float], ...] = Field(
+        default=(), max_length=MAX_CARDS, description="Pieces that `recut` keeps."
+    )
     # shape
     seconds: Seconds | None = None
-    size: Short | None = Field(None, description="WIDTHxHEIGHT.")
+    size: Short | None = Field(default=None, description="WIDTHxHEIGHT.")
     aspect: Short | None = None
     resolution: Short | None = None
     fit: Fit = "crop"
-    enhance: Short | None = Field(None, description="The size it is enlarged to, WIDTHxHEIGHT or 1080p.")
-    enhance_fps: float | None = Field(None, ge=1, le=120)
+    enhance: Short | None = Field(default=None, description="The size it is enlarged to, WIDTHxHEIGHT or 1080p.")
+    enhance_fps: float | None = Field(default=None, ge=1, le=120)
     # one way's own
     backward: bool = False
     strength: Short | float = "mild"
     curve: Annotated[str, StringConstraints(max_length=2000)] = "transition"
-    to: Seconds | None = Field(None, description="The end of a `recut`.")
+    to: Seconds | None = Field(default=None, description="The end of a `recut`.")
     # sampling
-    seed: int | None = Field(None, ge=0, le=MAX_SEED)
-    steps: int | None = Field(None, ge=1, le=MAX_STEPS)
-    guidance: float | None = Field(None, ge=0, le=MAX_GUIDANCE)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE)
     solver: Short | None = None
     preset: Annotated[str, StringConstraints(max_length=200)] | None = None
-    previews: bool = Field(False, description="Show a frame at every step.")
+    previews: bool = Field(default=False, description="Show a frame at every step.")
 
     @property
     def style(self) -> Preset | None:

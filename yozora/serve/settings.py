@@ -33,7 +33,7 @@ class Settings(BaseSettings):
 
     # where
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     data: Path = Field(default_factory=_home)
     """A folder for the database, the files and scratch, where nothing else is said."""
     database_url: str = ""
@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     """Keys and sign-in. Without, there is one user, and the service is bound to this machine."""
     hosts: str = ""
     """Names besides localhost that requests may be addressed to in single-user mode, separated by commas."""
-    session_days: float = Field(30, gt=0)
+    session_days: float = Field(default=30, gt=0)
 
     # what is made
     model: str = "mini"
@@ -55,37 +55,37 @@ class Settings(BaseSettings):
     aliases: str = "sora-2,sora-2-pro,sora-2-2025-10-06,sora-2-pro-2025-10-06,sora-2-2025-12-08"
     """Names under which clients know `model`."""
     device: str = "auto"
-    memory_gb: float = Field(0, ge=0)
+    memory_gb: float = Field(default=0, ge=0)
     """For loaded models, a worker; 0: two models, whatever their size."""
 
     # the queue
-    slots: int = Field(1, ge=1, le=64)
+    slots: int = Field(default=1, ge=1, le=64)
     """Jobs that a worker runs at a time."""
-    workers: int = Field(1, ge=0, le=1)
+    workers: int = Field(default=1, ge=0, le=1)
     """Workers inside `yozora serve`: 1, or 0 where others do the work."""
-    queue_limit: int = Field(1000, ge=1)
+    queue_limit: int = Field(default=1000, ge=1)
     """Waiting jobs of all accounts, from which on more are refused."""
-    poll_seconds: float = Field(0.2, ge=0.02, le=60)
-    heartbeat_seconds: float = Field(2.0, gt=0, le=60)
-    dead_seconds: float = Field(15.0, gt=0)
+    poll_seconds: float = Field(default=0.2, ge=0.02, le=60)
+    heartbeat_seconds: float = Field(default=2.0, gt=0, le=60)
+    dead_seconds: float = Field(default=15.0, gt=0)
     """After so long without a heartbeat another worker takes a worker's jobs over."""
-    attempts: int = Field(6, ge=1)
+    attempts: int = Field(default=6, ge=1)
     """Workers that a job may lose before it counts as failed."""
 
     # limits and ages
-    max_upload_mb: float = Field(256, gt=0)
-    max_pixels: int = Field(2**26, ge=1)
+    max_upload_mb: float = Field(default=256, gt=0)
+    max_pixels: int = Field(default=2**26, ge=1)
     """Of a frame that is uploaded."""
-    upload_hours: float = Field(24, gt=0)
+    upload_hours: float = Field(default=24, gt=0)
     """How long what was uploaded can be used."""
-    sweep_seconds: float = Field(60, gt=0)
+    sweep_seconds: float = Field(default=60, gt=0)
     """From one clean-up of what has expired to the next."""
-    orphan_seconds: float = Field(3600, gt=0)
+    orphan_seconds: float = Field(default=3600, gt=0)
     """The age from which on a file that nothing refers to is removed."""
 
     # webhooks
-    webhook_attempts: int = Field(8, ge=1, le=20)
-    webhook_interval: float = Field(2.0, gt=0)
+    webhook_attempts: int = Field(default=8, ge=1, le=20)
+    webhook_interval: float = Field(default=2.0, gt=0)
     """Seconds before the second attempt; doubled each time."""
     webhook_private: bool = False
     """Whether webhooks may go to private addresses (always in single-user mode)."""
