@@ -35,12 +35,12 @@ _log = logging.getLogger(__name__)
 class Worker:
     """One a process (DBOS is). `start` returns at once; `stop` hands running jobs back to the others."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, models: Models | None = None) -> None:
         settings = service.settings
         self.service, self.settings = service, settings
         self.host, self.pid = socket.gethostname()[:100], os.getpid()
         self.id = f"{self.host}-{self.pid}-{secrets.token_hex(4)}"
-        self.models = Models(settings.device, int(settings.memory_gb * 2**30))
+        self.models = models or Models(settings.device, int(settings.memory_gb * 2**30))
         self.scratch = settings.scratch / self.id
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
