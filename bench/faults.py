@@ -16,6 +16,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +78,7 @@ class Crew:
         number = chance.randrange(len(self.workers))
         self.workers[number].kill()
         self.workers[number] = self.start()
+        self.workers[number].wait_for("yozora works")  # or none would ever come to work
 
     def end(self) -> None:
         for worker in self.workers:
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--most-seconds", type=float, default=3600.0)
     parser.add_argument("--model", default="mini")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in good order: the disk and the database go, too
     binaries = postgres.find_binaries()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         root = Path(folder)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -160,7 +161,6 @@ def throughput(url: str, data: Path, workers: int, count: int) -> float:
 
 def work(url: str, data: Path) -> None:
     """One of the measured workers, until it is told to end."""
-    import signal
     import threading
 
     from yozora.serve.worker import Worker
@@ -187,6 +187,7 @@ def main() -> None:
     if options.work:
         work(options.work[0], Path(options.work[1]))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in good order: the database goes, too
     results: dict[str, Any] = {"clients": options.clients, "jobs": options.jobs}
     binaries = postgres.find_binaries()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
