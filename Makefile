@@ -15,7 +15,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check -qq install -c require
 LOCK = pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help video test lint world train bench clean
+.PHONY: help video test clients lint world train bench clean
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -24,8 +24,10 @@ video: .venv/.core ## generate out.mp4 and its contact sheet out.png: make video
 	@.venv/bin/yozora generate -o out.mp4 --sheet out.png \
 	    $(if $(SEED),--seed '$(SEED)') $(if $(SECONDS),--seconds '$(SECONDS)') -- "$$PROMPT"
 
-test: .venv/.dev ## run the whole test suite, or some of it: make test ARGS="tests/world -n 2"
+test: .venv/.dev .venv/.clients ## run the whole test suite, or some of it: make test ARGS="tests/world -n 2"
 	@.venv/bin/python -m pytest -q $(ARGS)
+
+clients: .venv/.clients ## install the official openai clients that the service is tested with, into .venv/clients
 
 lint: .venv/.dev ## check format, style, types and the order of imports
 	@.venv/bin/ruff format --check .
@@ -56,7 +58,14 @@ clean: ## remove what these commands wrote, except training runs and the virtual
 	@$(PIP) -e .
 	@touch $@
 
+# The official clients that the service is tested with, each in a folder of its own.
+.venv/.clients: tests/service/openai-2.54.txt tests/service/openai-3.52.txt | .venv/.dev
+	@rm -rf .venv/clients
+	@for version in 2.54 3.52; do .venv/bin/python -m pip --disable-pip-version-check -qq install \
+	    --target .venv/clients/openai-$$version -r tests/service/openai-$$version.txt || exit; done
+	@touch $@
+
 .venv/.dev: $(LOCK) | .venv/bin/python
 	@echo 'installing the pinned dependencies into .venv (once, a minute or two)' >&2
-	@$(PIP) -e '.[world,train,dev]'
+	@$(PIP) -e '.[world,train,serve,otel,dev]'
 	@touch .venv/.core $@

@@ -20,7 +20,7 @@ from yozora.create.streaming import Chunk, Stream
 from yozora.create.windows import Decoded
 from yozora.evaluate import Finding, Prompt, following_prompts, inspect_clip, load_inspector, psnr, reconstruct
 from yozora.evaluate.inspector import largest_part
-from yozora.models.autoencoder import Autoencoder
+from yozora.models.autoencoder import Streams
 from yozora.world import render
 
 STILL = 0.1  # of 255: a median step below it is taken for this much
@@ -36,7 +36,7 @@ class Filmed:
     prompt: Prompt
     clip: Clip
     thing: np.ndarray
-    autoencoder: Autoencoder
+    autoencoder: Streams
 
     @cached_property
     def through(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from yozora.cli.evaluate import evaluate
 from yozora.cli.generate import animate, generate, image
 from yozora.cli.models import models
 from yozora.cli.presets import presets
+from yozora.cli.serve import keys, serve, worker
 from yozora.cli.train import train
 from yozora.cli.world import world
 from yozora.errors import YozoraError
@@ -44,6 +45,9 @@ app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")
 app.add_typer(train, name="train")
 app.command()(evaluate)
+app.command()(serve)
+app.command()(worker)
+app.add_typer(keys, name="keys")
 app.command()(doctor)
 
 

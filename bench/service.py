@@ -1,0 +1,220 @@
+"""How quick the service answers while it works, and how workers add up.
+
+    python bench/service.py [--clients 500] [--jobs 10000] [--seconds 20]     # latency, then 1 and 2 workers
+
+Latency: so many clients ask for a video, or every tenth of them for the feed, once a second each, on kept-alive
+connections, of a server whose database holds so many videos and whose worker makes one. Workers: processes of their own
+on one PostgreSQL with a stand-in for a model that takes a fixed time for each video, so that what is measured is the
+queue and not how two processes share two cores. Without PostgreSQL, latency is measured on SQLite, and workers are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from common import show_table, write_results
+
+from yozora.clip import Recipe
+from yozora.create.canvas import Canvas
+from yozora.create.generator import read_native
+from yozora.create.streaming import Chunk, Progress, Settings
+from yozora.serve import jobs
+from yozora.serve.context import Service, open_service
+from yozora.serve.orders import Order
+from yozora.serve.pool import Models
+from yozora.serve.settings import read_settings
+from yozora.serve.tables import COMPLETED, UNFINISHED, Job, new_id
+
+# the tests' own ways to start a PostgreSQL, and the commands as processes
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "service"))
+import postgres
+import processes
+
+STEPS, STEP_SECONDS = 10, 0.1
+MOST_MS = 100.0
+LEAST_TIMES = 1.9
+
+
+class FixedCost(Models):
+    """In the place of models: a video takes STEPS pauses, and shows black."""
+
+    def get(self, name: str | None) -> Any:
+        native = read_native(name or "mini")
+        return SimpleNamespace(
+            native=native,
+            settings=lambda **_: Settings(STEPS, 1.0, "euler"),
+            recipes=lambda canvas, seeds, _: [Recipe(canvas.prompt, seed=seed) for seed in seeds],
+            stream=_paused,
+        )
+
+
+def _paused(canvas: Canvas, seeds: list[int], **_: Any) -> Iterator[Progress | Chunk]:
+    for step in range(1, STEPS + 1):
+        time.sleep(STEP_SECONDS)
+        yield Progress("sample", step, STEPS, step * STEP_SECONDS)
+    yield Chunk(0, np.zeros((canvas.shown, canvas.height, canvas.width, 3), np.uint8))
+
+
+def fill(service: Service, count: int) -> list[str]:
+    """Puts so many finished videos into the database, all of them public."""
+    now = time.time()
+    rows = [
+        {
+            "id": new_id("video"), "account_id": service.local.id, "group_id": "group_bench", "way": "generate",
+            "order": Order(prompt=f"ball number {number}").model_dump(mode="json"), "prompt": f"ball number {number}",
+            "model": "mini", "seconds": 2.0, "width": 128, "height": 128, "status": COMPLETED, "stage": "",
+            "progress": 100, "lane": "standard", "priority": 1000, "admitted": True, "created_at": now - number,
+            "finished_at": now - number, "attempt": 1, "files": {}, "public": True, "featured": False,
+        }
+        for number in range(count)
+    ]  # fmt: skip
+    with service.database.writing() as session:
+        session.bulk_insert_mappings(Job.__mapper__, rows)
+    return [row["id"] for row in rows]
+
+
+async def poll(host: str, port: int, paths: list[str], seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of every answer, by kind of path: each path is asked for once a second by a client of its own."""
+    took: dict[str, list[float]] = {"video": [], "feed": []}
+    end = time.perf_counter() + seconds
+
+    async def client(number: int, path: str) -> None:
+        await asyncio.sleep(number / len(paths))
+        reader, writer = await asyncio.open_connection(host, port)
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode()
+        while (begun := time.perf_counter()) < end:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            assert head.startswith(b"HTTP/1.1 200"), head
+            took["feed" if "/feeds/" in path else "video"].append(1000 * (time.perf_counter() - begun))
+            await asyncio.sleep(max(0.0, begun + 1 - time.perf_counter()))
+        writer.close()
+
+    await asyncio.gather(*(client(number, path) for number, path in enumerate(paths)))
+    return took
+
+
+def latency(url: str | None, data: Path, clients: int, count: int, seconds: float) -> dict[str, Any]:
+    """The percentiles of both kinds of answers while a video is made."""
+    settings = read_settings(data=data, database_url=url)
+    service = open_service(settings)
+    ids = fill(service, count)
+    arguments = ["--port", "0", "--data", str(data), *(["--database-url", url] if url else [])]
+    with processes.running("serve", *arguments, log=data / "log.txt") as server:
+        host, _, port = processes.address(server).removeprefix("http://").rpartition(":")
+        busy = jobs.create(service, service.local, Order(prompt="a red ball", seconds=60, steps=1000))[0].id
+        paths = ["/api/feeds/recent" if n % 10 == 9 else f"/v1/videos/{ids[n * 7 % count]}" for n in range(clients)]
+        took = asyncio.run(poll(host, int(port), paths, seconds))
+        with service.database.reading() as session:
+            made = jobs.find(session, service.local, busy)
+            assert made.status in UNFINISHED and made.progress >= 0, "the video was finished before the measure"
+        jobs.cancel(service, service.local, busy)
+    service.close()
+    return {
+        kind: {"answers": len(times)} | {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 95, 99)}
+        for kind, times in took.items()
+    }
+
+
+def throughput(url: str, data: Path, workers: int, count: int) -> float:
+    """Videos a second that so many workers finish, from the first to the last."""
+    settings = read_settings(data=data, database_url=url, poll_seconds=0.05)
+    service = open_service(settings)
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number in range(workers):
+            log = stack.enter_context((data / f"worker-{number}.txt").open("wb"))
+            command = [sys.executable, __file__, "--work", url, str(data)]
+            started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+            stack.callback(started[-1].wait)
+            stack.callback(started[-1].terminate)
+        while any("works" not in (data / f"worker-{number}.txt").read_text() for number in range(workers)):
+            assert all(process.poll() is None for process in started), "a worker ended: see its log"
+            time.sleep(0.1)
+        begun = time.perf_counter()
+        for _ in range(count):
+            jobs.create(service, service.local, Order(prompt="a red ball", seconds=0.1))
+        while True:
+            with service.database.reading() as session:
+                left, _ = jobs.listed(session, service.local, 1, where=[Job.status != COMPLETED])
+            if not left:
+                break
+            time.sleep(0.05)
+        rate = count / (time.perf_counter() - begun)
+    service.close()
+    return rate
+
+
+def work(url: str, data: Path) -> None:
+    """One of the measured workers, until it is told to end."""
+    import threading
+
+    from yozora.serve.worker import Worker
+
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    service = open_service(read_settings(data=data, database_url=url, poll_seconds=0.05))
+    worker = Worker(service, FixedCost("cpu"))
+    worker.start()
+    print("works", flush=True)
+    ended.wait()
+    worker.stop()
+    service.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--videos", type=int, default=60, help="that the workers make")
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work[0], Path(options.work[1]))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in good order: the database goes, too
+    results: dict[str, Any] = {"clients": options.clients, "jobs": options.jobs}
+    binaries = postgres.find_binaries()
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        server = stack.enter_context(postgres.running(binaries)) if binaries else None
+        urls: dict[str, str | None] = {"SQLite": None} | ({"PostgreSQL": server.database("one")} if server else {})
+        rows = []
+        for name, url in urls.items():
+            data = Path(folder) / name
+            data.mkdir()
+            results[name] = latency(url, data, options.clients, options.jobs, options.seconds)
+            for kind, said in results[name].items():
+                rows.append([f"{name}, {kind}", *(f"{said[key]}" for key in ("answers", "p50", "p95", "p99"))])
+        title = (
+            f"Answers in ms; {options.clients} clients, {options.jobs} videos, one being made (p99 below {MOST_MS:g})"
+        )
+        show_table(title, ["", "answers", "p50", "p95", "p99"], rows)
+        if server is not None:
+            rates = {}
+            for count in (1, 2):
+                data = Path(folder) / f"workers-{count}"
+                data.mkdir()
+                rates[count] = throughput(server.database(f"workers{count}"), data, count, options.videos)
+            results["videos_a_second"], results["times"] = rates, rates[2] / rates[1]
+            shown = [[f"{count}", f"{rate:.3f}", f"{rate / rates[1]:.2f}"] for count, rate in rates.items()]
+            show_table(f"Workers, fixed cost (2 are {LEAST_TIMES} times 1)", ["workers", "videos/s", "times"], shown)
+    write_results("service", results)
+
+
+if __name__ == "__main__":
+    main()

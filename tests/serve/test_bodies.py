@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.datastructures import UploadFile
+
+from yozora.serve.app import answer_well
+from yozora.serve.bodies import Sent, data_url
+from yozora.serve.errors import ApiError
+
+
+@pytest.fixture(scope="module")
+def echo() -> TestClient:
+    """Answers with what it was sent."""
+    app = FastAPI()
+
+    @app.post("/")
+    def told(body: Sent) -> Any:
+        return json.loads(
+            json.dumps(body, default=lambda each: f"file {each.size}" if isinstance(each, UploadFile) else 0)
+        )
+
+    answer_well(app, most=10_000)
+    return TestClient(app)
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        ([("a", "1")], {"a": "1"}),
+        ([("video[id]", "v")], {"video": {"id": "v"}}),
+        ([("a[]", "1"), ("a[]", "2")], {"a": ["1", "2"]}),
+        ([("a[0]", "1"), ("a[1]", "2")], {"a": ["1", "2"]}),
+        ([("a", "1"), ("a", "2")], {"a": ["1", "2"]}),
+        ([("c[][id]", "x"), ("c[][id]", "y")], {"c": [{"id": "x"}, {"id": "y"}]}),
+        ([("c[0][id]", "x"), ("c[0][n]", "1"), ("c[1][id]", "y")], {"c": [{"id": "x", "n": "1"}, {"id": "y"}]}),
+    ],
+)
+def test_bracket_fields(echo: TestClient, fields: list[tuple[str, str]], read: Any) -> None:
+    as_form = echo.post("/", data=dict(fields)) if len(dict(fields)) == len(fields) else None
+    parts = [(name, (None, value)) for name, value in fields]
+    assert echo.post("/", files=parts).json() == read
+    assert as_form is None or as_form.json() == read
+
+
+def test_files_and_json(echo: TestClient) -> None:
+    assert echo.post("/", files={"video": ("x", b"123")}).json() == {"video": "file 3"}
+    assert echo.post("/", json={"a": {"b": [1, 2.5, None]}}).json() == {"a": {"b": [1, 2.5, None]}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[1]", b"null", b'{"a": NaN}', b'{"a": "\\u0000"}', b'{"a": "\\ud800"}', b"\xff", b'{"a":' * 3000,
+     b'{"a":' + b"[" * 100 + b"]" * 100 + b"}"],
+)  # fmt: skip
+def test_what_is_no_json(echo: TestClient, body: bytes) -> None:
+    answer = echo.post("/", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 413), answer.text
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "image/png", "nonsense"])
+def test_other_kinds(echo: TestClient, kind: str) -> None:
+    answer = echo.post("/", content=b"x", headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("name", ["[a]", "a]b[", "a[b", "", "a" + "[b]" * 50])
+def test_names_that_are_none(echo: TestClient, name: str) -> None:
+    body = f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n1\r\n--x--\r\n'.encode()
+    answer = echo.post("/", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert answer.status_code == 400 and "error" in answer.json()
+
+
+def test_broken_forms(echo: TestClient) -> None:
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        answer = echo.post("/", content=b"--y\r\nnothing", headers={"Content-Type": kind})
+        assert answer.status_code == 400 and "error" in answer.json()
+
+
+def test_too_much_is_refused_while_it_comes(echo: TestClient) -> None:
+    sent = 0
+
+    def endless() -> Any:
+        nonlocal sent
+        while sent < 50_000_000:
+            sent += 5000
+            yield b"x" * 5000
+
+    answer = echo.post("/", content=endless(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    said = echo.post("/", content=b"x" * 10_001, headers={"Content-Type": "application/json"})
+    assert said.status_code == 413
+
+
+def test_data_addresses() -> None:
+    assert data_url("data:image/png;base64," + base64.b64encode(b"abc").decode(), "x") == b"abc"
+    for wrong in ("http://example.org/x.png", "file:///etc/passwd", "data:image/png,abc", "data:;base64,???"):
+        with pytest.raises(ApiError):
+            data_url(wrong, "x")

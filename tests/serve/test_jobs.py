@@ -1,0 +1,178 @@
+"""Orders, queues and allowances: everything about a job but its making."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from yozora.serve import jobs
+from yozora.serve.accounts import User, create_account
+from yozora.serve.context import Service
+from yozora.serve.errors import ApiError
+from yozora.serve.jobs import Ticket
+from yozora.serve.orders import Card, Order
+from yozora.serve.runs import begin
+from yozora.serve.tables import COMPLETED, FAILED, Job
+
+BALL = Order(prompt="a red ball", seconds=1)
+
+
+def someone(service: Service, plan: str = "pro", name: str = "one") -> User:
+    return create_account(service.database, f"{name}@example.org", None, 1990, plan=plan)
+
+
+def queued(service: Service) -> list[str]:
+    """Ids of the workflows in the queue, in its order."""
+    with service.database.engine.connect() as connection:
+        text = "SELECT workflow_uuid FROM workflow_status WHERE status = 'ENQUEUED' ORDER BY priority, created_at"
+        return list(connection.execute(sa.text(text)).scalars())
+
+
+def look(service: Service, name: str) -> Job:
+    with service.database.reading() as session:
+        job = session.get(Job, name)
+        assert job is not None
+        return job
+
+
+def test_variations_have_seeds_in_a_row(service: Service) -> None:
+    made = jobs.create(service, service.local, BALL.model_copy(update={"seed": 7}), Ticket(count=3))
+    assert [job.order["seed"] for job in made] == [7, 8, 9]
+    assert len({job.group_id for job in made}) == 1
+    assert queued(service) == [job.id for job in made]
+
+
+def test_lanes_and_priorities(service: Service) -> None:
+    tickets = [Ticket(lane="relaxed"), Ticket(), Ticket(priority=3), Ticket(lane="priority")]
+    relaxed, standard, before, first = (jobs.create(service, service.local, BALL, each)[0].id for each in tickets)
+    assert queued(service) == [first, before, standard, relaxed]
+    for wrong in (Ticket(lane="fast"), Ticket(priority=10), Ticket(folder="folder_none")):
+        with pytest.raises(ApiError):
+            jobs.create(service, service.local, BALL, wrong)
+
+
+def test_an_account_has_no_more_in_the_queue_than_its_plan_lets(shared: Service) -> None:
+    """So that those who come later need not wait for all of it."""
+    one, two = someone(shared, "free"), someone(shared, "free", "two")
+    first, second, third = (jobs.create(shared, one, BALL)[0].id for _ in range(3))
+    other = jobs.create(shared, two, BALL)[0].id
+    assert queued(shared) == [first, other]
+    jobs.cancel(shared, one, first)
+    assert second in queued(shared) and third not in queued(shared)
+    run = begin(shared, second, "worker")
+    assert run is not None and run.finish({}, {})
+    assert third in queued(shared)
+
+
+def test_the_same_key_orders_once(service: Service) -> None:
+    ticket = Ticket(key="k", fingerprint="f", count=2)
+    first = jobs.create(service, service.local, BALL, ticket)
+    again = jobs.create(service, service.local, BALL, ticket)
+    assert [job.id for job in again] == [job.id for job in first]
+    with pytest.raises(ApiError, match="Idempotency-Key"):
+        jobs.create(service, service.local, BALL, Ticket(key="k", fingerprint="g"))
+
+
+def test_a_full_queue_says_when_to_come_again(service: Service) -> None:
+    jobs.create(service, service.local, BALL, Ticket(count=8))
+    with pytest.raises(ApiError) as raised:
+        jobs.create(service, service.local, BALL, Ticket(count=8))
+    assert raised.value.status == 429 and 1 <= int(raised.value.headers["Retry-After"]) <= 60
+
+
+def test_a_months_allowance(shared: Service) -> None:
+    user = someone(shared, "free")  # 300 s a month, 10 at a time
+    made = [jobs.create(shared, user, BALL.model_copy(update={"seconds": 10}))[0] for _ in range(10)]
+    for job in made:
+        jobs.delete(shared, user, job.id)  # what was not made costs nothing
+    assert jobs.cost(shared, user, BALL)["allowance_left"] == 300
+    for _ in range(30):
+        name = jobs.create(shared, user, BALL.model_copy(update={"seconds": 10}))[0].id
+        run = begin(shared, name, "worker")
+        assert run is not None and run.finish({}, {})
+    with pytest.raises(ApiError) as raised:
+        jobs.create(shared, user, BALL)
+    assert (raised.value.code, raised.value.headers["x-should-retry"]) == ("insufficient_quota", "false")
+    assert not jobs.cost(shared, user, BALL)["allowed"]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [BALL.model_copy(update={"enhance": "1920x1080"}), BALL.model_copy(update={"seconds": 30.0})],
+)
+def test_a_plan_has_limits(shared: Service, order: Order) -> None:
+    with pytest.raises(ApiError, match="the plan free"):
+        jobs.create(shared, someone(shared, "free"), order)
+
+
+def test_nobody_finds_anothers(shared: Service) -> None:
+    one, two = someone(shared), someone(shared, name="two")
+    name = jobs.create(shared, one, BALL)[0].id
+    for call in (jobs.cancel, jobs.delete):
+        with pytest.raises(ApiError) as raised:
+            call(shared, two, name)
+        assert raised.value.status == 404
+    with pytest.raises(ApiError) as raised:
+        jobs.create(shared, two, Order(way="remix", prompt="x", clip=name))
+    assert raised.value.status == 404
+
+
+def test_what_is_not_made_yet_cannot_be_remixed(service: Service) -> None:
+    name = jobs.create(service, service.local, BALL)[0].id
+    with pytest.raises(ApiError) as raised:
+        jobs.create(service, service.local, Order(way="remix", prompt="x", clip=name))
+    assert raised.value.code == "video_not_ready"
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (Order(), "empty"),
+        (Order(way="remix", prompt="x"), "needs clip"),
+        (Order(way="generate", prompt="x", clip="video_" + "0" * 32), "takes no clip"),
+        (Order(prompt="x", size="100x100"), "multiple"),
+        (Order(prompt="x", size="64x64", aspect="1:1"), "not both"),
+        (Order(prompt="x", solver="magic"), "unknown solver"),
+        (Order(prompt="x", preset="magic"), "preset"),
+        (Order(prompt="x", model="magic"), "no model"),
+        (Order(way="storyboard", cards=(Card(at=0),)), "shows nothing"),
+        (Order(way="storyboard", cards=(Card(at=1, prompt="a"), Card(at=1, prompt="b"))), "same time"),
+        (Order(prompt="x", enhance="9999999p"), "resolution"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_at_once(service: Service, order: Order, said: str) -> None:
+    with pytest.raises(Exception, match=said):
+        jobs.create(service, service.local, order)
+    assert queued(service) == []
+
+
+def test_only_the_latest_run_counts(service: Service) -> None:
+    """A worker that was taken for dead, and was not."""
+    name = jobs.create(service, service.local, BALL)[0].id
+    zombie = begin(service, name, "one")
+    run = begin(service, name, "two")
+    assert zombie is not None and run is not None
+    assert zombie.state() == "" and not zombie.finish({}, {}) and not zombie.fail("x", "x")
+    assert run.finish({"video": {"key": "k", "type": "video/mp4", "bytes": 1}}, {"seconds": 2.0})
+    job = look(service, name)
+    assert (job.status, job.progress, job.seconds, job.attempt) == (COMPLETED, 100, 2.0, 2)
+
+
+def test_progress_never_goes_backwards(service: Service) -> None:
+    name = jobs.create(service, service.local, BALL)[0].id
+    run = begin(service, name, "one")
+    assert run is not None
+    run.report("generate", 0.6, always=True)
+    again = begin(service, name, "two")
+    assert again is not None
+    again.report("generate", 0.2, always=True)
+    job = look(service, name)
+    assert (job.stage, job.progress) == ("generate", 60)
+
+
+def test_a_job_that_loses_worker_after_worker_fails(service: Service) -> None:
+    name = jobs.create(service, service.local, BALL)[0].id
+    for number in range(service.settings.attempts + 1):
+        begin(service, name, f"worker {number}")
+    job = look(service, name)
+    assert (job.status, job.error_code) == (FAILED, "worker_lost")

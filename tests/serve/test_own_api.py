@@ -1,0 +1,118 @@
+"""Yozora's own API, without a worker: ordering in every way, library, folders, favourites, lineage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from yozora.clip import Clip
+from yozora.serve import jobs
+from yozora.serve.context import Service
+from yozora.serve.orders import GIVEN, Order
+from yozora.serve.runs import begin
+
+
+@pytest.fixture
+def sent(local: TestClient, tmp_path: Path) -> str:
+    """The id of a clip that was uploaded."""
+    frames = np.zeros((5, 64, 64, 3), np.uint8)
+    Clip(frames, 8.0).write(tmp_path / "clip.mp4")
+    with (tmp_path / "clip.mp4").open("rb") as file:
+        answer = local.post("/api/uploads", files={"file": ("../../../etc/passwd", file)})
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["width"], answer.json()["height"]) == (64, 64)
+    return answer.json()["id"]
+
+
+def test_every_way_can_be_ordered(local: TestClient, sent: str) -> None:
+    given: dict[str, Any] = {
+        "image": sent, "clip": sent, "other": sent, "mask": sent, "keep": [[0, 0.2], [0.4, 0.5]],
+        "cards": [{"at": 0, "source": sent}, {"at": 2, "source": sent, "prompt": "it rolls"}],
+    }  # fmt: skip
+    for way, needed in GIVEN.items():
+        body = {
+            "way": way,
+            "prompt": "a red ball",
+            "steps": 2,
+            **{name: given[name] for name in needed if name in given},
+        }
+        answer = local.post("/api/videos", json=body)
+        assert answer.status_code == 201, f"{way}: {answer.text}"
+        assert answer.json()["videos"][0]["way"] == way
+
+
+def test_cost_orders_nothing(local: TestClient) -> None:
+    body = {"prompt": "a red ball", "seconds": 2, "variations": 3, "enhance": "256x256"}
+    cost = local.post("/api/videos/cost", json=body).json()
+    assert (cost["seconds"], cost["size"], cost["allowed"]) == (6, "256x256", True)
+    assert local.get("/api/videos").json()["videos"] == []
+
+
+def test_library(local: TestClient, service: Service) -> None:
+    ids = [local.post("/api/videos", json={"prompt": f"ball {n} 100%"}).json()["videos"][0]["id"] for n in range(4)]
+    folder = local.post("/api/folders", json={"name": "Good ones"}).json()["id"]
+    assert local.patch(f"/api/videos/{ids[0]}", json={"folder": folder}).json()["folder"] == folder
+    assert local.patch(f"/api/videos/{ids[0]}", json={"folder": "folder_none"}).status_code == 404
+
+    def listed(**query: Any) -> list[str]:
+        return [video["id"] for video in local.get("/api/videos", params=query).json()["videos"]]
+
+    assert listed() == ids[::-1] and listed(limit=2, after=ids[2]) == ids[1::-1]
+    assert listed(folder=folder) == [ids[0]] and listed(text="BALL 2") == [ids[2]] and listed(text="100%") == ids[::-1]
+    assert listed(text="_") == []  # not a pattern
+    assert local.put(f"/api/videos/{ids[1]}/favourite").status_code == 204
+    assert local.put(f"/api/videos/{ids[1]}/favourite").status_code == 204
+    assert listed(favourite=True) == [ids[1]] and local.get(f"/api/videos/{ids[1]}").json()["favourite"]
+    local.delete(f"/api/videos/{ids[1]}/favourite")
+    assert listed(favourite=True) == []
+    assert local.post(f"/api/videos/{ids[3]}/cancel").json()["status"] == "cancelled"
+    assert local.post(f"/api/videos/{ids[3]}/cancel").status_code == 409
+    assert listed(status="cancelled") == [ids[3]]
+    assert local.get(f"/v1/videos/{ids[3]}").json()["error"]["code"] == "cancelled"
+    assert local.get("/api/folders").json()["folders"][0]["videos"] == 1
+    assert local.patch(f"/api/folders/{folder}", json={"name": "Best"}).json()["name"] == "Best"
+    assert local.delete(f"/api/folders/{folder}").status_code == 204
+    assert local.get(f"/api/videos/{ids[0]}").json()["folder"] is None
+    assert local.patch(f"/api/videos/{ids[0]}", json={"public": True}).status_code == 409  # not made yet
+
+
+def test_lineage(local: TestClient, service: Service) -> None:
+    first = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    run = begin(service, first, "worker")
+    assert run is not None
+    assert run.finish({"video": {"key": "k", "type": "video/mp4", "bytes": 1}}, {})
+    second = local.post(f"/v1/videos/{first}/remix", json={"prompt": "a blue ball"}).json()
+    assert second["remixed_from_video_id"] == first
+    assert local.get(f"/api/videos/{second['id']}/lineage").json()["parents"] == [{"id": first, "role": "clip"}]
+    children = local.get(f"/api/videos/{first}/lineage").json()["children"]
+    assert children == [{"id": second["id"], "role": "clip", "prompt": "a blue ball"}]
+
+
+def test_events_tell_the_end(local: TestClient, service: Service) -> None:
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None
+    run.report("generate", 0.5, always=True)
+    assert run.fail("server_error", "it went wrong")
+    told = [block.split("\n", 1) for block in local.get(f"/api/videos/{name}/events").text.strip().split("\n\n")]
+    assert [kind for kind, _ in told] == ["event: progress", "event: done"]
+    last = json.loads(told[-1][1].removeprefix("data: "))
+    assert (last["status"], last["error"], last["progress"]) == ("failed", "it went wrong", 50)
+
+
+def test_what_there_is(local: TestClient) -> None:
+    assert any(each["name"] == "film-noir" for each in local.get("/api/presets").json()["presets"])
+    assert local.get("/api/models").json()["models"][0]["sizes"] == ["64x64", "96x64"]
+    assert local.get("/api/admin/workers").json() == {"workers": []}
+    assert local.get("/api/admin/queue").json()["waiting"]["standard"] == 0
+    assert local.get("/healthz").json()["ok"] and local.get("/readyz").json()["ok"]
+    text = local.get("/metrics").text
+    assert 'yozora_queue_depth{lane="standard"} 0.0' in text and "yozora_workers 0.0" in text
+    assert "/v1/videos/{video_id}/content" in local.get("/openapi.json").json()["paths"]
+    assert local.get("/nowhere").json()["error"]["code"] == "not_found"
+    assert local.put("/v1/videos").json()["error"]["code"] == "method_not_allowed"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+import sqlalchemy as sa
+
+from yozora.serve import jobs, webhooks
+from yozora.serve.accounts import create_account
+from yozora.serve.context import Service
+from yozora.serve.errors import ApiError
+from yozora.serve.orders import Order
+from yozora.serve.runs import begin
+from yozora.serve.tables import Delivery
+
+
+def test_the_signature_of_the_specification() -> None:
+    """The example that Standard Webhooks publishes."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    headers = webhooks.sign(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert headers["webhook-timestamp"] == "1614265330"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://example.org", "http://", "example.org", "http://[", "http://a b", "https://x.invalid/", "javascript:1"],
+)
+def test_what_is_no_address(service: Service, url: str) -> None:
+    with pytest.raises(ApiError):
+        webhooks.add_webhook(service, service.local, url)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "[::1]", "0.0.0.0", "localhost"]
+)
+def test_nobody_may_make_us_call_our_own_network(shared: Service, service: Service, host: str) -> None:
+    user = create_account(shared.database, "one@example.org", None, 1990)
+    with pytest.raises(ApiError, match="private"):
+        webhooks.add_webhook(shared, user, f"http://{host}/x")
+    webhooks.add_webhook(service, service.local, f"http://{host}/x")  # one's own machine, in the single-user mode
+
+
+def test_an_event_is_announced_once(service: Service) -> None:
+    hook = webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/x")
+    assert len(base64.b64decode(hook.secret.removeprefix("whsec_"))) == 32
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    webhooks.announce(service, name)  # it is not over yet
+    run = begin(service, name, "worker")
+    assert run is not None and run.fail("server_error", "x")
+    webhooks.announce(service, name)
+    webhooks.announce(service, name)
+    with service.database.reading() as session:
+        (delivery,) = session.scalars(sa.select(Delivery)).all()
+    assert delivery.event["type"] == "video.failed" and delivery.event["data"] == {"id": name}
+
+
+def test_a_delivery_is_given_up_in_the_end(service: Service) -> None:
+    webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/x")  # nobody listens there
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None and run.finish({}, {})
+    webhooks.announce(service, name)
+    with service.database.reading() as session:
+        delivery = session.scalars(sa.select(Delivery.id)).one()
+    for number in range(1, service.settings.webhook_attempts + 2):
+        webhooks.attempt(service, f"{delivery}#{number}")
+    with service.database.reading() as session:
+        row = session.get(Delivery, delivery)
+        assert row is not None and (row.status, row.attempts) == ("given_up", service.settings.webhook_attempts)
+        assert row.error is not None and "refused" in row.error

@@ -1,0 +1,80 @@
+"""Who asks: by an API key, by a signed-in browser, or, in the single-user mode, whoever sits at this machine."""
+
+from __future__ import annotations
+
+import urllib.parse
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from yozora.serve.accounts import User, user_of_key, user_of_session
+from yozora.serve.context import Service
+from yozora.serve.errors import ApiError, forbidden, unauthorized
+
+__all__ = ["COOKIE", "Admin", "Asking", "Reviewer", "Serving"]
+
+COOKIE = "yozora_session"
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+def serving(request: Request) -> Service:
+    """The service that answers."""
+    return request.app.state.service
+
+
+def asking(request: Request) -> User:
+    """Who asks. Raises ApiError for nobody that is known."""
+    service = serving(request)
+    if not service.settings.accounts:
+        _check_local(request, service)
+        return service.local
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return user_of_key(service.database, key.strip())
+    token = request.cookies.get(COOKIE)
+    if not token:
+        raise unauthorized("no API key was given: send it as Authorization: Bearer yz-…")
+    if request.method not in SAFE:
+        _check_origin(request, {request.headers.get("host", "")})
+    return user_of_session(service.database, token)
+
+
+def _check_local(request: Request, service: Service) -> None:
+    """Only this machine may use the single-user mode: neither a page of somebody else's (its Origin tells), nor one
+    whose name was made to mean this machine (its Host tells)."""
+    host = request.headers.get("host", "")
+    if _name(host) not in service.settings.allowed_hosts:
+        raise forbidden(f"requests to {host[:80]!r} are refused: --hosts adds a name, --accounts lets others in")
+    _check_origin(request, {name for name in (host, *service.settings.allowed_hosts) if name})
+
+
+def _check_origin(request: Request, allowed: set[str]) -> None:
+    origin = request.headers.get("origin")
+    if origin is None:
+        return
+    host = urllib.parse.urlsplit(origin).netloc
+    if host not in allowed and _name(host) not in allowed:
+        raise forbidden(f"pages of {origin[:80]!r} may not use this service")
+
+
+def _name(host: str) -> str:
+    """The host without its port."""
+    return host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdigit() else host
+
+
+def _reviewer(user: Annotated[User, Depends(asking)]) -> User:
+    if not user.is_reviewer:
+        raise ApiError(403, "this is for reviewers", code="not_allowed")
+    return user
+
+
+def _admin(user: Annotated[User, Depends(asking)]) -> User:
+    if not user.is_admin:
+        raise ApiError(403, "this is for administrators", code="not_allowed")
+    return user
+
+
+Serving = Annotated[Service, Depends(serving)]
+Asking = Annotated[User, Depends(asking)]
+Reviewer = Annotated[User, Depends(_reviewer)]
+Admin = Annotated[User, Depends(_admin)]

@@ -1,0 +1,170 @@
+"""What requests carry: JSON, forms with files, and forms with bracket fields (`video[id]=…`), all read to one shape."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, NoReturn
+
+from fastapi import Depends, Request
+from starlette.datastructures import FormData
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from yozora.serve.errors import ApiError, invalid
+
+__all__ = ["Body", "LimitBody", "Sent", "data_url", "read_body"]
+
+MAX_TEXT = 2**20  # bytes of a form's text field, or of a whole JSON body that carries no picture
+MAX_FIELDS, MAX_FILES, MAX_DEPTH = 200, 80, 20
+_BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+Body = dict[str, Any]
+"""Names to texts, numbers, dicts, lists, and UploadFiles."""
+
+
+async def read_body(request: Request) -> AsyncIterator[Body]:
+    """A dependency: the body as one dict, whatever form it came in; its files are closed after the answer. Raises
+    ApiError."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
+            yield _checked(_nested(form))
+    elif kind == "application/json" or kind.endswith("+json"):
+        yield _checked(_json(await request.body()))
+    elif not kind and not await request.body():
+        yield {}
+    else:
+        raise ApiError(
+            415,
+            f"a body of type {kind[:80] or 'unknown'!r} cannot be read: send JSON or multipart/form-data",
+            code="unsupported_media_type",
+        )
+
+
+Sent = Annotated[Body, Depends(read_body)]
+
+
+def data_url(text: str, param: str) -> bytes:
+    """The bytes of a "data:…;base64,…" address. Raises ApiError for any other: we fetch nothing from elsewhere."""
+    head, comma, data = text.partition(",")
+    if not (head.startswith("data:") and head.endswith(";base64") and comma):
+        raise invalid("only data: addresses are taken: upload the picture, or send it as base64", param)
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("this data: address is not valid base64", param) from None
+
+
+class LimitBody:
+    """ASGI middleware: a body that is too large is refused as soon as it is, not when it has all come."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app, self.most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, counting."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        came = 0
+
+        async def counted() -> Message:
+            nonlocal came
+            message = await receive()
+            if message["type"] == "http.request":
+                came += len(message.get("body", b""))
+                if came > self.most:
+                    self._refuse()
+            return message
+
+        said = dict(scope["headers"]).get(b"content-length", b"0")
+        if said.isdigit() and int(said) > self.most:
+            self._refuse()
+        await self.app(scope, counted, send)
+
+    def _refuse(self) -> NoReturn:
+        most = f"{self.most / 2**20:g} MiB"
+        raise ApiError(
+            413, f"this request is too large: at most {most}", code="too_large", headers={"Connection": "close"}
+        )
+
+
+def _json(raw: bytes) -> Any:
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number")
+
+    try:
+        body = json.loads(raw, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        line = str(error).splitlines()[0][:120] if not isinstance(error, RecursionError) else "it is nested too deeply"
+        raise invalid(f"the body is not valid JSON: {line}", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise invalid("the body must be a JSON object", code="invalid_json")
+    return body
+
+
+def _nested(form: FormData) -> Body:
+    """Fields `a[b]=c` become {"a": {"b": "c"}}; `a[]=b`, `a[0]=b` and fields that come several times become lists."""
+    body: Body = {}
+    for name, value in form.multi_items():
+        match = _BRACKETS.fullmatch(name)
+        if match is None or name.count("[") > MAX_DEPTH:
+            raise invalid(f"the field {name[:80]!r} has no proper name", name[:80])
+        *path, last = match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])
+        here = body
+        for key, following in pairwise([*path, last]):
+            here = here.setdefault(key or _place(here, following), {})
+            if not isinstance(here, dict):
+                raise invalid(f"the field {name[:80]!r} is given in two ways", match[1])
+        last = last or str(len(here))
+        known = here.get(last)
+        if isinstance(known, dict):
+            raise invalid(f"the field {name[:80]!r} is given in two ways", match[1])
+        here[last] = value if known is None else [*(known if isinstance(known, list) else [known]), value]
+    return {name: _with_lists(value) for name, value in body.items()}
+
+
+def _place(here: Body, following: str) -> str:
+    """Which member `[]` means in `a[][b]`: the last one, until a name comes again."""
+    last = str(len(here) - 1)
+    return last if isinstance(here.get(last), dict) and following not in here[last] else str(len(here))
+
+
+def _with_lists(value: Any) -> Any:
+    """Dicts whose keys are 0, 1, 2, … are lists."""
+    if not isinstance(value, dict):
+        return value
+    members = {name: _with_lists(each) for name, each in value.items()}
+    return list(members.values()) if list(members) == [str(number) for number in range(len(members))] else members
+
+
+def _checked(body: Body) -> Body:
+    _check(body, 0)
+    return body
+
+
+def _check(value: Any, depth: int) -> None:
+    """Raises ApiError for text that no database takes."""
+    if depth > MAX_DEPTH:
+        raise invalid("the body is nested too deeply")
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_text(key)
+            _check(each, depth + 1)
+    elif isinstance(value, list):
+        for each in value:
+            _check(each, depth + 1)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise invalid("the body has text that is not valid (UTF-8)") from None
+    if "\0" in text:
+        raise invalid("the body has text with a NUL character in it")

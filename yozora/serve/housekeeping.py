@@ -1,0 +1,109 @@
+"""Cleaning up: what has expired, what nothing refers to any more, and jobs whose workflow came to nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from dbos import DBOS
+
+from yozora.serve.accounts import user_by_id
+from yozora.serve.context import Service
+from yozora.serve.jobs import admit, settle
+from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
+
+__all__ = ["expire", "orphans", "sweep", "unstick"]
+
+BATCH = 500
+DELIVERY_DAYS = 30
+ENDED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS")
+_KEY = re.compile(r"(videos|uploads|characters)/([a-z]+_[0-9a-f]{32})(/.*)?")
+_log = logging.getLogger(__name__)
+
+
+def sweep(service: Service) -> None:
+    """All of it; any number of workers may do so."""
+    expire(service)
+    remove_orphans(service)
+    unstick(service)
+
+
+def expire(service: Service) -> None:
+    """Files of videos and uploads whose time is over, and what else was kept for a while."""
+    now = time.time()
+    with service.database.writing() as session:
+        over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).limit(BATCH)
+        keys = [each["key"] for job in session.scalars(over) if job.files for each in job.files.values()]
+        ids = [job.id for job in session.scalars(over)]
+        session.execute(sa.update(Job).where(Job.id.in_(ids)).values(files={}, expires_at=None))
+        wanted = {word for order in _orders(session) for word in _ids_in(order)}
+        old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours).limit(BATCH)
+        for upload in session.scalars(old):
+            if upload.id not in wanted:
+                keys.append(upload.key)
+                session.delete(upload)
+        session.execute(sa.delete(SignIn).where(SignIn.expires_at < now))
+        session.execute(sa.delete(Delivery).where(Delivery.created_at < now - 86400 * DELIVERY_DAYS))
+    service.storage.delete(keys)
+
+
+def remove_orphans(service: Service) -> int:
+    """Removes files that nothing refers to, and says how many."""
+    found = list(orphans(service, service.settings.orphan_seconds))
+    service.storage.delete(found)
+    if found:
+        _log.warning("files that nothing refers to were removed", extra={"count": len(found)})
+    return len(found)
+
+
+def orphans(service: Service, older_than: float) -> Iterable[str]:
+    """Keys of files, written so many seconds ago or earlier, that no row refers to."""
+    batch: list[str] = []
+    for key in service.storage.keys(older_than=older_than):
+        batch.append(key)
+        if len(batch) == BATCH:
+            yield from _unknown(service, batch)
+            batch = []
+    yield from _unknown(service, batch)
+
+
+def unstick(service: Service, older_than: float = 60.0) -> None:
+    """Jobs whose workflow has ended without them fail; accounts whose turn was missed get it."""
+    with service.database.reading() as session:
+        since = time.time() - older_than
+        started = sa.select(Job.id).where(Job.status.in_(UNFINISHED), Job.admitted, Job.created_at < since)
+        open_jobs = list(session.scalars(started.limit(BATCH)))
+        waiting = sa.select(Job.account_id).where(Job.status == QUEUED, ~Job.admitted).distinct()
+        accounts = list(session.scalars(waiting))
+    if open_jobs:
+        states = DBOS.list_workflows(workflow_ids=open_jobs, load_input=False, load_output=False)
+        for ended in (each.workflow_id for each in states if each.status in ENDED):
+            with service.database.writing() as session:
+                job = session.get(Job, ended, with_for_update=True)
+                if job is not None and job.status in UNFINISHED:
+                    settle(service, session, job, FAILED, "server_error", "the making of this video came to nothing")
+    for account_id in accounts:
+        with service.database.writing() as session:
+            admit(service, session, account_id, user_by_id(session, account_id).plan)
+
+
+def _unknown(service: Service, keys: list[str]) -> list[str]:
+    ids = {match[2] for key in keys if (match := _KEY.fullmatch(key))}
+    known: set[str] = set()
+    with service.database.reading() as session:
+        for files in session.scalars(sa.select(Job.files).where(Job.id.in_(ids))):
+            known |= {each["key"] for each in files.values()}
+        for table in (Upload, Character):
+            known |= set(session.scalars(sa.select(table.key).where(table.id.in_(ids))))
+    return [key for key in keys if key not in known]
+
+
+def _orders(session) -> Iterable[dict[str, object]]:  # type: ignore[no-untyped-def]
+    return session.scalars(sa.select(Job.order).where(Job.status.in_(UNFINISHED)))
+
+
+def _ids_in(order: dict[str, object]) -> set[str]:
+    return set(re.findall(r"file_[0-9a-f]{32}", str(order)))

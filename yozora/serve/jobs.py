@@ -1,0 +1,349 @@
+"""Jobs: ordering, finding, cancelling and deleting videos. Both APIs call these functions and nothing below them.
+
+A job waits in our table until it is its account's turn (`admit`), then in DBOS's queue until a worker is free. So an
+account that orders a thousand videos has at most its plan's concurrency in the queue, and the others' come between.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from yozora.serve.accounts import User, user_by_id
+from yozora.serve.context import QUEUE, Service
+from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
+from yozora.serve.orders import Order, expected, sources_of
+from yozora.serve.plans import Plan
+from yozora.serve.tables import (
+    CANCELLED,
+    COMPLETED,
+    QUEUED,
+    RUNNING,
+    UNFINISHED,
+    Account,
+    Character,
+    Folder,
+    Job,
+    Lineage,
+    Upload,
+    Usage,
+    new_id,
+)
+
+__all__ = ["LANES", "MAKE", "Ticket", "admit", "cancel", "cost", "create", "delete", "find", "listed", "settle"]
+
+MAKE = "make_video"
+LANES = {"priority": 100, "standard": 1000, "relaxed": 10_000}  # places in the queue: the lower goes first
+MAX_PRIORITY = 9
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """How an order is to be treated: `key` makes it happen once, `source` is what it remixes."""
+
+    count: int = 1
+    lane: str = "standard"
+    priority: int = 0
+    folder: str | None = None
+    key: str | None = None
+    fingerprint: str | None = None
+    source: str | None = None
+    model: str | None = None
+    """The name of the model as the client gave it."""
+
+
+def create(service: Service, user: User, order: Order, ticket: Ticket | None = None) -> list[Job]:
+    """Orders videos: one, or as many variations as the ticket says. Raises ApiError."""
+    ticket = ticket or Ticket()
+    if ticket.lane not in LANES:
+        raise invalid(f"there is no lane {ticket.lane[:40]!r}: use {', '.join(LANES)}", "lane")
+    if ticket.lane == "priority" and not user.plan.priority:
+        raise forbidden(f"the plan {user.plan.name} has no priority lane: leave it out")
+    if not 0 <= ticket.priority <= MAX_PRIORITY:
+        raise invalid(f"priority is a number from 0 to {MAX_PRIORITY}", "priority")
+    order = order.model_copy(update={"model": service.model(order.model)})
+    native = service.native(order.model or "")
+    order.check(native)
+    (width, height), seconds = expected(order, native)
+    with service.database.reading() as session:
+        seconds = _with_sources(session, user, order, seconds)
+        if ticket.folder is not None:
+            _check_folder(session, user, ticket.folder)
+    _check_plan(user.plan, width, height, seconds)
+    seed = secrets.randbelow(2**31) if order.seed is None else order.seed
+    group = new_id("group")
+    jobs = [
+        Job(
+            id=new_id("video"),
+            account_id=user.id,
+            folder_id=ticket.folder,
+            group_id=group,
+            order=order.model_copy(update={"seed": seed + number}).model_dump(mode="json"),
+            way=order.way,
+            prompt=order.prompt,
+            model=ticket.model or order.model,
+            seconds=seconds,
+            width=width,
+            height=height,
+            lane=ticket.lane,
+            priority=LANES[ticket.lane] - ticket.priority,
+            created_at=time.time(),
+            source_id=ticket.source,
+            idempotency=f"{ticket.key}#{number}" if ticket.key else None,
+            fingerprint=ticket.fingerprint,
+            status=QUEUED,
+            stage="",
+            progress=0,
+            admitted=False,
+            attempt=0,
+            files={},
+            public=False,
+            featured=False,
+        )
+        for number in range(ticket.count)
+    ]
+    if ticket.key and (made := _made_before(service, user, ticket)):
+        return made
+    try:
+        _insert(service, user, jobs, order, seconds)
+    except IntegrityError:  # the same key, at the same moment
+        if ticket.key and (made := _made_before(service, user, ticket)):
+            return made
+        raise
+    return jobs
+
+
+def cost(service: Service, user: User, order: Order, count: int = 1) -> dict[str, Any]:
+    """What an order would take, without ordering it: seconds of the allowance, size, and model evaluations."""
+    order = order.model_copy(update={"model": service.model(order.model)})
+    native = service.native(order.model or "")
+    order.check(native)
+    size, seconds = expected(order, native)
+    with service.database.reading() as session:
+        seconds = _with_sources(session, user, order, seconds)
+        used = _used(session, user.id)
+        waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
+        pace = _pace(session)
+    _check_plan(user.plan, *size, seconds)
+    left = None if not user.plan.monthly_seconds else max(0.0, user.plan.monthly_seconds - used)
+    return {
+        "seconds": round(seconds * count, 3),
+        "size": f"{size[0]}x{size[1]}",
+        "frames": native.grid.nearest_frames(seconds, native.fps),
+        "allowance_left": left,
+        "allowed": left is None or seconds * count <= left,
+        "videos_waiting": waiting,
+        "expected_wait": round(waiting * pace, 1),
+    }
+
+
+def find(session: Session, user: User, job_id: str, public: bool = False) -> Job:
+    """Somebody's own job, or, where that is enough, anybody's public one. Raises ApiError, as for one that there is
+    not."""
+    job = session.get(Job, job_id)
+    if job is None or not (job.account_id == user.id or (public and job.public and job.status == COMPLETED)):
+        raise missing("video", job_id)
+    return job
+
+
+def listed(
+    session: Session,
+    user: User,
+    limit: int = 20,
+    after: str | None = None,
+    ascending: bool = False,
+    where: Sequence[sa.ColumnElement[bool]] = (),
+) -> tuple[list[Job], bool]:
+    """Somebody's jobs in order of time, those after the one called `after`, and whether there are more. Raises
+    ApiError."""
+    query = sa.select(Job).where(Job.account_id == user.id, *where)
+    return page(session, query, limit, None if after is None else find(session, user, after), ascending)
+
+
+def page(
+    session: Session, query: sa.Select[Job], limit: int, after: Job | None, ascending: bool = False
+) -> tuple[list[Job], bool]:
+    """At most `limit` of the query's jobs in order of time, from the one after `after` on, and whether more follow."""
+    place = sa.tuple_(Job.created_at, Job.id)
+    if after is not None:
+        here = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))
+        query = query.where(place > here if ascending else place < here)
+    order = (Job.created_at.asc(), Job.id.asc()) if ascending else (Job.created_at.desc(), Job.id.desc())
+    found = list(session.scalars(query.order_by(*order).limit(limit + 1)))
+    return found[:limit], len(found) > limit
+
+
+def cancel(service: Service, user: User, job_id: str) -> Job:
+    """Stops a job that waits or runs; the worker is free within one sampling step. Raises ApiError for one that is
+    finished."""
+    with service.database.writing() as session:
+        _lock(session, user.id)
+        job = find(session, user, job_id)
+        if job.status not in UNFINISHED:
+            raise ApiError(409, f"this video is {job.status}: there is nothing to cancel", code="not_cancellable")
+        settle(service, session, job, CANCELLED, "cancelled", "the video was cancelled")
+        return job
+
+
+def delete(service: Service, user: User, job_id: str) -> None:
+    """Removes a video, its files and, where it is being made, the making. Raises ApiError."""
+    with service.database.writing() as session:
+        _lock(session, user.id)
+        job = find(session, user, job_id)
+        if job.status in UNFINISHED:
+            settle(service, session, job, CANCELLED, "cancelled", "the video was deleted")
+        keys = [each["key"] for each in job.files.values()]
+        session.delete(job)
+    service.storage.delete(keys)  # last: what stays behind after a crash here is swept up as an orphan
+
+
+def settle(
+    service: Service, session: Session, job: Job, status: str, code: str | None = None, message: str | None = None
+) -> None:
+    """A job is over, however it ended: the account's next one may go. In the caller's transaction."""
+    _lock(session, job.account_id)
+    plan = user_by_id(session, job.account_id).plan
+    now = time.time()
+    job.status, job.finished_at, job.stage = status, now, ""
+    job.error_code, job.error, job.worker_id = code, message, None
+    job.expires_at = now + 86400 * plan.keep_days if plan.keep_days else None
+    if status == COMPLETED:
+        job.progress = 100
+    elif job.charged:
+        _charge(session, job.account_id, job.charged, -job.seconds)
+        job.charged = None
+    session.flush()
+    admit(service, session, job.account_id, plan)
+
+
+def admit(service: Service, session: Session, account_id: str, plan: Plan) -> int:
+    """Puts an account's next jobs into the queue, as many as its plan lets be made at once, and says how many."""
+    busy = sa.or_(Job.status == RUNNING, sa.and_(Job.status == QUEUED, Job.admitted))
+    at_once = session.scalar(sa.select(sa.func.count()).where(Job.account_id == account_id, busy)) or 0
+    room = plan.concurrency - at_once
+    if room <= 0:
+        return 0
+    waiting = sa.select(Job).where(Job.account_id == account_id, Job.status == QUEUED, ~Job.admitted)
+    following = session.scalars(waiting.order_by(Job.priority, Job.created_at, Job.id).limit(room)).all()
+    for job in following:
+        job.admitted = True
+        service.enqueue(session, MAKE, QUEUE, job.id, job.priority)
+    return len(following)
+
+
+# ---- what an order has to pass ---------------------------------------------------------------------------------------
+
+
+def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds: float) -> None:
+    """All of the jobs or none. Raises ApiError where there are too many already."""
+    month = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
+    with service.database.writing() as session:
+        _lock(session, user.id)
+        waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
+        own = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED, Job.account_id == user.id)) or 0
+        pace = _pace(session)
+        if waiting + len(jobs) > service.settings.queue_limit:
+            raise wait(f"{waiting} videos are waiting, which is all there is room for", waiting * pace / 10)
+        if user.plan.waiting and own + len(jobs) > user.plan.waiting:
+            raise wait(f"{own} of your videos are waiting, all that the plan {user.plan.name} has room for", pace)
+        total = seconds * len(jobs)
+        if user.plan.monthly_seconds and _used(session, user.id) + total > user.plan.monthly_seconds:
+            raise ApiError(
+                429,
+                f"this month's {user.plan.monthly_seconds:g} s of the plan {user.plan.name} do not reach for it",
+                code="insufficient_quota",
+                headers={"x-should-retry": "false"},
+            )
+        _charge(session, user.id, month, total)
+        for job in jobs:
+            job.charged = month
+            session.add(job)
+        session.flush()
+        for job in jobs:
+            seen = dict.fromkeys((found, role) for role, found in sources_of(order))
+            session.add_all(Lineage(job_id=job.id, parent_id=parent, role=role) for parent, role in seen)
+        session.flush()
+        admit(service, session, user.id, user.plan)
+
+
+def _made_before(service: Service, user: User, ticket: Ticket) -> list[Job]:
+    """What was ordered under the same key. Raises ApiError where that was something else."""
+    with service.database.reading() as session:
+        own = sa.select(Job).where(Job.account_id == user.id)
+        first = session.scalar(own.where(Job.idempotency == f"{ticket.key}#0"))
+        if first is None:
+            return []
+        if first.fingerprint != ticket.fingerprint:
+            raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
+        return list(session.scalars(own.where(Job.group_id == first.group_id).order_by(Job.idempotency)))
+
+
+def _with_sources(session: Session, user: User, order: Order, seconds: float) -> float:
+    """Checks that everything an order is given is there, and says how long the video will be: what is remixed keeps its
+    length, what is extended adds its own. (How long an upload is comes out when it is read.) Raises ApiError."""
+    for role, found in sources_of(order):
+        if found.startswith("video_"):
+            job = find(session, user, found, public=True)
+            if job.status != COMPLETED or not job.files:
+                raise invalid(f"the video {found} is {job.status}: wait until it is completed", role, "video_not_ready")
+            if role == "clip" and order.way in ("extend", "loop"):
+                seconds += job.seconds
+            elif role == "clip" and order.way in ("remix", "inpaint"):
+                seconds = job.seconds
+            continue
+        table = Upload if found.startswith("file_") else Character
+        row = session.get(table, found)
+        if row is None or row.account_id != user.id:
+            raise missing("file" if table is Upload else "character", found)
+    return round(seconds, 3)
+
+
+def _check_plan(plan: Plan, width: int, height: int, seconds: float) -> None:
+    if max(width, height) > plan.largest:
+        raise invalid(f"{width}x{height} is larger than the plan {plan.name} allows: {plan.largest} pixels", "size")
+    if seconds > plan.longest + 1:
+        raise invalid(f"{seconds:.3g} s are longer than the plan {plan.name} allows: {plan.longest:g} s", "seconds")
+
+
+def _check_folder(session: Session, user: User, folder_id: str) -> None:
+    folder = session.get(Folder, folder_id)
+    if folder is None or folder.account_id != user.id:
+        raise missing("folder", folder_id)
+
+
+def _lock(session: Session, account_id: str) -> None:
+    """One transaction at a time counts and changes an account's jobs (on SQLite it is the only writer anyway)."""
+    session.execute(sa.select(Account.id).where(Account.id == account_id).with_for_update())
+
+
+def _used(session: Session, account_id: str) -> float:
+    month = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
+    row = session.get(Usage, (account_id, month))
+    return row.seconds if row else 0.0
+
+
+def _charge(session: Session, account_id: str, month: str, seconds: float) -> None:
+    row = session.get(Usage, (account_id, month))
+    if row is None:
+        session.add(Usage(account_id=account_id, month=month, seconds=max(0.0, seconds)))
+    else:
+        row.seconds = max(0.0, row.seconds + seconds)
+
+
+def _pace(session: Session) -> float:
+    """Seconds from one finished job to the next, of late; 5 where nothing is known."""
+    ends = list(
+        session.scalars(
+            sa.select(Job.finished_at).where(Job.status == COMPLETED).order_by(Job.created_at.desc()).limit(20)
+        )
+    )
+    times = sorted(end for end in ends if end is not None)
+    return min(600.0, max(0.05, (times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else 5.0

@@ -1,0 +1,179 @@
+"""Yozora's own API, second part: the library, its folders, favourites, feeds, and what came of what."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from yozora.serve import jobs
+from yozora.serve.access import Asking, Serving
+from yozora.serve.accounts import User
+from yozora.serve.create_api import job_object
+from yozora.serve.errors import ApiError, missing
+from yozora.serve.tables import COMPLETED, Favourite, Folder, Job, Lineage, new_id
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api", tags=["Library"])
+Limit = Annotated[int, Query(ge=1, le=100)]
+After = Annotated[str | None, Query(max_length=60)]
+MOST_FOLDERS = 1000
+
+
+class Change(BaseModel):
+    """What may be changed of a video that is made; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+    folder: str | None = Field(default=None, max_length=60)
+    public: bool | None = None
+
+
+class FolderName(BaseModel):
+    """A folder's name."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]+$")
+
+
+@router.get("/videos")
+def listing(
+    service: Serving,
+    user: Asking,
+    limit: Limit = 20,
+    after: After = None,
+    order: Literal["asc", "desc"] = "desc",
+    folder: Annotated[str | None, Query(max_length=60)] = None,
+    status: Literal["queued", "in_progress", "completed", "failed", "cancelled"] | None = None,
+    favourite: bool = False,
+    text: Annotated[str | None, Query(max_length=200, description="Words of the prompt.")] = None,
+) -> dict[str, Any]:
+    """One's own videos, the latest first."""
+    where: list[sa.ColumnElement[bool]] = []
+    if folder is not None:
+        where.append(Job.folder_id == folder)
+    if status is not None:
+        where.append(Job.status == status)
+    if favourite:
+        where.append(Job.id.in_(sa.select(Favourite.job_id).where(Favourite.account_id == user.id)))
+    if text:
+        where.append(Job.prompt.icontains(text, autoescape=True))
+    with service.database.reading() as session:
+        found, more = jobs.listed(session, user, limit, after, order == "asc", where)
+        return {"videos": [job_object(job) for job in found], "has_more": more}
+
+
+@router.patch("/videos/{video_id}")
+def change(video_id: str, new: Change, service: Serving, user: Asking) -> dict[str, Any]:
+    """Moves a video to a folder (null: out of it), or shows it in the feeds."""
+    with service.database.writing() as session:
+        job = jobs.find(session, user, video_id)
+        if "folder" in new.model_fields_set:
+            job.folder_id = None if new.folder is None else _folder(session, user, new.folder).id
+        if new.public is not None:
+            if new.public and job.status != COMPLETED:
+                raise ApiError(409, f"this video is {job.status}: show it when it is completed", code="video_not_ready")
+            job.public, job.featured = new.public, job.featured and new.public
+        return job_object(job)
+
+
+@router.get("/videos/{video_id}/lineage")
+def lineage(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
+    """What a video was made from, and what was made from it, as far as one may see it."""
+    with service.database.reading() as session:
+        job = jobs.find(session, user, video_id, public=True)
+        above = session.execute(sa.select(Lineage.parent_id, Lineage.role).where(Lineage.job_id == job.id)).all()
+        below = sa.select(Job, Lineage.role).join(Lineage, Lineage.job_id == Job.id).where(Lineage.parent_id == job.id)
+        mine = sa.or_(Job.account_id == user.id, sa.and_(Job.public, Job.status == COMPLETED))
+        children = session.execute(below.where(mine).order_by(Job.created_at).limit(100)).all()
+        own = job.account_id == user.id
+        return {
+            "parents": [{"id": parent, "role": role} for parent, role in above] if own else [],
+            "children": [{"id": child.id, "role": role, "prompt": child.prompt} for child, role in children],
+        }
+
+
+@router.put("/videos/{video_id}/favourite", status_code=204)
+def like(video_id: str, service: Serving, user: Asking) -> None:
+    """Puts a video among one's favourites."""
+    with service.database.writing() as session:
+        job = jobs.find(session, user, video_id, public=True)
+        session.merge(Favourite(account_id=user.id, job_id=job.id, created_at=time.time()))
+
+
+@router.delete("/videos/{video_id}/favourite", status_code=204)
+def unlike(video_id: str, service: Serving, user: Asking) -> None:
+    """Takes a video out of one's favourites."""
+    with service.database.writing() as session:
+        session.execute(sa.delete(Favourite).where(Favourite.account_id == user.id, Favourite.job_id == video_id))
+
+
+@router.get("/feeds/{feed}")
+def feed(
+    feed: Literal["recent", "featured"], service: Serving, user: Asking, limit: Limit = 20, after: After = None
+) -> dict[str, Any]:
+    """Public videos: the most recent, or those that reviewers chose."""
+    query = sa.select(Job).where(Job.public, Job.status == COMPLETED)
+    if feed == "featured":
+        query = query.where(Job.featured)
+    with service.database.reading() as session:
+        last = None if after is None else jobs.find(session, user, after, public=True)
+        found, more = jobs.page(session, query, limit, last)
+        videos = [job_object(job, own=job.account_id == user.id) for job in found]
+    return {"videos": videos, "has_more": more}
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+
+@router.get("/folders")
+def folders(service: Serving, user: Asking) -> dict[str, Any]:
+    """One's folders, and how many videos are in each."""
+    with service.database.reading() as session:
+        count = sa.select(sa.func.count()).where(Job.folder_id == Folder.id).scalar_subquery()
+        rows = session.execute(sa.select(Folder, count).where(Folder.account_id == user.id).order_by(Folder.name))
+        return {"folders": [folder_object(row) | {"videos": number} for row, number in rows]}
+
+
+@router.post("/folders", status_code=201)
+def add_folder(new: FolderName, service: Serving, user: Asking) -> dict[str, Any]:
+    """A new folder."""
+    folder = Folder(id=new_id("folder"), account_id=user.id, name=new.name, created_at=time.time())
+    with service.database.writing() as session:
+        own = session.scalar(sa.select(sa.func.count()).where(Folder.account_id == user.id)) or 0
+        if own >= MOST_FOLDERS:
+            raise ApiError(409, f"you have {own} folders: remove some first", code="too_many_folders")
+        session.add(folder)
+    return folder_object(folder)
+
+
+@router.patch("/folders/{folder_id}")
+def rename_folder(folder_id: str, new: FolderName, service: Serving, user: Asking) -> dict[str, Any]:
+    """Another name."""
+    with service.database.writing() as session:
+        folder = _folder(session, user, folder_id)
+        folder.name = new.name
+        return folder_object(folder)
+
+
+@router.delete("/folders/{folder_id}", status_code=204)
+def delete_folder(folder_id: str, service: Serving, user: Asking) -> None:
+    """Removes a folder; the videos in it stay."""
+    with service.database.writing() as session:
+        session.delete(_folder(session, user, folder_id))
+
+
+def folder_object(folder: Folder) -> dict[str, Any]:
+    """A folder as this API tells it."""
+    return {"id": folder.id, "name": folder.name, "created_at": folder.created_at}
+
+
+def _folder(session: Session, user: User, folder_id: str) -> Folder:
+    folder = session.get(Folder, folder_id)
+    if folder is None or folder.account_id != user.id:
+        raise missing("folder", folder_id)
+    return folder

@@ -1,0 +1,281 @@
+"""An order: what is to be made, checked where it comes in; every way of creating with all its parameters.
+
+What is given (clips, pictures, masks) is referred to by id: a video of the library ("video_…"), an upload ("file_…")
+or a character ("char_…"). `draw` turns an order, with these as files, into the canvas of its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from yozora.create.board import MAX_CARDS, Board
+from yozora.create.board import storyboard as board_canvas
+from yozora.create.canvas import MAX_PROMPT, Canvas, Cue, check_prompt
+from yozora.create.given import Fit
+from yozora.create.join import blend, check_pieces, check_time, fill, parse_curve, recut
+from yozora.create.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_guidance, check_steps
+from yozora.create.presets import Preset, find_preset
+from yozora.create.sizes import Native, check_seconds, choose_size
+from yozora.create.streaming import check_solver
+from yozora.create.target import Target, choose_target
+from yozora.create.ways import (
+    extend,
+    image_to_video,
+    inpaint,
+    loop,
+    parse_strength,
+    remix,
+    text_to_image,
+    text_to_video,
+)
+from yozora.errors import CanvasError
+from yozora.serve.errors import ApiError, invalid
+
+__all__ = ["Card", "Order", "Way", "draw", "parse_order", "sources_of", "target_of"]
+
+Way = Literal[
+    "generate", "image", "animate", "extend", "fill", "loop", "blend", "remix", "inpaint", "recut", "storyboard"
+]
+MAX_VARIATIONS = 8
+Id = Annotated[str, StringConstraints(pattern=r"^(video|file|char)_[0-9a-f]{32}$")]
+Short = Annotated[str, StringConstraints(max_length=40)]
+Seconds = Annotated[float, Field(gt=0, le=60)]
+# What each way is given, besides words; the first of these is a must, those with "?" may be left out.
+GIVEN: dict[str, tuple[str, ...]] = {
+    "generate": (),
+    "image": (),
+    "animate": ("image",),
+    "extend": ("clip",),
+    "fill": ("cards",),
+    "loop": ("clip?",),
+    "blend": ("clip", "other"),
+    "remix": ("clip",),
+    "inpaint": ("clip", "mask"),
+    "recut": ("clip", "keep"),
+    "storyboard": ("cards",),
+}
+_GIVABLE = ("image", "clip", "other", "mask", "cards", "keep")
+
+
+class Card(BaseModel):
+    """What a storyboard shows, or what is given to `fill`, from `at` seconds on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    at: float = Field(ge=0, le=60)
+    prompt: str = Field(default="", max_length=MAX_PROMPT)
+    source: Id | None = None
+
+
+class Order(BaseModel):
+    """What is to be made. What is None is as the model was trained, or as what is given is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    way: Way = "generate"
+    prompt: str = Field(default="", max_length=MAX_PROMPT)
+    negative: str = Field(default="", max_length=MAX_PROMPT)
+    model: Annotated[str, StringConstraints(max_length=200)] | None = None
+    # what is given
+    image: Id | None = None
+    clip: Id | None = None
+    other: Id | None = Field(default=None, description="What `blend` ends as.")
+    mask: Id | None = Field(default=None, description="White where `inpaint` invents.")
+    cards: tuple[Card, ...] = Field(default=(), max_length=MAX_CARDS)
+    keep: tuple[tuple[float, float], ...] = Field(
+        default=(), max_length=MAX_CARDS, description="Pieces that `recut` keeps."
+    )
+    # shape
+    seconds: Seconds | None = None
+    size: Short | None = Field(default=None, description="WIDTHxHEIGHT.")
+    aspect: Short | None = None
+    resolution: Short | None = None
+    fit: Fit = "crop"
+    enhance: Short | None = Field(default=None, description="The size it is enlarged to, WIDTHxHEIGHT or 1080p.")
+    enhance_fps: float | None = Field(default=None, ge=1, le=120)
+    # one way's own
+    backward: bool = False
+    strength: Short | float = "mild"
+    curve: Annotated[str, StringConstraints(max_length=2000)] = "transition"
+    to: Seconds | None = Field(default=None, description="The end of a `recut`.")
+    # sampling
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    guidance: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE)
+    solver: Short | None = None
+    preset: Annotated[str, StringConstraints(max_length=200)] | None = None
+    previews: bool = Field(default=False, description="Show a frame at every step.")
+
+    @property
+    def style(self) -> Preset | None:
+        """The preset. Raises ConfigError."""
+        return None if self.preset is None else find_preset(self.preset)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Steps, guidance and solver, with the preset's where nothing is said. Raises ConfigError."""
+        asked = {"steps": self.steps, "guidance": self.guidance}
+        filled = asked if self.style is None else self.style.fill(asked)
+        return {key: filled[key] for key in asked} | {"solver": self.solver}
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What every way takes."""
+        return {key: getattr(self, key) for key in ("size", "aspect", "resolution", "fit", "negative")}
+
+    @property
+    def asked_freely(self) -> dict[str, Any]:
+        """The same for a way that is given nothing with a shape of its own: the preset's aspect counts."""
+        return self.asked if self.style is None else self.asked | {"aspect": self.style.fill(self.asked)["aspect"]}
+
+    def check(self, native: Native) -> None:
+        """Raises ApiError for what no run could do, as far as that can be said without looking at what is given."""
+        needed = GIVEN[self.way]
+        for name in _GIVABLE:
+            there = getattr(self, name) not in (None, ())
+            if name in needed and not there:
+                raise invalid(f"{self.way} needs {name}", name, "missing_required_parameter")
+            if there and name not in needed and f"{name}?" not in needed:
+                raise invalid(f"{self.way} takes no {name}", name)
+        try:
+            self._check(native)
+        except CanvasError as error:
+            raise invalid(str(error)) from None
+
+    def _check(self, native: Native) -> None:
+        words = self.way in ("generate", "image", "remix", "inpaint") or (self.way == "loop" and self.clip is None)
+        check_prompt(self.prompt, needed=words)
+        check_prompt(self.negative, what="negative prompt")
+        if self.seconds is not None:
+            check_seconds(self.seconds)
+        if self.steps is not None:
+            check_steps(self.steps)
+        if self.guidance is not None:
+            check_guidance(self.guidance)
+        if self.solver is not None:
+            check_solver(self.solver)
+        parse_strength(self.strength)
+        parse_curve(self.curve)
+        _ = self.style
+        if self.keep:
+            check_pieces(self.keep)
+        for card in self.cards:
+            check_time(card.at)
+            if (self.way == "fill" and card.source is None) or not (card.prompt or card.source):
+                raise CanvasError(f"the card at {card.at:g} s shows nothing: give it a source or a prompt")
+        size = choose_size(native, self.size, self.aspect, self.resolution)
+        target_of(self, size, native.fps, native.frames_max)
+        if not any(True for _ in sources_of(self)):
+            canvas = draw(self, native, {})
+            canvas.check(native.grid)
+            native.check_tokens(canvas.width, canvas.height, min(canvas.frames, native.frames_max))
+
+
+def parse_order(raw: Mapping[str, Any]) -> Order:
+    """An order from what a client sent, in which numbers may be texts. Raises ApiError that names the parameter."""
+    try:
+        return Order.model_validate({key: value for key, value in raw.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = ".".join(map(str, first["loc"])) or None
+        code = "unknown_parameter" if first["type"] == "extra_forbidden" else "invalid_value"
+        raise invalid(f"{name or 'the order'}: {first['msg']}", name, code) from None
+
+
+def sources_of(order: Order) -> Iterator[tuple[str, str]]:
+    """(role, id) of everything an order is given."""
+    for role in ("image", "clip", "other", "mask"):
+        if (found := getattr(order, role)) is not None:
+            yield role, found
+    for card in order.cards:
+        if card.source is not None:
+            yield "card", card.source
+
+
+def draw(order: Order, native: Native, files: Mapping[str, Path]) -> Canvas:
+    """The canvas of an order; `files` are where its sources lie. Raises CanvasError, ConfigError, MediaError."""
+    canvas = _draw(order, native, lambda name: files[name] if name is not None else None)
+    return canvas if order.style is None else order.style.on(canvas)
+
+
+def _draw(order: Order, native: Native, file: Any) -> Canvas:
+    prompt, seconds, asked = order.prompt, order.seconds, order.asked
+    clip = file(order.clip)
+    match order.way:
+        case "generate":
+            return text_to_video(prompt, native=native, seconds=seconds, **order.asked_freely)
+        case "image":
+            return text_to_image(prompt, native=native, **order.asked_freely)
+        case "animate":
+            return image_to_video(file(order.image), prompt, native=native, seconds=seconds, **asked)
+        case "extend":
+            return extend(clip, prompt, native=native, seconds=seconds, backward=order.backward, **asked)
+        case "loop":
+            free = order.asked_freely if clip is None else asked
+            return loop(clip, prompt, native=native, seconds=seconds, **free)
+        case "remix":
+            return remix(clip, prompt, native=native, strength=order.strength, **asked)
+        case "inpaint":
+            return inpaint(clip, prompt, file(order.mask), native=native, **asked)
+        case "blend":
+            other = file(order.other)
+            return blend(clip, other, prompt, native=native, curve=order.curve, seconds=seconds, **asked)
+        case "recut":
+            return recut(clip, order.keep, prompt, native=native, to=order.to, **asked)
+        case "fill":
+            cards = [(card.at, file(card.source)) for card in order.cards]
+            return fill(cards, prompt, native=native, seconds=seconds, **asked)
+        case "storyboard":
+            return board_canvas(_board(order, file), native=native, **asked)
+    raise CanvasError(f"there is no way {order.way!r}; known: {', '.join(get_args(Way))}")
+
+
+def _board(order: Order, file: Any) -> Board:
+    cards = sorted(order.cards, key=lambda card: card.at)
+    cues = tuple(Cue(card.at, card.prompt) for card in cards if card.prompt)
+    files = tuple((card.at, file(card.source)) for card in cards if card.source)
+    if len({card.at for card in cards}) < len(cards):
+        raise CanvasError("two cards are at the same time: move one, or make them one")
+    return Board(cues, files, order.seconds, {})
+
+
+def target_of(order: Order, size: tuple[int, int], fps: float, frames: int) -> Target | None:
+    """What a video of that size, rate and length is enhanced to, if that is asked; a picture stays one. Raises
+    CanvasError."""
+    if order.enhance is None and order.enhance_fps is None:
+        return None
+    rate = order.enhance_fps if frames > 1 else None
+    larger = size if order.enhance is None else order.enhance
+    return choose_target(size, fps, larger, rate, order.fit, order.aspect)
+
+
+def expected(order: Order, native: Native) -> tuple[tuple[int, int], float]:
+    """(width, height) and seconds of what an order will become, as far as they are known before what is given has been
+    looked at. Raises ApiError."""
+    try:
+        if not any(True for _ in sources_of(order)):
+            canvas = draw(order, native, {})
+            size, seconds, frames = canvas.size, order.seconds or canvas.shown / canvas.fps, canvas.shown
+        else:
+            size = choose_size(native, order.size, order.aspect, order.resolution)
+            seconds = order.seconds or order.to or native.seconds_max
+            frames = native.grid.nearest_frames(seconds, native.fps)
+        target = target_of(order, size, native.fps, frames)
+    except CanvasError as error:
+        raise invalid(str(error)) from None
+    return (target.size if target else size), seconds
+
+
+def variations(raw: Any) -> int:
+    """How many videos of one order, 1 to MAX_VARIATIONS. Raises ApiError."""
+    try:
+        count = int(raw if raw is not None else 1)
+    except (TypeError, ValueError):
+        count = 0
+    if not 1 <= count <= MAX_VARIATIONS:
+        raise ApiError(
+            400, f"variations is a number from 1 to {MAX_VARIATIONS}", code="invalid_value", param="variations"
+        )
+    return count

@@ -1,0 +1,89 @@
+"""Loaded models: each once, as many as fit into a memory budget; the one that was used longest ago goes first."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import torch
+
+from yozora.create.enhance import load_enhancer
+from yozora.create.generator import Generator, choose_device, load, read_native
+from yozora.create.sizes import Native
+
+if TYPE_CHECKING:
+    from yozora.models.enhancer import Enhancer
+
+__all__ = ["Models"]
+
+MOST = 2  # models, where no budget is named
+_log = logging.getLogger(__name__)
+
+
+class Models:
+    """The models of one worker on its device. `budget` is in bytes of parameters; 0 is MOST models of any size."""
+
+    def __init__(self, device: str = "auto", budget: int = 0) -> None:
+        self.device = choose_device(device)
+        self.budget = budget
+        self._loaded: OrderedDict[str, tuple[Generator, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str | None) -> Generator:
+        """The model, loaded where it is not yet. Raises ModelError."""
+        name = name or "mini"
+        with self._lock:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+                return self._loaded[name][0]
+            self._make_room(0)
+            generator = load(name, str(self.device))
+            size = size_of(generator)
+            self._make_room(size)
+            self._loaded[name] = (generator, size)
+            _log.info("model loaded", extra={"model": name, "bytes": size})
+            return generator
+
+    def native(self, name: str | None) -> Native:
+        """What a model makes, without loading it. Raises ModelError."""
+        with self._lock:
+            loaded = self._loaded.get(name or "mini")
+        return loaded[0].native if loaded else read_native(name or "mini")
+
+    def enhancer(self) -> Enhancer:
+        """The network that enlarges. Raises ModelError where there are no weights."""
+        return load_enhancer(device=self.device)
+
+    @property
+    def names(self) -> list[str]:
+        """The models that are loaded."""
+        with self._lock:
+            return list(self._loaded)
+
+    def _make_room(self, size: int) -> None:
+        """Lets go of models until one more, of `size` bytes, may be there."""
+        while self._loaded and (
+            sum(each for _, each in self._loaded.values()) + size > self.budget
+            if self.budget
+            else len(self._loaded) >= MOST
+        ):
+            name, _ = self._loaded.popitem(last=False)
+            _log.info("model let go", extra={"model": name})
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def size_of(generator: Generator) -> int:
+    """Bytes of a model's parameters."""
+    bundle = generator.bundle
+    networks = [
+        bundle.transformer,
+        bundle.autoencoder,
+        bundle.text_encoder,
+        *([bundle.adapter] if bundle.adapter else []),
+    ]
+    return sum(each.numel() * each.element_size() for network in networks for each in network.parameters())

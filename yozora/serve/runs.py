@@ -1,0 +1,159 @@
+"""A run: one worker's work on one job. Its row in the table says who may write to it, and whether anybody still wants
+it.
+
+A worker that was taken for dead may still be alive: what it does then must not show. So every run has a number, the
+row knows the latest, and whatever a run tells the table holds only where that number is its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from yozora.serve.context import Service
+from yozora.serve.database import persist
+from yozora.serve.jobs import settle
+from yozora.serve.orders import Order
+from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
+
+__all__ = ["HandedBack", "Run", "Stopped", "begin"]
+
+OFTEN = 0.25  # seconds from one report to the next, where nobody waits for it
+
+
+class Stopped(Exception):
+    """Nobody wants this run any more: the video was cancelled or deleted, or another worker has it."""
+
+
+class HandedBack(BaseException):
+    """The worker is shutting down; the job is to go on elsewhere. No Exception, so that no step records it as its
+    own failure."""
+
+
+@dataclass
+class Run:
+    """Run number `attempt` of a job, on `worker`; `scratch` is its own folder."""
+
+    service: Service
+    job_id: str
+    worker: str
+    attempt: int
+    order: Order
+    scratch: Path
+    stopping: Callable[[], bool] = lambda: False
+    timings: dict[str, float] = field(default_factory=dict)
+    _told: float = 0.0
+    _share: int = -1
+
+    def report(self, stage: str, share: float, always: bool = False) -> None:
+        """Tells how far it is, 0 to 1 of all. Raises Stopped, or HandedBack, where it is to stop. Unless `always`, only
+        every now and then."""
+        if self.stopping():
+            raise HandedBack
+        now, percent = time.monotonic(), min(99, int(100 * share))
+        if not always and now - self._told < OFTEN:
+            return
+        self._told, self._share = now, percent
+        if not persist(lambda: self._tell(stage, percent)):
+            raise Stopped
+
+    def _tell(self, stage: str, percent: int) -> bool:
+        further = sa.case((Job.progress < percent, percent), else_=Job.progress)
+        with self.service.database.writing() as session:
+            told = session.execute(self._mine(sa.update(Job)).values(stage=stage, progress=further))
+            return told.rowcount == 1  # type: ignore[attr-defined]
+
+    def show(self, step: int, picture: bytes) -> None:
+        """Keeps a preview, a JPEG, in place of the one before."""
+
+        def keep() -> None:
+            with self.service.database.writing() as session:
+                if session.scalar(self._mine(sa.select(Job.id))) is not None:
+                    session.merge(Preview(job_id=self.job_id, step=step, picture=picture))
+
+        persist(keep)
+
+    def state(self) -> str:
+        """RUNNING where this run may go on, COMPLETED or FAILED where the job is over; else it is nobody's or
+        another's, and "" is what it is for us."""
+
+        def look() -> str:
+            with self.service.database.reading() as session:
+                row = session.execute(
+                    sa.select(Job.status, Job.worker_id, Job.attempt).where(Job.id == self.job_id)
+                ).first()
+                if row is None:
+                    return ""
+                mine = row.status == RUNNING and (row.worker_id, row.attempt) == (self.worker, self.attempt)
+                return row.status if mine or row.status in (COMPLETED, FAILED) else ""
+
+        return persist(look)
+
+    def finish(self, files: dict[str, dict[str, object]], made: dict[str, object]) -> bool:
+        """The job is completed with these files, unless it is not ours any more. `made` are further columns."""
+
+        def complete() -> bool:
+            with self.service.database.writing() as session:
+                job = self._locked(session)
+                if job is None:
+                    return False
+                job.files, job.timings = files, {name: round(spent, 4) for name, spent in self.timings.items()}
+                for name, value in made.items():
+                    setattr(job, name, value)
+                session.execute(sa.delete(Preview).where(Preview.job_id == self.job_id))
+                settle(self.service, session, job, COMPLETED)
+                return True
+
+        return persist(complete)
+
+    def fail(self, code: str, message: str) -> bool:
+        """The job has failed, unless it is not ours any more."""
+
+        def end() -> bool:
+            with self.service.database.writing() as session:
+                job = self._locked(session)
+                if job is None:
+                    return False
+                session.execute(sa.delete(Preview).where(Preview.job_id == self.job_id))
+                settle(self.service, session, job, FAILED, code, message)
+                return True
+
+        return persist(end)
+
+    def clean(self) -> None:
+        """Nothing is left on this machine's disk."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _mine(self, query):  # type: ignore[no-untyped-def]
+        """The query, of this job while it is this run's."""
+        return query.where(
+            Job.id == self.job_id, Job.status == RUNNING, Job.worker_id == self.worker, Job.attempt == self.attempt
+        )
+
+    def _locked(self, session) -> Job | None:  # type: ignore[no-untyped-def]
+        return session.scalar(self._mine(sa.select(Job)).with_for_update())
+
+
+def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], bool] = lambda: False) -> Run | None:
+    """The next run of a job, which from now on is the only one. A job that is over has a run, too, that only looks.
+    None where there is no such job, or nobody wants it. A job that has lost too many workers fails here."""
+
+    def claim() -> Run | None:
+        with service.database.writing() as session:
+            job = session.scalar(sa.select(Job).where(Job.id == job_id).with_for_update())
+            if job is None or job.status not in (QUEUED, RUNNING, COMPLETED, FAILED):
+                return None
+            if job.status in (QUEUED, RUNNING):
+                job.status, job.worker_id, job.attempt = RUNNING, worker, job.attempt + 1
+                job.started_at = job.started_at or time.time()
+            if job.status == RUNNING and job.attempt > service.settings.attempts:
+                settle(service, session, job, FAILED, "worker_lost", "the workers that made this video were lost")
+            scratch = service.settings.scratch / worker / f"{job_id}-{job.attempt}"
+            return Run(service, job_id, worker, job.attempt, Order.model_validate(job.order), scratch, stopping)
+
+    return persist(claim)

@@ -1,0 +1,128 @@
+"""How requests and answers are described in the OpenAPI document, where a function's signature cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["CHARACTER", "CREATE", "EDIT", "ERROR", "EXTEND", "REMIX", "UPLOAD", "answers", "failures", "takes"]
+
+Schema = dict[str, Any]
+_TEXT: Schema = {"type": "string", "maxLength": 10_000}
+_NUMBER: Schema = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+_FILE: Schema = {"type": "string", "format": "binary"}
+_EXTRAS: dict[str, Schema] = {
+    "negative": _TEXT,
+    "aspect": {"type": "string", "examples": ["16:9"]},
+    "resolution": {"type": "string", "examples": ["128p"]},
+    "fit": {"type": "string", "enum": ["crop", "pad", "stretch"]},
+    "enhance": {"type": "string", "examples": ["1080p"]},
+    "enhance_fps": _NUMBER,
+    "strength": _NUMBER,
+    "seed": {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]},
+    "steps": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, {"type": "string"}]},
+    "guidance": _NUMBER,
+    "solver": {"type": "string"},
+    "preset": {"type": "string"},
+    "previews": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
+}
+_VIDEO_ID: Schema = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
+_REFERENCE: Schema = {"type": "object", "properties": {"file_id": {"type": "string"}, "image_url": {"type": "string"}}}
+_SECONDS: Schema = {"anyOf": [{"type": "string", "examples": ["4"]}, {"type": "number"}]}
+
+
+def _object(required: tuple[str, ...], **properties: Schema) -> Schema:
+    return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": False}
+
+
+CREATE = _object(
+    ("prompt",),
+    prompt=_TEXT,
+    model={"type": "string"},
+    seconds=_SECONDS,
+    size={"type": "string", "examples": ["1280x720"]},
+    input_reference=_REFERENCE,
+    characters={"type": "array", "items": {"type": "object", "properties": {"id": {"type": "string"}}}},
+    **_EXTRAS,
+)
+EDIT = _object(("prompt", "video"), prompt=_TEXT, video=_VIDEO_ID, **_EXTRAS)
+EXTEND = _object(("prompt", "video"), prompt=_TEXT, video=_VIDEO_ID, seconds=_SECONDS, **_EXTRAS)
+REMIX = _object(("prompt",), prompt=_TEXT, **_EXTRAS)
+CHARACTER = _object(("name", "video"), name={"type": "string", "maxLength": 100}, video=_VIDEO_ID)
+UPLOAD = _object(("file",), file=_FILE)
+ERROR: Schema = _object(
+    ("error",),
+    error=_object(
+        ("message", "type", "param", "code"),
+        message={"type": "string"},
+        type={"type": "string"},
+        param={"type": ["string", "null"]},
+        code={"type": ["string", "null"]},
+    ),
+)
+_VIDEO = _object(
+    ("id", "object", "created_at", "status", "progress", "model", "seconds", "size"),
+    id={"type": "string"},
+    object={"const": "video"},
+    created_at={"type": "integer"},
+    completed_at={"type": ["integer", "null"]},
+    expires_at={"type": ["integer", "null"]},
+    status={"enum": ["queued", "in_progress", "completed", "failed"]},
+    progress={"type": "integer", "minimum": 0, "maximum": 100},
+    model={"type": "string"},
+    prompt={"type": ["string", "null"]},
+    seconds={"type": "string"},
+    size={"type": "string"},
+    remixed_from_video_id={"type": ["string", "null"]},
+    error={"anyOf": [{"type": "null"}, {"type": "object"}]},
+)
+_ANSWERS: dict[str, Schema] = {
+    "video": _VIDEO,
+    "list": _object(
+        ("object", "data", "has_more", "first_id", "last_id"),
+        object={"const": "list"},
+        data={"type": "array", "items": _VIDEO},
+        has_more={"type": "boolean"},
+        first_id={"type": ["string", "null"]},
+        last_id={"type": ["string", "null"]},
+    ),
+    "deleted": _object(
+        ("id", "deleted", "object"),
+        id={"type": "string"},
+        deleted={"type": "boolean"},
+        object={"const": "video.deleted"},
+    ),
+    "character": _object(
+        ("id", "created_at"),
+        id={"type": "string"},
+        name={"type": "string"},
+        created_at={"type": "integer"},
+        object={"type": "string"},
+    ),
+}
+
+
+def takes(schema: Schema) -> dict[str, Any]:
+    """The body of a request that may be JSON or a form; in a form, what names a file may be one."""
+    files = {name: _FILE for name in ("input_reference", "video") if name in schema["properties"]}
+    form = schema | {"properties": schema["properties"] | files}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}},
+        }
+    }
+
+
+def answers(name: str) -> dict[int | str, dict[str, Any]]:
+    """What a request is answered with when it goes well."""
+    return {200: {"content": {"application/json": {"schema": _ANSWERS[name]}}}}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Error objects with these statuses."""
+    told = {400: "what was sent cannot be used", 401: "nobody that is known", 403: "not allowed", 404: "not there",
+            409: "not now", 413: "too large", 415: "a body of another kind", 416: "past the end",
+            429: "too much at once: later", 503: "not for the moment"}  # fmt: skip
+    return {
+        status: {"description": told[status], "content": {"application/json": {"schema": ERROR}}} for status in statuses
+    }

@@ -1,0 +1,241 @@
+"""The steps of a video, in their order: STEPS is the whole of it. Each takes a run and says what comes next.
+
+check → generate → encode → store → notify. A step leaves what it makes in the run's scratch folder for the next one.
+Where that is gone, because the worker that had it is, the step says that what is needed must be made again. What is to
+look at an order before anything is generated has its place after `check`, what changes frames after `generate`, and
+what looks at the finished file before `store`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yozora.clip import Clip, FrameWriter, Recipe
+from yozora.create.canvas import Canvas
+from yozora.create.streaming import Progress
+from yozora.errors import YozoraError
+from yozora.serve.database import persist
+from yozora.serve.orders import draw, target_of
+from yozora.serve.runs import Run
+from yozora.serve.sources import fetch, portable
+from yozora.serve.webhooks import announce
+
+if TYPE_CHECKING:
+    from yozora.serve.pool import Models
+
+__all__ = ["AGAIN", "NEXT", "STEPS", "Step", "Verdict"]
+
+Verdict = tuple[str, ...]
+NEXT: Verdict = ("next",)
+AGAIN = "again"  # followed by the name of the step to go back to
+MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
+THUMBNAIL = 512  # pixels of its longer side, at most
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step by its name; the shares are where a run stands, 0 to 1, when it begins and ends."""
+
+    name: str
+    act: Callable[[Run, Models, Step], Verdict]
+    begins: float = 0.0
+    ends: float = 0.0
+
+    def report(self, run: Run, share: float, always: bool = False) -> None:
+        """Tells that `share` of this step is done."""
+        run.report(self.name, self.begins + (self.ends - self.begins) * share, always)
+
+
+def check(run: Run, models: Models, step: Step) -> Verdict:
+    """What could not be said when it was ordered: whether what is given can be read, and the canvas made."""
+    step.report(run, 0, always=True)
+    native = models.native(run.order.model)
+    canvas = draw(run.order, native, fetch(run))
+    canvas.check(native.grid)
+    native.check_tokens(canvas.width, canvas.height, min(canvas.frames, native.frames_max))
+    target_of(run.order, canvas.size, canvas.fps, canvas.shown)
+    return NEXT
+
+
+def generate(run: Run, models: Models, step: Step) -> Verdict:
+    """Samples the frames into scratch."""
+    files = fetch(run)
+    generator = models.get(run.order.model)
+    canvas = draw(run.order, generator.native, files)
+    seeds, sampling = [run.order.seed or 0], run.order.sampling
+    settings = generator.settings(**sampling, negative=canvas.negative)
+    recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
+    shares = _Shares()
+    with (run.scratch / "frames.part").open("wb") as out:
+        events = generator.stream(canvas, seeds, **sampling, previews=run.order.previews)
+        with contextlib.closing(events):  # type: ignore[type-var]
+            for event in events:
+                if isinstance(event, Progress):
+                    if event.preview is not None:
+                        run.show(event.step, _jpeg(run, event.preview))
+                    step.report(run, shares.after(event), always=event.stage != "decode")
+                else:
+                    out.write(event.frames.tobytes())
+    _describe(run, canvas, recipe)
+    return NEXT
+
+
+def encode(run: Run, models: Models, step: Step) -> Verdict:
+    """The frames in scratch become the video, its thumbnail and its sheet."""
+    if (made := _made(run)) is None:
+        return (AGAIN, "generate")
+    frames, fps, recipe = made
+    picture = len(frames) == 1 and run.order.way == "image"
+    size = (frames.shape[2], frames.shape[1])
+    target = target_of(run.order, size, fps, len(frames))
+    coming: Iterator[np.ndarray] = iter(frames)
+    total = len(frames)
+    if target is not None:
+        from yozora.create.enhance import enhance
+
+        total, size, fps, recipe = target.count(total), target.size, target.fps, target.recipe(recipe)
+        coming = enhance(coming, target, models.enhancer())
+    path = run.scratch / ("video.png" if picture else "video.mp4")
+    kept = _Kept(total)
+    with FrameWriter(path, size, fps, recipe) as writer:
+        for frame in coming:
+            writer.write(frame)
+            kept.add(frame)
+            step.report(run, writer.count / total)
+    sample = np.stack(kept.frames)
+    _small(sample[:1]).write(run.scratch / "thumbnail.webp")
+    Clip(Clip(sample, fps).contact_sheet()[None], fps).write(run.scratch / "spritesheet.jpg")
+    facts = {"width": size[0], "height": size[1], "frames": writer.count, "fps": fps, "recipe": asdict(recipe)}
+    _write(run.scratch / "encoded.json", facts | {"video": path.name})
+    return NEXT
+
+
+def store(run: Run, models: Models, step: Step) -> Verdict:
+    """The files are kept and the job is completed, in this order; what an earlier run may have left is removed."""
+    facts = _read(run.scratch / "encoded.json")
+    if facts is None:
+        return (AGAIN, "generate")
+    step.report(run, 0, always=True)
+    storage, folder = run.service.storage, f"videos/{run.job_id}"
+    files: dict[str, dict[str, object]] = {}
+    try:
+        names = {"video": facts["video"], "thumbnail": "thumbnail.webp", "spritesheet": "spritesheet.jpg"}
+        for variant, name in names.items():
+            path = run.scratch / name
+            key = f"{folder}/{run.attempt}-{variant}{path.suffix}"
+            files[variant] = {"key": key, "type": MEDIA[path.suffix], "bytes": storage.put(key, path)}
+        made: dict[str, object] = {name: facts[name] for name in ("width", "height", "recipe")}
+        made["seconds"] = _seconds(run, facts["frames"] / facts["fps"])
+        if not run.finish(files, made):
+            raise YozoraError("another run has this job")
+    except BaseException:
+        if run.state() != "completed":  # the row may have been written although we were not told
+            with contextlib.suppress(YozoraError):
+                storage.delete([str(each["key"]) for each in files.values()])
+        raise
+    kept = {each["key"] for each in files.values()}
+    storage.delete([key for key in storage.keys(folder) if key not in kept])
+    return NEXT
+
+
+def notify(run: Run, models: Models, step: Step) -> Verdict:
+    """Those who asked to be told are told."""
+    persist(lambda: announce(run.service, run.job_id))
+    return NEXT
+
+
+STEPS: tuple[Step, ...] = (
+    Step("check", check, 0.0, 0.01),
+    Step("generate", generate, 0.01, 0.85),
+    Step("encode", encode, 0.85, 0.97),
+    Step("store", store, 0.97, 0.99),
+    Step("notify", notify),
+)
+
+
+# ---- what is made ----------------------------------------------------------------------------------------------------
+
+
+class _Shares:
+    """How much of generating is done: nine tenths are sampling, the rest is decoding."""
+
+    def __init__(self) -> None:
+        self.sampled = self.decoded = 0.0
+
+    def after(self, event: Progress) -> float:
+        """0 to 1, after an event."""
+        if event.stage == "sample":
+            self.sampled = event.step / event.total
+        elif event.stage == "decode":
+            self.decoded = event.step / event.total
+        return 0.9 * self.sampled + 0.1 * self.decoded
+
+
+class _Kept:
+    """Up to twelve of `total` frames, evenly spaced, for the pictures of a video."""
+
+    def __init__(self, total: int) -> None:
+        self.wanted = set(np.linspace(0, total - 1, min(total, 12)).round().astype(int).tolist())
+        self.seen, self.frames = 0, list[np.ndarray]()
+
+    def add(self, frame: np.ndarray) -> None:
+        if self.seen in self.wanted:
+            self.frames.append(np.array(frame))
+        self.seen += 1
+
+
+def _describe(run: Run, canvas: Canvas, recipe: Recipe) -> None:
+    """The frames are complete: their shape and rate go beside them, last."""
+    (run.scratch / "frames.part").rename(run.scratch / "frames.raw")
+    shape = [canvas.shown, canvas.height, canvas.width, 3]
+    _write(run.scratch / "frames.json", {"shape": shape, "fps": canvas.fps, "recipe": recipe.to_json()})
+
+
+def _made(run: Run) -> tuple[np.ndarray, float, Recipe] | None:
+    """Frames uint8 [T, H, W, 3], which stay on disk, their rate and recipe; None where they are gone."""
+    facts = _read(run.scratch / "frames.json")
+    if facts is None:
+        return None
+    # copied where it is written to, which nobody does: torch warns of arrays that cannot be
+    frames = np.memmap(run.scratch / "frames.raw", np.uint8, "c", shape=tuple(facts["shape"]))
+    return frames, facts["fps"], Recipe.from_json(facts["recipe"])
+
+
+def _seconds(run: Run, real: float) -> float:
+    """How long a video is said to be: as was asked, where that is what came out but for the nearest that fits."""
+    asked = run.order.seconds
+    whole = run.order.way in ("generate", "animate", "storyboard", "fill", "blend")
+    return asked if asked is not None and whole and abs(asked - real) < 0.5 else round(real, 3)
+
+
+def _small(frames: np.ndarray) -> Clip:
+    clip = Clip(frames, 1.0)
+    width, height = clip.size
+    scale = min(1.0, THUMBNAIL / max(width, height))
+    return clip if scale == 1 else clip.resized(max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def _jpeg(run: Run, frame: np.ndarray) -> bytes:
+    path = run.scratch / "preview.jpg"
+    Clip(np.ascontiguousarray(frame)[None], 1.0).write(path)
+    return path.read_bytes()
+
+
+def _write(path: Path, facts: dict[str, Any]) -> None:
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps(facts))
+    part.rename(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

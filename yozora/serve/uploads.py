@@ -1,0 +1,121 @@
+"""What clients send: pictures and clips, looked at before they are kept. Their names are never used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import sqlalchemy as sa
+from starlette.datastructures import UploadFile
+
+from yozora.create.given import Given, open_given
+from yozora.errors import MediaError
+from yozora.serve.accounts import User
+from yozora.serve.context import Service
+from yozora.serve.errors import invalid, missing, wait
+from yozora.serve.tables import Character, Upload, new_id
+
+__all__ = ["create_character", "find_character", "find_upload", "receive"]
+
+MOST = 200  # uploads an account at a time
+LONGEST_NAME = 100
+
+
+def receive(service: Service, user: User, part: UploadFile | bytes, param: str = "file") -> Upload:
+    """Keeps a picture or a clip. Raises ApiError for what is none, or too large."""
+    with _looked_at(service, part, param) as (path, given, digest, size):
+        with service.database.reading() as session:
+            own = session.scalar(sa.select(sa.func.count()).where(Upload.account_id == user.id)) or 0
+        if own >= MOST:
+            raise wait(f"you have {own} uploads already: they go away by themselves in a while", 60, "too_many_uploads")
+        name = new_id("file")
+        upload = Upload(
+            id=name,
+            account_id=user.id,
+            key=f"uploads/{name}",
+            digest=digest,
+            bytes=size,
+            width=given.size[0],
+            height=given.size[1],
+            fps=given.fps,
+            created_at=time.time(),
+        )
+        service.storage.put(upload.key, path)
+        with service.database.writing() as session:
+            session.add(upload)
+        return upload
+
+
+def find_upload(service: Service, user: User, upload_id: str) -> Upload:
+    """Somebody's own upload. Raises ApiError."""
+    with service.database.reading() as session:
+        upload = session.get(Upload, upload_id)
+        if upload is None or upload.account_id != user.id:
+            raise missing("file", upload_id)
+        return upload
+
+
+def create_character(service: Service, user: User, name: str, part: UploadFile | bytes) -> Character:
+    """A name for somebody or something in a clip. Raises ApiError."""
+    name = name.strip()
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise invalid(f"a character's name has 1 to {LONGEST_NAME} characters", "name")
+    with _looked_at(service, part, "video") as (path, _, _, _):
+        new = new_id("char")
+        character = Character(id=new, account_id=user.id, name=name, key=f"characters/{new}", created_at=time.time())
+        service.storage.put(character.key, path)
+        with service.database.writing() as session:
+            session.add(character)
+        return character
+
+
+def find_character(service: Service, user: User, character_id: str) -> Character:
+    """Somebody's own character. Raises ApiError."""
+    with service.database.reading() as session:
+        character = session.get(Character, character_id)
+        if character is None or character.account_id != user.id:
+            raise missing("character", character_id)
+        return character
+
+
+@contextmanager
+def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterator[tuple[Path, Given, str, int]]:
+    """What was sent, in a file for as long as the block lasts: its path, what it shows, SHA-256 and bytes."""
+    service.settings.scratch.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix="upload-", dir=service.settings.scratch)
+    path = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as out:
+            if isinstance(part, bytes):
+                out.write(part)
+            else:
+                _copy(part.file, out)
+        size = path.stat().st_size
+        if size == 0:
+            raise invalid("the file is empty", param, "invalid_file")
+        try:
+            given = open_given(path)
+        except MediaError as error:
+            reason = str(error).replace(name, "the file")
+            raise invalid(f"this is no picture or video that can be read: {reason}", param, "invalid_file") from None
+        width, height = given.size
+        if width * height > service.settings.max_pixels:
+            most = service.settings.max_pixels / 1e6
+            raise invalid(f"{width}x{height} are too many pixels: at most {most:.0f} million", param, "invalid_file")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        yield path, given, digest, size
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _copy(source: IO[bytes], out: IO[bytes]) -> None:
+    source.seek(0)
+    shutil.copyfileobj(source, out, 2**18)

@@ -1,0 +1,194 @@
+"""Webhooks: `video.completed` and `video.failed`, signed by the Standard Webhooks scheme, tried again with growing
+pauses.
+
+A delivery is a row, each attempt at it a durable workflow of its own, so that none is lost and none waits in a thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import ipaddress
+import json
+import secrets
+import socket
+import time
+import urllib.parse
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import EnqueueOptions
+
+from yozora.serve.accounts import User
+from yozora.serve.context import FORMAT, WEBHOOKS, Service
+from yozora.serve.database import persist
+from yozora.serve.errors import invalid, missing
+from yozora.serve.tables import COMPLETED, FAILED, Delivery, Job, Webhook, new_id
+
+__all__ = ["DELIVER", "add_webhook", "announce", "attempt", "delete_webhook", "list_webhooks", "sign"]
+
+DELIVER = "deliver_event"
+TIMEOUT = 10.0
+MOST = 10  # webhooks an account
+
+
+def add_webhook(service: Service, user: User, url: str) -> Webhook:
+    """A webhook with a new secret. Raises ApiError for an address that cannot be called."""
+    _check_url(url, private=service.settings.webhook_private or not service.settings.accounts)
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    webhook = Webhook(id=new_id("hook"), account_id=user.id, url=url, secret=secret, created_at=time.time())
+    with service.database.writing() as session:
+        own = session.scalar(sa.select(sa.func.count()).where(Webhook.account_id == user.id)) or 0
+        if own >= MOST:
+            raise invalid(f"you have {own} webhooks already: remove one first")
+        session.add(webhook)
+    return webhook
+
+
+def list_webhooks(service: Service, user: User) -> list[Webhook]:
+    """Somebody's webhooks, oldest first."""
+    with service.database.reading() as session:
+        found = sa.select(Webhook).where(Webhook.account_id == user.id).order_by(Webhook.created_at)
+        return list(session.scalars(found))
+
+
+def delete_webhook(service: Service, user: User, webhook_id: str) -> None:
+    """It is called no more. Raises ApiError where there is none."""
+    with service.database.writing() as session:
+        webhook = session.get(Webhook, webhook_id)
+        if webhook is None or webhook.account_id != user.id:
+            raise missing("webhook", webhook_id)
+        session.delete(webhook)
+
+
+def announce(service: Service, job_id: str) -> None:
+    """Tells every webhook of the account that a job is over; once, however often this is called."""
+    with service.database.writing() as session:
+        job = session.get(Job, job_id)
+        if job is None or job.status not in (COMPLETED, FAILED):
+            return
+        event = {
+            "id": f"evt_{job_id.removeprefix('video_')}",
+            "object": "event",
+            "created_at": int(job.finished_at or time.time()),
+            "type": f"video.{job.status}",
+            "data": {"id": job_id},
+        }
+        for webhook in session.scalars(sa.select(Webhook).where(Webhook.account_id == job.account_id)):
+            name = f"{event['id']}.{webhook.id}"
+            if session.get(Delivery, name) is None:
+                session.add(
+                    Delivery(
+                        id=name,
+                        webhook_id=webhook.id,
+                        event=event,
+                        status="waiting",
+                        attempts=0,
+                        created_at=time.time(),
+                    )
+                )
+                session.flush()
+                _enqueue(service, session, name, 1, 0)
+
+
+def attempt(service: Service, name: str) -> None:
+    """One attempt, called `DELIVERY#NUMBER`, at a delivery; the next one is queued in its place if it fails."""
+    delivery_id, _, number = name.rpartition("#")
+    with service.database.reading() as session:
+        delivery = session.get(Delivery, delivery_id)
+        webhook = session.get(Webhook, delivery.webhook_id) if delivery else None
+        if delivery is None or webhook is None or delivery.status != "waiting" or delivery.attempts >= int(number):
+            return
+        url, secret, event = webhook.url, webhook.secret, delivery.event
+    error = _post(service, url, secret, event)
+
+    def note() -> None:
+        with service.database.writing() as session:
+            delivery = session.get(Delivery, delivery_id)
+            if delivery is None:
+                return
+            delivery.attempts, delivery.error = int(number), error
+            if error is None:
+                delivery.status = "delivered"
+            elif int(number) >= service.settings.webhook_attempts:
+                delivery.status = "given_up"
+            else:
+                pause = service.settings.webhook_interval * 2 ** (int(number) - 1)
+                _enqueue(service, session, delivery_id, int(number) + 1, pause)
+
+    persist(note)
+
+
+def sign(secret: str, name: str, moment: int, body: bytes) -> dict[str, str]:
+    """The three headers of Standard Webhooks for a body that is sent at `moment`."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signature = hmac.new(key, f"{name}.{moment}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "webhook-id": name,
+        "webhook-timestamp": str(moment),
+        "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
+    }
+
+
+def _enqueue(service: Service, session: Any, delivery_id: str, number: int, pause: float) -> None:
+    options: EnqueueOptions = {
+        "workflow_name": DELIVER,
+        "queue_name": WEBHOOKS,
+        "workflow_id": f"{delivery_id}#{number}",
+        "app_version": FORMAT,
+    }
+    if pause:
+        options["delay_seconds"] = pause
+    service.queue.enqueue_in_transaction(session, options, f"{delivery_id}#{number}")
+
+
+def _post(service: Service, url: str, secret: str, event: dict[str, Any]) -> str | None:
+    """Sends an event; what went wrong, if anything did. Redirections are not followed."""
+    body = json.dumps(event, separators=(",", ":")).encode()
+    headers = {"Content-Type": "application/json", "User-Agent": "yozora"}
+    headers |= sign(secret, event["id"], int(time.time()), body)
+    parts = urllib.parse.urlsplit(url)
+    try:
+        address = _address(parts, service.settings.webhook_private or not service.settings.accounts)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        # to the address that was looked at, whatever the name means a moment later
+        connection._create_connection = lambda to, *rest: socket.create_connection((address, to[1]), *rest)  # type: ignore[attr-defined]
+        try:
+            connection.request(
+                "POST", urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, "")), body, headers
+            )
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return None if 200 <= status < 300 else f"answered {status}"
+
+
+def _check_url(url: str, private: bool) -> None:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and len(url) <= 2000 and url.isascii()
+        fine = fine and url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine:
+        raise invalid("a webhook's address is http:// or https:// with a host", "url")
+    try:
+        _address(parts, private)
+    except (OSError, ValueError) as error:
+        raise invalid(f"this webhook cannot be called: {error}", "url") from None
+
+
+def _address(parts: urllib.parse.SplitResult, private: bool) -> str:
+    """The IP address of a webhook's host. Raises OSError for a name that is not known, ValueError for an address inside
+    our own network, which nobody from outside may make us call."""
+    found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    addresses = [str(each[4][0]) for each in found]
+    for address in addresses:
+        if not private and not ipaddress.ip_address(address.split("%")[0]).is_global:
+            raise ValueError("it is inside a private network")
+    return addresses[0]

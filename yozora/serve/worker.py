@@ -1,0 +1,185 @@
+"""A worker: takes videos from the queue and makes them, says that it is alive, and takes over what dead ones have
+left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import threading
+import time
+import warnings
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSConfig
+
+from yozora import __version__
+from yozora.create.generator import YozoraWarning
+from yozora.serve.context import APPLICATION, FORMAT, QUEUE, WEBHOOKS, Service
+from yozora.serve.database import persist
+from yozora.serve.housekeeping import sweep
+from yozora.serve.jobs import MAKE
+from yozora.serve.pool import Models
+from yozora.serve.tables import WorkerRow
+from yozora.serve.webhooks import DELIVER, attempt
+from yozora.serve.workflow import make_video
+
+__all__ = ["Worker"]
+
+GRACE = 30.0  # seconds that a running sampling step may take to be given back
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One a process (DBOS is). `start` returns at once; `stop` hands running jobs back to the others."""
+
+    def __init__(self, service: Service, models: Models | None = None) -> None:
+        settings = service.settings
+        self.service, self.settings = service, settings
+        self.host, self.pid = socket.gethostname()[:100], os.getpid()
+        self.id = f"{self.host}-{self.pid}-{secrets.token_hex(4)}"
+        self.models = models or Models(settings.device, int(settings.memory_gb * 2**30))
+        self.scratch = settings.scratch / self.id
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._count = threading.Lock()
+
+    def start(self) -> None:
+        """Loads the default model, then takes jobs. Raises ModelError, ConfigError."""
+        warnings.filterwarnings("ignore", category=YozoraWarning)  # clients are told otherwise
+        self.models.get(self.settings.model)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.beat()
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": self.service.database.url,
+            "application_version": FORMAT,
+            "executor_id": self.id,
+            "log_level": "WARNING",
+            "console_log_level": "WARNING",
+            "scheduler_polling_interval_sec": 3600.0,
+            "run_migrations": False,
+        }
+        DBOS(config=config)
+        DBOS.workflow(name=MAKE)(lambda job_id: self._make(job_id))  # DBOS takes functions, not methods
+        DBOS.workflow(name=DELIVER)(lambda name: attempt(self.service, name))
+        DBOS.listen_queues([QUEUE, WEBHOOKS])
+        DBOS.launch()
+        poll = self.settings.poll_seconds
+        DBOS.register_queue(
+            QUEUE, worker_concurrency=self.settings.slots, polling_interval_sec=poll, on_conflict="always_update"
+        )
+        DBOS.register_queue(WEBHOOKS, worker_concurrency=16, polling_interval_sec=poll, on_conflict="always_update")
+        for work, pause in ((self._alive, self.settings.heartbeat_seconds), (self._tidy, self.settings.sweep_seconds)):
+            thread = threading.Thread(target=self._every, args=(work, pause), name=work.__name__, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        _log.info("worker started", extra={"worker": self.id, "device": str(self.models.device)})
+
+    def stop(self) -> None:
+        """Takes no more, stops what runs within a sampling step, and leaves it to the others."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(self.settings.heartbeat_seconds + 5)
+        end = time.monotonic() + GRACE
+        while self._running and time.monotonic() < end:
+            time.sleep(0.02)
+        DBOS.destroy(destroy_registry=True)
+        with self.service.database.writing() as session:  # now anybody may take over what was ours
+            session.execute(sa.update(WorkerRow).where(WorkerRow.id == self.id).values(seen_at=0.0))
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        _log.info("worker stopped", extra={"worker": self.id})
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its threads run."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    # ---- workflows ---------------------------------------------------------------------------------------------------
+
+    def _make(self, job_id: str) -> None:
+        with self._count:
+            self._running += 1
+        try:
+            make_video(self.service, self.models, self.id, self._stop.is_set, job_id)
+        finally:
+            with self._count:
+                self._running -= 1
+
+    # ---- staying alive -----------------------------------------------------------------------------------------------
+
+    def _every(self, work, pause: float) -> None:  # type: ignore[no-untyped-def]
+        """Does some work again and again; whatever goes wrong with it once, goes well another time."""
+        while not self._stop.wait(pause):
+            try:
+                work()
+            except Exception:
+                _log.exception("%s failed", work.__name__.strip("_"))
+
+    def _alive(self) -> None:
+        self.beat()
+        self.adopt()
+
+    def _tidy(self) -> None:
+        sweep(self.service)
+
+    def beat(self) -> None:
+        """Says that this worker is alive."""
+
+        def note() -> None:
+            now = self.service.database.now
+            with self.service.database.writing() as session:
+                known = sa.update(WorkerRow).where(WorkerRow.id == self.id)
+                updated = session.execute(known.values(seen_at=now, models=self.models.names))
+                if updated.rowcount == 0:  # type: ignore[attr-defined]
+                    session.add(
+                        WorkerRow(
+                            id=self.id,
+                            host=self.host,
+                            pid=self.pid,
+                            device=str(self.models.device),
+                            version=__version__,
+                            models=self.models.names,
+                            started_at=time.time(),
+                            seen_at=session.scalar(sa.select(now)) or 0.0,
+                        )
+                    )
+
+        persist(note)
+
+    def adopt(self) -> None:
+        """Puts the jobs of workers that are dead back into the queue, in their old places."""
+        for dead in self._dead():
+            # only jobs that are still the dead one's: two adopters do no harm
+            DBOS._recover_pending_workflows([dead])
+            with self.service.database.writing() as session:
+                session.execute(sa.delete(WorkerRow).where(WorkerRow.id == dead))
+            shutil.rmtree(self.settings.scratch / dead, ignore_errors=True)
+            _log.warning("jobs of a dead worker taken over", extra={"worker": dead})
+
+    def _dead(self) -> list[str]:
+        """Those whose heartbeat stopped long ago, and those of this machine whose process is gone."""
+        with self.service.database.reading() as session:
+            silent = self.service.database.now - WorkerRow.seen_at > self.settings.dead_seconds
+            rows = session.execute(sa.select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, silent)).all()
+        return [
+            row.id
+            for row in rows
+            if row.id != self.id and (row[3] or (row.host == self.host and not _exists(row.pid, self.pid)))
+        ]
+
+
+def _exists(pid: int, own: int) -> bool:
+    """Whether a process of this machine is there; one with our own number was before us."""
+    if pid == own:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
