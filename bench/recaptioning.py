@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--clips", type=int, default=4096, help="in the pool, which is rendered first")
     parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "captions", help="where the runs are kept")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "recaptioning", help="where the runs are kept")
     options = parser.parse_args()
 
     bench = Bench(options.runs, options.config, [*options.overrides, "languages={ en = 1.0 }"], options.clips)
@@ -50,7 +50,7 @@ def main() -> None:
         rows.append(row)
     columns = ["told", "held-out loss", *(f"{fact}, asked {form}" for form in asked for fact in FACTS)]
     show_table(f"{options.steps} steps from nothing, by what was told; {options.prompts} prompts", columns, rows)
-    write_results("captions", {"steps": options.steps, "prompts": options.prompts, "told": results})
+    write_results("recaptioning", {"steps": options.steps, "prompts": options.prompts, "told": results})
 
 
 def dense(prompt: Prompt) -> Prompt:
