@@ -21,6 +21,7 @@ from yozora.cli.evaluate import evaluate
 from yozora.cli.generate import animate, generate, image
 from yozora.cli.models import models
 from yozora.cli.presets import presets
+from yozora.cli.rewrite import rewrite
 from yozora.cli.train import train
 from yozora.cli.world import world
 from yozora.errors import YozoraError
@@ -39,6 +40,7 @@ app = typer.Typer(
 for way in (generate, image, animate, extend, fill, loop, blend, remix, recut, inpaint, storyboard, again):
     app.command()(way)
 app.command()(enhance)
+app.command()(rewrite)
 app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")

@@ -102,6 +102,7 @@ def again(
         seed=recipe.seed if options.seed is None else options.seed,
         model=options.model or recipe.model or None,
         lora=recipe.lora if options.lora is None else options.lora,
+        rewrite=False if prompt is None else options.rewrite,  # what a recipe says has been rewritten, if it was to be
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )

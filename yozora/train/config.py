@@ -170,6 +170,29 @@ class TextStage(Section):
     model: dict[str, Any] = {}
 
 
+class RewriterStage(Section):
+    """`yozora train rewriter`: a small language model puts what is asked, in any words, into captions' words.
+
+    `scenes` of `mix` are asked for; a share of `orderly` in the words of captions, the others as people ask, and `junk`
+    of all with a word that means nothing; of `unprompted` only what they state is given. `details` are those of the
+    captions that it writes.
+    """
+
+    run: Run
+    optim: Optim
+    mix: str | dict[str, Any] = "simple"
+    scenes: int = Field(default=6000, gt=0)
+    batch: int = Field(default=64, gt=0)
+    languages: Weights = {"en": 0.4, "de": 0.2, "fr": 0.2, "es": 0.2}
+    details: dict[Literal["short", "dense"], float] = {"short": 1.0}
+    orderly: float = Field(default=0.2, ge=0, le=1)
+    junk: float = Field(default=0.06, ge=0, le=1)
+    unprompted: float = Field(default=0.1, ge=0, le=1)
+    at_length: float = Field(default=0.12, ge=0, le=1)  # of the batches, which are then half as large
+    vocabulary: int = Field(default=2048, ge=300)
+    model: dict[str, Any] = {}
+
+
 class Lessons(Section):
     """What is drawn from a pool of latents, and with which captions, noise levels and held frames it is shown."""
 
