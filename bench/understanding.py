@@ -21,10 +21,8 @@ from rich.progress import track
 import yozora
 from yozora.create import Generator
 from yozora.evaluate.reading import load_reader, read_clip
-from yozora.models.language import LanguageModel
 from yozora.prompts import Rewriter
-from yozora.prompts.nearest import guess_language, put_known
-from yozora.prompts.writer import WorldWriter, load_writer, read_labels
+from yozora.prompts.writer import WorldWriter, load_writer
 from yozora.world.words import LANGUAGES, words_of
 
 FOLDER = Path(__file__).parent / "understanding"
@@ -64,7 +62,7 @@ def main() -> None:
 
 
 def read_prompts(language: str) -> list[FreePrompt]:
-    """The prompts of a language: `colour shape motion direction ground | text` in each line, "-" for what is not said."""
+    """The prompts of a language: `colour shape motion direction ground | text` a line, "-" for what is unsaid."""
     prompts = []
     for line in (FOLDER / f"{language}.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
@@ -85,11 +83,11 @@ def read_all(prompts: dict[str, list[FreePrompt]], writer: WorldWriter) -> dict[
     for language, listed in prompts.items():
         right: dict[str, list[bool]] = {name: [] for name in (*FACTS, "all", "all, new words", "all, known words")}
         for prompt in listed:
-            facts = read_facts(prompt.text, writer.model)
+            facts, _ = writer.read(prompt.text)
             fits = {name: facts.get(name) == value for name, value in prompt.facts.items()}
             for name, fit in fits.items():
                 right[name].append(fit)
-            new = any(word not in writer.model.words for word in words_of(prompt.text))
+            new = any(word not in writer.reader.words for word in words_of(prompt.text))
             right["all"].append(all(fits.values()))
             right[f"all, {'new' if new else 'known'} words"].append(all(fits.values()))
         block[language] = {name: {"right": sum(of), "asked": len(of)} for name, of in right.items()}
@@ -99,12 +97,6 @@ def read_all(prompts: dict[str, list[FreePrompt]], writer: WorldWriter) -> dict[
     show_table("facts read by the rewriter", ["", *FACTS, "all", "all, new words", "all, known"], rows)
     count = sum(map(len, prompts.values()))
     return block | {"seconds_a_prompt": round((time.perf_counter() - started) / count, 3)}
-
-
-def read_facts(text: str, model: LanguageModel) -> dict[str, str]:
-    """The facts that the rewriter reads in a prompt, after words that it does not know were replaced."""
-    known = put_known(text, model.words, guess_language(text))
-    return read_labels(model.read(known.text))
 
 
 def film_all(

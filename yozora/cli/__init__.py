@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from yozora import __version__
+from yozora.cli.caption import caption
 from yozora.cli.compose import again, blend, fill, storyboard
 from yozora.cli.doctor import doctor
 from yozora.cli.edit import extend, inpaint, loop, recut, remix
@@ -41,6 +42,7 @@ for way in (generate, image, animate, extend, fill, loop, blend, remix, recut, i
     app.command()(way)
 app.command()(enhance)
 app.command()(rewrite)
+app.command()(caption)
 app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")

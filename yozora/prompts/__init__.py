@@ -46,7 +46,7 @@ def _engine(name: str, world: bool) -> Engine:
 def _from_folder(folder: Path, world: bool) -> Engine:
     from yozora.models.folder import CONFIG, read_json
 
-    if read_json(folder / CONFIG).get("class") == "LanguageModel":
+    if read_json(folder / CONFIG).get("class") == "PromptReader":
         from yozora.prompts.writer import load_writer
 
         return load_writer(folder)

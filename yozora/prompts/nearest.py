@@ -23,9 +23,10 @@ import numpy as np
 from yozora.world.scene import COLOURS, GROUNDS, SHAPES
 from yozora.world.words import LANGUAGES, WORD, Noun, load_asked, load_words, words_of
 
-MISSPELT = 0.86  # of likeness of letters, from which on a word is taken for another
+MISSPELT = 0.85  # of likeness of letters, from which on a word is taken for another
 NEAR = 0.5  # cosine of two words' embeddings, from which on they are taken for alike
-SHORT = 4  # letters: words up to this many say too little to be compared
+SHORT = 4  # letters: shorter words say too little to be compared
+PLURALS = ("s", "es", "n", "en", "e", "x")
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ def put_known(prompt: str, words: frozenset[str], language: str) -> Known:
 
     def known(match: re.Match[str]) -> str:
         word = match[0].lower()
+        if word in words:
+            return match[0]
         thing = _thing(word, language)
         if thing is None:
-            if word in words or len(word) < SHORT:
+            if len(word) < SHORT:
                 return match[0]
             if near := difflib.get_close_matches(word, _by_letter(words).get(word[0], ()), 1, MISSPELT):
                 return near[0]
@@ -153,10 +156,8 @@ def _embedded() -> tuple[Any, list[Meaning], np.ndarray] | None:
 def _thing(word: str, language: str) -> Meaning | None:
     """What stands for a thing that the world does not have, by its name, in the plural, too."""
     names = _thing_names(language)
-    for ending in ("", "s", "es", "n", "en", "e", "x"):
-        if word.endswith(ending) and (found := names.get(word.removesuffix(ending) if ending else word)):
-            return found
-    return None
+    stems = [word, *(word.removesuffix(ending) for ending in PLURALS if word.endswith(ending))]
+    return next((names[stem] for stem in stems if stem in names and len(stem) >= min(len(word), SHORT - 1)), None)
 
 
 @functools.cache

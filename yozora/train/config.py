@@ -171,26 +171,23 @@ class TextStage(Section):
 
 
 class RewriterStage(Section):
-    """`yozora train rewriter`: a small language model puts what is asked, in any words, into captions' words.
+    """`yozora train rewriter`: a text encoder goes on learning, from prompts as people write them, which facts they
+    state.
 
-    `scenes` of `mix` are asked for; a share of `orderly` in the words of captions, the others as people ask, and `junk`
-    of all with a word that means nothing; of `unprompted` only what they state is given. `details` are those of the
-    captions that it writes.
+    `scenes` of `mix` are asked for; a share of `orderly` in the words of captions, the others in many more, and `junk`
+    of all with a word that means nothing. `at_length` of the batches are of long prompts, and half as large.
     """
 
     run: Run
     optim: Optim
+    text_encoder: Path  # what it begins from, with its vocabulary
     mix: str | dict[str, Any] = "simple"
-    scenes: int = Field(default=6000, gt=0)
+    scenes: int = Field(default=2000, gt=0)
     batch: int = Field(default=64, gt=0)
-    languages: Weights = {"en": 0.4, "de": 0.2, "fr": 0.2, "es": 0.2}
-    details: dict[Literal["short", "dense"], float] = {"short": 1.0}
-    orderly: float = Field(default=0.2, ge=0, le=1)
+    languages: Weights = {"en": 0.34, "de": 0.22, "fr": 0.22, "es": 0.22}
+    orderly: float = Field(default=0.15, ge=0, le=1)
     junk: float = Field(default=0.06, ge=0, le=1)
-    unprompted: float = Field(default=0.1, ge=0, le=1)
-    at_length: float = Field(default=0.12, ge=0, le=1)  # of the batches, which are then half as large
-    vocabulary: int = Field(default=2048, ge=300)
-    model: dict[str, Any] = {}
+    at_length: float = Field(default=0.1, ge=0, le=1)
 
 
 class Lessons(Section):
