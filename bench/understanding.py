@@ -3,7 +3,7 @@
 They were written by hand: synonyms, odd word order, half sentences. The first table asks the rewriter alone: which of
 the facts that a prompt states it reads, in all prompts, and apart for those with a word that it does not know. The
 second generates a clip of some prompts, as they are and rewritten, and judges what the clips show by networks that
-never see a prompt. The same person wrote these prompts and the tables of words; every second prompt (the first, the third, …)
+never see a prompt. The same person wrote these prompts and the tables of words; every second prompt (the first, …)
 was looked at while the reading was made, the others were not: "unseen" counts those alone.
 """
 

@@ -21,12 +21,13 @@ from yozora.world.words.asker import plain
 from yozora.world.words.partial import GOING, SECOND
 
 SLOT = re.compile(r"\{[^}]*\}")
-ENDINGS = {  # longest first; what is left has at least three letters
+ENDINGS = {  # longest first; what is left has at least three letters, in German four, but for "rot"
     "en": ("ingly", "ling", "ing", "ed", "es", "s", "e", "y"),
     "de": ("end", "test", "ten", "en", "em", "er", "es", "et", "te", "e", "t"),
     "fr": ("issant", "ante", "ant", "ées", "ée", "és", "é", "ent", "es", "e", "s", "x"),
     "es": ("ándose", "iéndose", "ando", "iendo", "endo", "ada", "ado", "as", "os", "es", "a", "o", "e", "s"),
 }
+UMLAUT = re.compile(r"(?<![aeq])(?:ae|oe|ue)")
 PASSES = 2  # endings upon endings: leucht-end-er
 COMMON = {  # words in phrases of several motions, in one table or not, which tell none
     "en": "keep does make come go get become lose run drive above out again like balloon size top own",
@@ -35,6 +36,7 @@ COMMON = {  # words in phrases of several motions, in one table or not, which te
     "es": "hace haciendo da dando más sin está estando arriba abajo tamaño suelo cielo como corre va queda",
 }
 CAMERA = {"en": "camera", "de": "kamera", "fr": "camera", "es": "camara"}
+MAY = re.compile(r"\b(?:can|could) (?:you|i|we|it|they)\b", re.IGNORECASE)  # no can is told of
 CAMERA_REACH = 7  # words behind "camera" that say what it does
 AROUND = (("ground", "grounds"), ("ground", "onto"), ("time", "times"), ("weather", "weathers"), ("style", "styles"))
 LOOKS = (("size", "sizes"), ("material", "materials"), ("colour", "colours"))
@@ -69,10 +71,13 @@ class LexiconReader:
     def read(self, text: str) -> dict[str, str]:
         """The facts that a text states, by name."""
         language = guess_language(text)
-        tokens = [known_stem(word, language) for word in _split(text)]
+        tokens = [known_stem(word, language) for word in _split(MAY.sub(" ", text) if language == "en" else text)]
         free = [True] * len(tokens)
-        found = [*_take(tokens, free, _phrases(language, "direction"), 1)]
+        eye, directions = stem(CAMERA[language], language), _phrases(language, "direction")
+        found = [*_take(tokens, free, {stems: said for stems, said in directions.items() if eye in stems})]
         camera = _camera(tokens, free, language)
+        found += _take(tokens, free, directions)
+        found += _take(tokens, free, _phrases(language, "around"), 2)  # in "black and white" no colour is told
         told = [f for f in _take(tokens, list(free), _phrases(language, "looks")) if f.name == "shape"]
         motion = _motion(tokens, free, language, len(told), 2)  # before looks: in "gets smaller" no size is told
         found += _take(tokens, free, _phrases(language, "looks"))
@@ -91,6 +96,7 @@ class LexiconReader:
         for look in (f for f in found if f.name in ("size", "material", "colour")):
             which = SECOND if second is not None and _nearer(look, second, main, language) else ""
             facts.setdefault(which + look.name, look.value)
+        facts |= _counted(text, language, facts, second)
         facts |= _acts(motion, [f.value for f in found if f.name == "direction"])
         return facts | camera
 
@@ -99,8 +105,11 @@ def stem(word: str, language: str) -> str:
     """A word without accents and without its ending."""
     word = re.sub(r"^[dlsn]['’]", "", word) if language == "fr" else word.removesuffix("'s").removesuffix("’s")
     for _ in range(PASSES):
-        fitting = (e for e in ENDINGS[language] if word.endswith(e) and len(word) - len(e) >= 3)
+        least = 4 if language == "de" and not word.startswith("rot") else 3
+        fitting = (e for e in ENDINGS[language] if word.endswith(e) and len(word) - len(e) >= least)
         word = word.removesuffix(next(fitting, ""))
+    if language == "de":  # Bälle is Ball, and gruen is grün
+        word = UMLAUT.sub(lambda match: match[0][0], word.translate(str.maketrans("äöü", "aou")))
     if len(word) > 3:  # or else dé would be de
         word = plain(word)
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word  # hopp(ing) is hop
@@ -190,6 +199,15 @@ def _nearer(look: Found, second: Found, main: Found, language: str) -> bool:
     return distance(second) < distance(main)
 
 
+def _counted(text: str, language: str, facts: dict[str, str], second: Found | None) -> dict[str, str]:
+    """Where several of one thing are asked for, one more like it: a caption tells of two at most."""
+    numbers = load_asked(language)["counts"]
+    several = [number for number, word in numbers.items() if number != "1" and word in words_of(text)]
+    if second is not None or not (several or re.search(r"\b[2-6]\b(?! ?s)", text)):
+        return {}
+    return {SECOND + name: facts[name] for name in ("shape", "colour", "size", "material") if name in facts}
+
+
 def _acts(motion: tuple[str, int] | None, directions: list[str]) -> dict[str, str]:
     """Motion and direction, which together may be another motion: what goes left moves left."""
     kind, direction = motion[0] if motion else "", directions[0] if directions else ""
@@ -227,7 +245,9 @@ def _phrases(language: str, which: str) -> dict[tuple[str, ...], tuple[str, str]
                 add("camera", value, texts)
         case "cameras":
             for value, texts in words["cameras"].items():
-                add("camera", value, (form for text in texts for form in _forms(text)))
+                forms = [form for text in texts for form in _forms(text)]
+                add("camera", value, forms, whole=True)  # "zooms in" needs its "in"
+                add("camera", value, forms)
         case "around":
             for name, key in AROUND:
                 for value, texts in words[key].items():

@@ -89,8 +89,8 @@ def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Contain
             return ""
         said = in_words(thing, language, coloured)
         if thing.kind == "shape":
-            shown = in_words(thing, "en", coloured)
-            notes.append(f'the model knows no "{match[0]}"; showing a {shown}')
+            shown = in_words(thing, "en", coloured, "a")
+            notes.append(f'the model knows no "{match[0]}"; showing {shown}')
         return said
 
     text = " ".join(PART.sub(known, prompt).split())
@@ -114,13 +114,13 @@ def is_caption(prompt: str) -> bool:
     return all(word in _caption_words() for word in words_of(prompt))
 
 
-def in_words(meaning: Meaning, language: str, coloured: bool = False) -> str:
-    """A meaning as captions of a language say it, without an article; `coloured`: the prompt says which colour."""
+def in_words(meaning: Meaning, language: str, coloured: bool = False, determiner: str = "") -> str:
+    """A meaning as captions of a language say it; `coloured`: the prompt says which colour."""
     words = load_words(language)
     match meaning.kind:
         case "shape":
             colour = (words["colours"][meaning.colour][0],) if meaning.colour and not coloured else ()
-            return str(words.noun(words["nouns"][meaning.value][0], colour, ""))
+            return str(words.noun(words["nouns"][meaning.value][0], colour, determiner))
         case "colour":
             return str(Noun(language, "", "m", (words["colours"][meaning.value][0],), "")).strip()
         case _:
