@@ -51,4 +51,4 @@ class LocalChat:
             model = AutoModelForCausalLM.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
         except Exception as error:  # missing files, unknown kinds, broken weights: the library raises many
             raise ModelError(f"{self.folder} cannot be loaded ({str(error).splitlines()[0][:160]})") from None
-        return tokenizer, model.to(self.device).eval()
+        return tokenizer, model.eval().to(self.device)  # pyright: ignore[reportArgumentType]

@@ -298,7 +298,7 @@ def _motions(language: str) -> list[tuple[frozenset[str], str]]:
         for word in stems:
             kinds.setdefault(word, set()).add(kind)
     common = {stem(word, language) for word in COMMON[language].split()}
-    alone = [(frozenset((word,)), *of) for word, of in kinds.items() if len(of) == 1 and word not in common]
+    alone = [(frozenset((word,)), min(of)) for word, of in kinds.items() if len(of) == 1 and word not in common]
     return [*out, *(each for each in alone if each[1] not in HEAVY)]
 
 

@@ -159,7 +159,8 @@ def _body(known: Mapping[str, str], which: str) -> Body:
     becomes = known.get("colour_to", "") if not which else ""
     if kind == "recolour" and (not becomes or known.get("style") in COLOURLESS_STYLES):
         becomes = becomes or next(colour for colour in ("blue", "red") if colour != look["colour"])
-    return Body(**look, position=(0.0, 0.0), motion=Motion(kind, direction if kind in GOING else "", colour_to=becomes))
+    motion = Motion(kind, direction if kind in GOING else "", colour_to=becomes)
+    return Body(look["shape"], look["colour"], look["material"], look["size"], (0.0, 0.0), motion=motion)
 
 
 def _sentence(text: str) -> str:
