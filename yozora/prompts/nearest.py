@@ -101,7 +101,7 @@ def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Contain
 
 def guess_language(prompt: str) -> str:
     """The language whose words the prompt has most of, those of several counting less; English where none has any."""
-    count: dict[str, float] = {language: 0.0 for language in LANGUAGES}
+    count: dict[str, float] = dict.fromkeys(LANGUAGES, 0.0)
     for word in words_of(prompt):
         known = [language for language in LANGUAGES if word in _words_of(language) or word in STOP[language].split()]
         for language in known:
