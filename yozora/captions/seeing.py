@@ -22,7 +22,7 @@ from yozora.world.words.seen import COLOURLESS_STYLES
 
 SURE = 0.6  # probability from which on a name is said
 GOING = ("roll", "slide", "collide", "hide")  # motions that have a direction
-INDOORS = ("studio", "space")  # grounds without a time of day
+INDOORS = ("studio", "space")  # grounds without a time of day and weather
 STEP = 0.04  # of the frame's height, from which on a thing has moved
 
 
@@ -44,8 +44,8 @@ def see(clip: Clip) -> Read:
     if not things:
         return Read({}, clip.seconds)
     facts = sure_names(clip, reader, inspector)
-    if facts.get("ground") in INDOORS:
-        facts.pop("time", None)
+    if facts.get("ground", INDOORS[0]) in INDOORS:
+        facts = {name: value for name, value in facts.items() if name not in ("time", "weather")}
     if len(things) == 1:  # neither is read of one among several
         facts |= sure_material(largest, reader)
     else:

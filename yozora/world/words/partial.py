@@ -140,7 +140,7 @@ class FactTeller(Teller):
 
 def _scene_of(known: Mapping[str, str], duration: float) -> Seen:
     """A scene in which the facts are so, with anything for what is not known."""
-    said = UNKNOWN | known
+    said = UNKNOWN | dict(known)
     bodies = [_body(known, "")]
     if f"{SECOND}shape" in known:
         bodies.append(replace(_body(known, SECOND), position=APART.get(known.get("relation", ""), (2.0, 0.0))))
