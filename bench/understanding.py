@@ -113,7 +113,7 @@ def film_all(
     for seed, prompt in enumerate(track(everything, description="clips")):
         rewritten = rewriter.rewrite(prompt.text)
         record: dict[str, Any] = {"language": prompt.language, "prompt": prompt.text, "asked": prompt.facts}
-        record |= {"rewritten": rewritten.text, "warning": rewritten.warning}
+        record |= {"text": rewritten.text, "warning": rewritten.warning}
         for way, text in zip(WAYS, (prompt.text, rewritten.text), strict=True):
             clip = generator.generate(text, seed=seed, steps=options.steps, solver=options.solver)
             reading = read_clip(clip, reader)

@@ -105,6 +105,8 @@ def stem(word: str, language: str) -> str:
     """A word without accents and without its ending."""
     word = re.sub(r"^[dlsn]['’]", "", word) if language == "fr" else word.removesuffix("'s").removesuffix("’s")
     for _ in range(PASSES):
+        if language == "de" and word.endswith("rot"):  # no ending, though it looks like one
+            break
         least = 4 if language == "de" and not word.startswith("rot") else 3
         fitting = (e for e in ENDINGS[language] if word.endswith(e) and len(word) - len(e) >= least)
         word = word.removesuffix(next(fitting, ""))
