@@ -21,13 +21,14 @@ from yozora.world.words.asker import plain
 from yozora.world.words.partial import GOING, SECOND
 
 SLOT = re.compile(r"\{[^}]*\}")
-ENDINGS = {  # longest first; what is left has at least three letters, in German four, but for "rot"
+ENDINGS = {  # longest first; what is left has at least three letters, in German four
     "en": ("ingly", "ling", "ing", "ed", "es", "s", "e", "y"),
     "de": ("end", "test", "ten", "en", "em", "er", "es", "et", "te", "e", "t"),
     "fr": ("issant", "ante", "ant", "ées", "ée", "és", "é", "ent", "es", "e", "s", "x"),
     "es": ("ándose", "iéndose", "ando", "iendo", "endo", "ada", "ado", "as", "os", "es", "a", "o", "e", "s"),
 }
 UMLAUT = re.compile(r"(?<![aeq])(?:ae|oe|ue)")
+RED = re.compile(r"(.*rot)(?:e[mnrs]?)?")
 PASSES = 2  # endings upon endings: leucht-end-er
 COMMON = {  # words in phrases of several motions, in one table or not, which tell none
     "en": "keep does make come go get become lose run drive above out again like balloon size top own",
@@ -104,10 +105,10 @@ class LexiconReader:
 def stem(word: str, language: str) -> str:
     """A word without accents and without its ending."""
     word = re.sub(r"^[dlsn]['’]", "", word) if language == "fr" else word.removesuffix("'s").removesuffix("’s")
+    if language == "de" and (red := RED.fullmatch(word)):  # whose "t" looks like an ending
+        return plain(red[1])
+    least = 4 if language == "de" else 3
     for _ in range(PASSES):
-        if language == "de" and word.endswith("rot"):  # no ending, though it looks like one
-            break
-        least = 4 if language == "de" and not word.startswith("rot") else 3
         fitting = (e for e in ENDINGS[language] if word.endswith(e) and len(word) - len(e) >= least)
         word = word.removesuffix(next(fitting, ""))
     if language == "de":  # Bälle is Ball, and gruen is grün
