@@ -50,6 +50,11 @@ def test_two_of_a_kind_are_two() -> None:
     assert (read["shape"], read["second_shape"], read["second_colour"]) == ("sphere", "sphere", "red")
 
 
+@pytest.mark.parametrize("prompt", ["ein Reif rollt", "el aro rueda", "la pelota bota", "un cerceau roule"])
+def test_verbs_are_no_things(prompt: str) -> None:
+    assert "second_shape" not in READER.read(prompt)
+
+
 def test_what_is_not_there_is_not_read() -> None:
     assert READER.read("hello, how are you today?") == {}
     assert READER.read("") == {}

@@ -29,8 +29,8 @@ KINDS = ("shape", "colour", "ground")  # what a word can be taken for
 SHORT = 4  # letters: shorter words say too little to be compared
 STOP = {  # words that say nothing by themselves
     "en": "a an the on in at of to onto into over with and is it its by for from like under our this that",
-    "de": "ein eine einen einem einer der die das den dem des auf in im am an ins bei mit und zu zur zum von vom es",
-    "fr": "un une le la les l d de du des sur dans en au aux à avec et est il y qui s",
+    "de": "ein eine einen einem einer der die das den dem des auf in im am ins bei mit und zu zur zum von durch über",
+    "fr": "un une le la les l d de du des sur dans en au aux à avec et est il y qui s travers",
     "es": "un una el la los las de del en sobre al a con y es que se por",
 }
 PART = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")  # a word, or one of those that a hyphen joins
