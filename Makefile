@@ -67,5 +67,5 @@ clean: ## remove what these commands wrote, except training runs and the virtual
 
 .venv/.dev: $(LOCK) | .venv/bin/python
 	@echo 'installing the pinned dependencies into .venv (once, a minute or two)' >&2
-	@$(PIP) -e '.[world,train,serve,otel,dev]'
+	@$(PIP) -e '.[world,train,understand,serve,otel,dev]'
 	@touch .venv/.core $@

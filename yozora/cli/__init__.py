@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from yozora import __version__
+from yozora.cli.caption import caption
 from yozora.cli.compose import again, blend, fill, storyboard
 from yozora.cli.doctor import doctor
 from yozora.cli.edit import extend, inpaint, loop, recut, remix
@@ -21,6 +22,7 @@ from yozora.cli.evaluate import evaluate
 from yozora.cli.generate import animate, generate, image
 from yozora.cli.models import models
 from yozora.cli.presets import presets
+from yozora.cli.rewrite import rewrite
 from yozora.cli.serve import keys, serve, worker
 from yozora.cli.train import train
 from yozora.cli.world import world
@@ -40,6 +42,8 @@ app = typer.Typer(
 for way in (generate, image, animate, extend, fill, loop, blend, remix, recut, inpaint, storyboard, again):
     app.command()(way)
 app.command()(enhance)
+app.command()(rewrite)
+app.command()(caption)
 app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")

@@ -21,6 +21,7 @@ import numpy as np
 
 from yozora.cli.bars import Show, bars
 from yozora.cli.options import DEFAULT_MODEL, Options
+from yozora.cli.rewrite import understand
 
 if TYPE_CHECKING:
     from yozora.clip import Recipe
@@ -161,7 +162,7 @@ def _load(
         check_solver(options.solver)
     model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
-    canvas = draw(native)
+    canvas = understand(draw(native), options)
     if options.style:
         canvas = options.style.on(canvas)
     canvas.check(native.grid)

@@ -58,6 +58,15 @@ class Options:
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same video; random if not given.")] = None
     variations: Annotated[int, typer.Option(help="How many videos to make, in one batch.")] = 1
     negative: Annotated[str, typer.Option(help="What the video must not show.")] = ""
+    rewrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--rewrite/--no-rewrite", help="Put prompts into the model's own words first; unless told, for mini."
+        ),
+    ] = None
+    rewriter: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What rewrites: mini, openai:MODEL@URL, or a model folder.")
+    ] = None
     preset: Annotated[str | None, typer.Option(help="A style by name: `yozora presets list` has them.")] = None
     enhance: Annotated[str | None, typer.Option(help="Enlarge it: WIDTHxHEIGHT, or for example 1080p.")] = None
     enhance_fps: Annotated[float | None, typer.Option(help="Frames a second after enhancing, for example 24.")] = None

@@ -27,16 +27,19 @@ MAX_SLACK = 8  # frames over a canvas's longest that bring it onto the grid
 
 @dataclass(frozen=True)
 class Cue:
-    """What the video shows from `start` seconds on, until the next cue."""
+    """What the video shows from `start` seconds on, until the next cue. `asked` is what somebody wrote, where `prompt`
+    is a rewriting of it."""
 
     start: float
     prompt: str
+    asked: str = ""
 
     def __post_init__(self) -> None:
         check_number(self.start, "the start of a prompt")
         if not 0 <= self.start < math.inf:
             raise CanvasError(f"a prompt cannot start at {shown(self.start)} s: use 0 or more")
         check_prompt(self.prompt)
+        check_prompt(self.asked)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,10 @@ class Canvas:
             "height": self.height,
             "frames": self.frames,
             "fps": self.fps,
-            "cues": [{"start": cue.start, "prompt": cue.prompt} for cue in self.cues],
+            "cues": [
+                {"start": cue.start, "prompt": cue.prompt} | ({"asked": cue.asked} if cue.asked else {})
+                for cue in self.cues
+            ],
             "anchors": [_anchor_to_dict(anchor) for anchor in self.anchors],
             "loop": self.loop,
             "negative": self.negative,
@@ -164,7 +170,9 @@ class Canvas:
         """Reads `to_dict`'s form, and each anchor from its source. Raises CanvasError, or MediaError for a source."""
         try:
             width, height = int(raw["width"]), int(raw["height"])
-            cues = tuple(Cue(float(cue["start"]), str(cue["prompt"])) for cue in raw.get("cues", ()))
+            cues = tuple(
+                Cue(float(cue["start"]), str(cue["prompt"]), str(cue.get("asked", ""))) for cue in raw.get("cues", ())
+            )
             frames, fps = int(raw["frames"]), float(raw["fps"])
             check_fps(fps)
             anchors = tuple(_read_anchor(anchor, width, height, fps) for anchor in raw.get("anchors", ()))

@@ -21,6 +21,7 @@ STAGES = {  # name: module, function, class of its configuration, what it does
     "distill": ("distill", "train_few_steps", "DistillStage", "Few steps without guidance, for a transformer."),
     "bundle": ("bundle", "make_bundle", "BundleStage", "Put trained networks together as a model folder."),
     "enhancer": ("enhancer", "train_enhancer", "EnhancerStage", "The network that enlarges frames."),
+    "rewriter": ("rewriter", "train_rewriter", "RewriterStage", "The reader of prompts in anybody's words."),
     "inspector": ("inspector", "train_inspector", "InspectorStage", "The judge of colours and shapes."),
     "reader": ("reader", "train_reader", "ReaderStage", "The judge of all else."),
 }

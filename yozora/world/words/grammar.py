@@ -22,6 +22,7 @@ from typing import Any
 from yozora.errors import SceneError
 
 LANGUAGES = ("en", "de", "fr", "es")
+WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 _DE_ARTICLES = {  # determiner -> case -> gender
     "a": {
@@ -191,6 +192,27 @@ def load_words(language: str) -> Words:
         raise SceneError(f"no captions in {language!r}; known languages: {', '.join(LANGUAGES)}")
     text = resources.files(__package__ or "yozora.world.words").joinpath(f"{language}.toml").read_text(encoding="utf-8")
     return Words(language, tomllib.loads(text))
+
+
+@functools.cache
+def load_asked(language: str) -> Words:
+    """The words of `language` in captions, and behind them those that people ask with. Raises SceneError."""
+    words = load_words(language)
+    more = tomllib.loads(
+        resources.files("yozora.world.words").joinpath("asked", f"{language}.toml").read_text(encoding="utf-8")
+    )
+    tables = dict(words.tables)
+    for name, table in more.items():
+        if name in tables and isinstance(table, dict):
+            tables[name] = tables[name] | {key: [*tables[name].get(key, ()), *values] for key, values in table.items()}
+        else:
+            tables[name] = table
+    return Words(language, tables)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, in lower case; no numbers."""
+    return [match[0].lower() for match in WORD.finditer(text)]
 
 
 def agree(adjective: str, gender: str) -> str:

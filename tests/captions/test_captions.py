@@ -1,0 +1,147 @@
+"""Captions of clips: what is read off renders, lists of files, and a vision-language model at an endpoint."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from yozora.captions import Caption, Event, caption_files, load_captioner
+from yozora.captions.chat import FRAMES, ChatCaptioner
+from yozora.captions.files import listed
+from yozora.captions.seeing import Read, see
+from yozora.captions.world import WorldCaptioner
+from yozora.clip import Clip
+from yozora.errors import ConfigError, ModelError
+from yozora.models.endpoint import Endpoint
+from yozora.train.config import Footage
+from yozora.train.footage import list_folder
+from yozora.world import Body, Motion, Place, Scene, render
+
+
+@pytest.fixture(scope="module")
+def film() -> Clip:
+    body = Body("sphere", "red", "matte", "large", (-1.2, 0.0), motion=Motion("right", speed=1.2))
+    scene = Scene(1, (body,), Place("grass"))
+    return Clip(render(scene, 128, 128, 25, 12.0, threads=1).frames, 12.0)
+
+
+def test_a_render_is_read_and_told(film: Clip) -> None:
+    read = see(film)
+    so = {"shape": "sphere", "colour": "red", "ground": "grass", "direction": "right"}
+    assert so.items() <= read.facts.items()
+    said = WorldCaptioner().tell(read)
+    assert "red ball" in said.short and "right" in said.short and "grass" in said.dense
+    assert said.events[-1].end == pytest.approx(film.seconds, abs=0.01)
+    assert "rote" in WorldCaptioner("de").tell(read).short.lower()
+
+
+def test_an_empty_picture_has_no_caption() -> None:
+    grey = Clip(np.full((9, 64, 64, 3), 128, np.uint8), 8)
+    with pytest.raises(ModelError, match="no thing"):
+        WorldCaptioner().caption(grey)
+
+
+def test_events_begin_when_it_moves() -> None:
+    facts = {"shape": "box", "colour": "blue", "motion": "slide", "direction": "left"}
+    said = WorldCaptioner().tell(Read(facts, 2.0, 0.8))
+    assert said.timed == "0.0–0.8 s: The blue box stands still; 0.8–2.0 s: The blue box slides to the left"
+    assert len(WorldCaptioner().tell(Read(facts, 2.0, 0.1)).events) == 1
+
+
+def test_a_folder_becomes_a_list_that_training_reads(film: Clip, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        film.write(tmp_path / name)
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    output = tmp_path / "captions.jsonl"
+    made = list(caption_files(tmp_path, WorldCaptioner(), output))
+    assert [(one.name, one.caption is not None) for one in made] == [("a.mp4", True), ("b.mp4", True), ("c.mp4", False)]
+    assert listed(output) == {"a.mp4", "b.mp4"}
+    (tmp_path / "c.mp4").unlink()
+    items = list_folder(Footage(path=tmp_path).path)
+    assert [item.name for item in items] == ["a.mp4", "b.mp4"]
+    assert all("red ball" in item.captions[0] for item in items)
+
+
+def test_it_goes_on_where_it_was_cut_off(film: Clip, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        film.write(tmp_path / name)
+    output = tmp_path / "list.jsonl"
+    list(caption_files(tmp_path / "a.mp4", WorldCaptioner(), output))
+    first = output.read_text()
+    output.write_text(first + '{"file": "b.mp4", "sho')
+    assert [one.name for one in caption_files(tmp_path, WorldCaptioner(), output)] == ["b.mp4"]
+    assert output.read_text().startswith(first) and listed(output) == {"a.mp4", "b.mp4"}
+    assert len(list(caption_files(tmp_path, WorldCaptioner(), output, again=True))) == 2
+    assert len(output.read_text().splitlines()) == 2
+
+
+def test_another_file_is_not_written_over(tmp_path: Path, film: Clip) -> None:
+    film.write(tmp_path / "a.mp4")
+    (tmp_path / "notes").write_text("dear diary\n")
+    with pytest.raises(ConfigError, match="no list of captions"):
+        list(caption_files(tmp_path, WorldCaptioner(), tmp_path / "notes"))
+    assert (tmp_path / "notes").read_text() == "dear diary\n"
+    with pytest.raises(ConfigError, match="no file or folder"):
+        list(caption_files(tmp_path / "none", WorldCaptioner(), tmp_path / "x"))
+
+
+def test_names_that_are_no_captioner() -> None:
+    with pytest.raises(ConfigError, match="no captioner"):
+        load_captioner("clippy")
+    with pytest.raises(ConfigError, match="no captions in"):
+        load_captioner("world", "tlh")
+
+
+class _Eyes(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        body = json.dumps({"choices": [{"message": {"content": self.server.answer}}]}).encode()  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def eyes() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Eyes)
+    server.asked = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_endpoint_is_shown_frames(eyes: ThreadingHTTPServer, film: Clip) -> None:
+    said = {
+        "short": "A dog.",
+        "dense": "A dog sits. It is day.",
+        "events": [{"start": 0, "end": 1.5, "what": "it sits"}],
+    }
+    eyes.answer = json.dumps(said)  # type: ignore[attr-defined]
+    captioner = ChatCaptioner(Endpoint("eyes", f"http://127.0.0.1:{eyes.server_port}/v1", seconds=5), "fr")
+    assert captioner.caption(film) == Caption(
+        short="A dog.", dense="A dog sits. It is day.", events=(Event(start=0, end=1.5, what="it sits"),)
+    )
+    text, *pictures = eyes.asked[0]["messages"][0]["content"]  # type: ignore[attr-defined]
+    assert "French" in text["text"] and len(pictures) == FRAMES
+    assert base64.b64decode(pictures[0]["image_url"]["url"].partition(",")[2]).startswith(b"\x89PNG")
+
+
+def test_nonsense_from_an_endpoint_is_an_error_after_two_tries(eyes: ThreadingHTTPServer, film: Clip) -> None:
+    eyes.answer = "What a lovely film!"  # type: ignore[attr-defined]
+    captioner = ChatCaptioner(Endpoint("eyes", f"http://127.0.0.1:{eyes.server_port}/v1", seconds=5))
+    with pytest.raises(ModelError, match="did not answer as it was asked"):
+        captioner.caption(film)
+    assert len(eyes.asked) == 2  # type: ignore[attr-defined]

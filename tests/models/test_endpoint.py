@@ -1,0 +1,127 @@
+"""A language model behind an endpoint, against a real HTTP server that is well, slow, rude, or talks nonsense."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from yozora.errors import ConfigError, ModelError
+from yozora.models.endpoint import LONGEST, Endpoint
+
+ASKED = [{"role": "user", "content": "a red ball"}]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by the first part of the path."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, dict(self.headers), body))  # type: ignore[attr-defined]
+        kind = self.path.split("/")[1]
+        if kind == "refused":
+            self.send_error(401)
+        elif kind == "elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "/well/chat/completions")
+            self.end_headers()
+        elif kind == "drips":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(40):
+                if self.server.over.wait(0.05):  # type: ignore[attr-defined]
+                    return
+                try:
+                    self.wfile.write(b" ")
+                except OSError:
+                    return
+        elif kind == "silent":
+            self.server.over.wait(5)  # type: ignore[attr-defined]
+        else:
+            self._send({"well": _completion("hello"), "odd": b'{"choices": []}', "long": b"x" * (LONGEST + 1)}[kind])
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(OSError):  # who asked has heard enough
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _completion(text: str) -> bytes:
+    return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.seen, server.over = [], threading.Event()  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.over.set()  # type: ignore[attr-defined]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _at(server: ThreadingHTTPServer, kind: str, seconds: float = 5.0, key: str = "") -> Endpoint:
+    return Endpoint("tiny", f"http://127.0.0.1:{server.server_port}/{kind}", key, seconds)
+
+
+def test_an_answer_is_its_text_and_the_key_goes_along(server: ThreadingHTTPServer) -> None:
+    assert _at(server, "well", key="secret").answer(ASKED) == "hello"
+    path, headers, body = server.seen[-1]  # type: ignore[attr-defined]
+    assert path == "/well/chat/completions"
+    assert headers["Authorization"] == "Bearer secret"
+    assert (body["model"], body["messages"]) == ("tiny", ASKED)
+
+
+def test_without_a_key_none_is_sent(server: ThreadingHTTPServer) -> None:
+    _at(server, "well").answer(ASKED)
+    assert "Authorization" not in server.seen[-1][1]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("refused", "answered 401"), ("elsewhere", "answered 302"), ("odd", "form"), ("long", "form")]
+)
+def test_what_goes_wrong_is_said(server: ThreadingHTTPServer, kind: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        _at(server, kind, key="secret").answer(ASKED)
+
+
+@pytest.mark.parametrize("kind", ["silent", "drips"])
+def test_too_slow_is_given_up_in_time(server: ThreadingHTTPServer, kind: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=r"longer than 0\.4 s"):
+        _at(server, kind, seconds=0.4).answer(ASKED)
+    assert time.monotonic() - started < 3
+
+
+def test_what_is_down_cannot_be_reached() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ModelError, match="cannot be reached"):
+        Endpoint("tiny", f"http://127.0.0.1:{port}", seconds=5).answer(ASKED)
+
+
+def test_names_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert Endpoint.parse("openai:a/b@c@https://host/v1/") == Endpoint("a/b@c", "https://host/v1", "k")
+
+
+@pytest.mark.parametrize(
+    "name", ["openai:", "openai:m", "openai:m@host", "openai:m@file:///etc/passwd", "openai:@http://h"]
+)
+def test_what_is_no_endpoint_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match="no endpoint"):
+        Endpoint.parse(name)

@@ -1,0 +1,34 @@
+"""What a video shows, in words: a short and a dense caption, and what happens when.
+
+`load_captioner` gives the captioner of a name: the shipped networks, which know the simulated world, or a
+vision-language model behind an endpoint. `caption_files` captions a folder, a line of JSON a file.
+"""
+
+from __future__ import annotations
+
+from yozora.captions.caption import Caption, Captioner, Event
+from yozora.captions.files import caption_files
+from yozora.errors import ConfigError
+
+__all__ = ["DEFAULT", "Caption", "Captioner", "Event", "caption_files", "load_captioner"]
+
+DEFAULT = "world"
+
+
+def load_captioner(name: str = DEFAULT, language: str = "en") -> Captioner:
+    """The captioner of a name: "world" (the shipped networks), or `openai:MODEL@URL`. `language`: "en", "de", "fr" or
+    "es". Raises ConfigError."""
+    from yozora.models.endpoint import PREFIX, Endpoint
+    from yozora.world.words import LANGUAGES
+
+    if language not in LANGUAGES:
+        raise ConfigError(f"no captions in {language[:40]!r}: use {', '.join(LANGUAGES)}")
+    if name == DEFAULT:
+        from yozora.captions.world import WorldCaptioner
+
+        return WorldCaptioner(language)
+    if name.startswith(PREFIX):
+        from yozora.captions.chat import ChatCaptioner
+
+        return ChatCaptioner(Endpoint.parse(name), language)
+    raise ConfigError(f"there is no captioner {name[:80]!r}: use {DEFAULT} or {PREFIX}MODEL@URL")

@@ -1,0 +1,53 @@
+"""A caption: a short one, a dense one, and events with their seconds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from yozora.clip import Clip
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=3000)]
+
+
+class Event(BaseModel):
+    """From `start` to `end` seconds this happens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: float = Field(ge=0, le=36_000)
+    end: float = Field(ge=0, le=36_000)
+    what: Text
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Event:
+        if self.end < self.start:
+            raise ValueError("an event ends before it starts")
+        return self
+
+
+class Caption(BaseModel):
+    """What is said of a clip. `timed` is the events in one line, as the video models learn them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    short: Text
+    dense: Text
+    events: tuple[Event, ...] = Field(default=(), max_length=64)
+
+    @property
+    def timed(self) -> str:
+        """ "0.0–0.6 s: a red ball falls; …"; "" without events."""
+        return "; ".join(f"{event.start:.1f}–{event.end:.1f} s: {event.what.rstrip('.')}" for event in self.events)
+
+
+class Captioner(Protocol):
+    """Says what clips show."""
+
+    @property
+    def name(self) -> str: ...
+
+    def caption(self, clip: Clip) -> Caption:
+        """Raises ModelError where it cannot."""
+        ...

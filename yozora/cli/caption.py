@@ -1,0 +1,66 @@
+"""`yozora caption`: what clips show, in words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yozora.errors import YozoraError
+
+if TYPE_CHECKING:
+    from yozora.captions import Captioner
+
+
+def caption(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|FOLDER", help="A clip, or a folder of them.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The list to write; of a folder, captions.jsonl in it unless told."),
+    ] = None,
+    captioner: Annotated[
+        str, typer.Option(metavar="NAME", help="world (the shipped networks), or openai:MODEL@URL.")
+    ] = "world",
+    language: Annotated[str, typer.Option(help="en, de, fr or es.")] = "en",
+    again: Annotated[bool, typer.Option("--again", help="Also what is listed already.")] = False,
+) -> None:
+    """Describe a clip, or every clip and picture in a folder: a line of JSON each, for `yozora train lora`.
+
+    Interrupt it at any time: the same command goes on where it stopped."""
+    from yozora.captions import caption_files, load_captioner
+    from yozora.captions.files import LIST
+
+    try:
+        chosen = load_captioner(captioner, language)
+        if path.is_file() and output is None:
+            _show(path, chosen)
+            return
+        target = output or path / LIST
+        made = failed = 0
+        for done in caption_files(path, chosen, target, again):
+            if done.caption is None:
+                failed += 1
+                print(f"warning: {done.name}: {done.reason}", file=sys.stderr)
+            else:
+                made += 1
+                print(f"{done.name}: {done.caption.short}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("yozora"):
+            raise
+        raise YozoraError(f"captions need {error.name}: pip install 'yozora[evaluate]'") from None
+    print(f"{target}: {made} captioned" + (f", {failed} left out" if failed else ""))
+
+
+def _show(path: Path, captioner: Captioner) -> None:
+    """Prints what is said of one file."""
+    from yozora.clip import Clip
+
+    said = captioner.caption(Clip.read(path))
+    print(said.short)
+    print(said.dense)
+    if said.timed:
+        print(said.timed)

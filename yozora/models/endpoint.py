@@ -1,0 +1,117 @@
+"""A language model behind an OpenAI-compatible endpoint: one request, one answer, with a limit on time and size.
+
+Nothing is sent anywhere unless somebody names an endpoint, as `openai:MODEL@URL`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from yozora.errors import ConfigError, ModelError
+
+PREFIX = "openai:"
+KEY = "OPENAI_API_KEY"  # of the environment
+LONGEST = 2**20  # bytes of an answer
+PIECE = 2**14
+
+Message = dict[str, Any]  # role, and content: a text, or a list of texts and pictures
+
+
+class Chat(Protocol):
+    """A language model that answers messages, wherever it runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, messages: Sequence[Message]) -> str:
+        """The text of the answer. Raises ModelError."""
+        ...
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`model` at `url`, the part before `/chat/completions`. An answer may take `seconds` in all."""
+
+    model: str
+    url: str
+    key: str = ""
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if not self.model or parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"{PREFIX}{self.model}@{self.url} is no endpoint: write {PREFIX}MODEL@https://HOST/v1")
+        if self.seconds <= 0:
+            raise ConfigError(f"an endpoint's time must be over 0 s, not {self.seconds:g}")
+
+    @classmethod
+    def parse(cls, text: str, seconds: float = 60.0) -> Endpoint:
+        """`openai:MODEL@URL`, with the key in the environment's OPENAI_API_KEY. Raises ConfigError."""
+        model, _, url = text.removeprefix(PREFIX).rpartition("@")
+        return cls(model, url.rstrip("/"), os.environ.get(KEY, ""), seconds)
+
+    @property
+    def name(self) -> str:
+        return f"{PREFIX}{self.model}@{self.url}"
+
+    def answer(self, messages: Sequence[Message]) -> str:
+        """One completion, asked for as JSON. Raises ModelError where the endpoint is down, slow, refuses, or answers in
+        another form; a redirection is not followed, for it would take the key along."""
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "temperature": 0,
+            "response_format": {"type": "json_object"},
+        }
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)
+        until = time.monotonic() + self.seconds
+        try:
+            with urllib.request.build_opener(_Stay).open(request, timeout=self.seconds) as response:
+                text = _read(response, until)
+            content = json.loads(text)["choices"][0]["message"]["content"]
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ModelError(f"{self.url} answered {error.code} {error.reason}") from None
+        except TimeoutError:
+            raise ModelError(f"{self.url} took longer than {self.seconds:g} s") from None
+        except (OSError, HTTPException) as error:  # URLError is an OSError
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise ModelError(f"{self.url} took longer than {self.seconds:g} s") from None
+            raise ModelError(f"{self.url} cannot be reached ({str(reason)[:160]})") from None
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+            raise ModelError(f"{self.url} did not answer in the form of OpenAI's chat completions") from None
+        if not isinstance(content, str):
+            raise ModelError(f"{self.url} answered with no text")
+        return content
+
+
+def _read(response: HTTPResponse, until: float) -> bytes:
+    """All of an answer. Raises TimeoutError where that takes too long, though each piece may come in time; ValueError
+    where it is too large."""
+    pieces, size = [], 0
+    while piece := response.read1(PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > until:
+            raise TimeoutError
+        if size > LONGEST:
+            raise ValueError("too large")
+    return b"".join(pieces)
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the answer is then an error, with its code."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None

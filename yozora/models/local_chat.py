@@ -1,0 +1,54 @@
+"""A language model from a local folder, run by the transformers library: nothing is downloaded, and no code in the
+folder is run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from yozora.errors import ModelError
+from yozora.models.endpoint import Message
+
+MOST_TOKENS = 600  # of an answer
+
+
+class LocalChat:
+    """A chat model in the transformers library's own form of folder, for texts alone."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """Raises ModelError for a folder that is none."""
+        if not os.path.isfile(folder / "config.json"):
+            raise ModelError(f"there is no language model in {folder}; give a folder with config.json and its weights")
+        self.folder, self.device = folder, device
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    def answer(self, messages: Sequence[Message]) -> str:
+        """Greedily. Raises ModelError."""
+        tokenizer, model = self._loaded
+        try:
+            inputs = tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+            ).to(self.device)
+            made = model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
+        except Exception as error:  # whatever a template, or a model of another kind, does with it
+            raise ModelError(f"{self.folder} cannot answer ({str(error).splitlines()[0][:160]})") from None
+        return tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        try:
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+        except ModuleNotFoundError:
+            raise ModelError("a language model of your own needs transformers: pip install transformers") from None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
+        except Exception as error:  # missing files, unknown kinds, broken weights: the library raises many
+            raise ModelError(f"{self.folder} cannot be loaded ({str(error).splitlines()[0][:160]})") from None
+        return tokenizer, model.eval().to(self.device)  # pyright: ignore[reportArgumentType]

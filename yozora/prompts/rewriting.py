@@ -1,0 +1,101 @@
+"""What a prompt was understood as: a caption in the words that the video model learned, and the facts in it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from yozora.errors import ModelError
+
+TRIES = 2
+MOST = 16  # entries of a list
+
+Caption = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=1200)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, max_length=160)]
+
+log = logging.getLogger(__name__)
+
+
+class _Checked(BaseModel):
+    """Frozen, and of the right types: a model's answer is not to be trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
+
+
+class Subject(_Checked):
+    """Somebody or something that the prompt is about."""
+
+    what: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=160)]
+    attributes: tuple[Words, ...] = Field(default=(), max_length=MOST)
+    motion: Words = ""
+
+
+class Understood(_Checked):
+    """What an engine makes of a prompt: the schema that every answer is checked against. `seconds` is how long the
+    prompt says that the video is to be, which is a hint and no more."""
+
+    caption: Caption
+    subjects: tuple[Subject, ...] = Field(min_length=1, max_length=MOST)
+    setting: Words = ""
+    camera: Words = ""
+    style: Words = ""
+    seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    notes: tuple[Words, ...] = Field(default=(), max_length=MOST)
+
+
+class Rewriting(_Checked):
+    """A prompt and what became of it. `understood` is None where the prompt goes through as it is, for the reason in
+    `warning`; or without one, where it needs no rewriting."""
+
+    prompt: str
+    understood: Understood | None = None
+    engine: str = ""
+    warning: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the video model is given."""
+        return self.understood.caption if self.understood else self.prompt
+
+    @property
+    def changed(self) -> bool:
+        """Whether that is another text than the prompt."""
+        return self.text != self.prompt
+
+
+class Engine(Protocol):
+    """A way of understanding prompts."""
+
+    @property
+    def name(self) -> str: ...
+
+    def understand(self, prompt: str, attempt: int) -> Understood | None:
+        """What the prompt asks for, or None where it is good as it is; `attempt` counts from 0. Raises ModelError where
+        that did not work."""
+        ...
+
+
+class Rewriter:
+    """Puts prompts into captions' words by an engine: tried twice, and where that fails the prompt stays as it is, with
+    a warning."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def rewrite(self, prompt: str) -> Rewriting:
+        """An empty prompt stays empty."""
+        if not prompt.strip():
+            return Rewriting(prompt=prompt, engine=self.engine.name)
+        reason = ""
+        for attempt in range(TRIES):
+            try:
+                understood = self.engine.understand(prompt, attempt)
+            except ModelError as error:
+                reason = str(error)
+                continue
+            return Rewriting(prompt=prompt, understood=understood, engine=self.engine.name)
+        warning = f"the prompt was not rewritten: {reason}"
+        log.warning(warning)
+        return Rewriting(prompt=prompt, engine=self.engine.name, warning=warning)

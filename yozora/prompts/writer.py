@@ -1,0 +1,94 @@
+"""Understanding prompts for `mini`, and for other models of the simulated world: the default.
+
+A prompt is put into known words, the facts in it are read, and these are told as the video model's captions are.
+Whatever a prompt says, what comes of it is a caption of the world.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Protocol
+
+from yozora.errors import ModelError, SceneError
+from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
+from yozora.prompts.rewriting import Subject, Understood
+from yozora.world.words.partial import SECOND, tell_facts
+
+LOOK = ("size", "material", "colour")
+LONGEST = 3600  # seconds that a prompt may ask for
+SECONDS = re.compile(
+    r"(\d{1,4}(?:[.,]\d+)?)\s*-?\s*(?:s|sec|secs|seconds?|sekunden?|secondes?|segundos?)\b", re.IGNORECASE
+)
+
+
+class Reader(Vocabulary, Protocol):
+    """Reads the facts in a prompt: by the tables of words, or by a network that was trained to."""
+
+    def read(self, text: str) -> dict[str, str]:
+        """The facts that a text states, named as in `yozora.world.describe.FACTS`."""
+        ...
+
+
+class WorldWriter:
+    """See `yozora.prompts.rewriting.Engine`."""
+
+    def __init__(self, reader: Reader, name: str = "mini", detail: str = "short") -> None:
+        """`detail` of the captions: "short", which `mini` follows at least as well, or "dense"."""
+        self.reader, self.name, self.detail = reader, name, detail
+
+    def understand(self, prompt: str, attempt: int) -> Understood | None:
+        """None for a prompt in a caption's words. Raises ModelError where it reads no thing."""
+        if is_caption(prompt):
+            return None
+        facts, notes = self.read(prompt)
+        if "shape" not in facts:
+            raise ModelError("nothing in it is a thing that the model knows")
+        try:
+            caption = tell_facts(facts, "en", self.detail)
+        except SceneError as error:
+            raise ModelError(f"what it says does not fit together ({error})") from None
+        return understood(facts, caption, prompt, notes)
+
+    def read(self, prompt: str) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The facts in a prompt, by name, and what is to be said about words that were not known: these may stand for
+        what it does not say in known ones."""
+        said = self.reader.read(prompt)
+        known = put_known(prompt, self.reader, guess_language(prompt), [kind for kind in KINDS if kind not in said])
+        return self.reader.read(known.text), known.notes
+
+
+def load_writer(folder: str | Path | None = None) -> WorldWriter:
+    """Reads by the tables of words, or by the network that `yozora train rewriter` wrote to a folder. Raises
+    ModelError."""
+    if folder is None:
+        from yozora.prompts.lexicon import LexiconReader
+
+        return WorldWriter(LexiconReader())
+    from yozora.models.folder import load_module
+    from yozora.models.prompt_reader import PromptReader
+
+    return WorldWriter(load_module(PromptReader, folder).requires_grad_(False), str(folder))
+
+
+def understood(facts: dict[str, str], caption: str, prompt: str, notes: tuple[str, ...]) -> Understood:
+    """Facts in the form of the schema."""
+    subjects = []
+    for which in ("", SECOND):
+        if shape := facts.get(f"{which}shape"):
+            look = tuple(facts[which + name] for name in LOOK if which + name in facts)
+            motion, direction = facts.get(f"{which}motion", ""), facts.get(f"{which}direction", "")
+            becomes = facts.get("colour_to", "") if motion == "recolour" else ""
+            words = [motion, "" if direction == motion else direction, becomes]
+            subjects.append(Subject(what=shape, attributes=look, motion=" ".join(filter(None, words))))
+    found = SECONDS.search(prompt)
+    seconds = float(found[1].replace(",", ".")) if found else 0.0
+    return Understood(
+        caption=caption,
+        subjects=tuple(subjects),
+        setting=", ".join(facts[name] for name in ("ground", "time", "weather") if name in facts),
+        camera=" ".join(facts[name] for name in ("camera", "camera_direction") if name in facts),
+        style=facts.get("style", ""),
+        seconds=seconds if 0 < seconds <= LONGEST else None,
+        notes=tuple(note[:160] for note in notes[:16]),
+    )
