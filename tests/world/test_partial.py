@@ -23,6 +23,12 @@ def test_plain_words_first() -> None:
     assert tell_facts({"shape": "cone", "style": "cartoon"}) == "A cone, in cartoon style."
 
 
+def test_what_falls_lands_only_where_that_is_known() -> None:
+    assert "on the grass" in tell_facts({"shape": "sphere", "motion": "fall", "ground": "grass"})
+    told = {language: tell_facts({"shape": "sphere", "motion": "fall"}, language) for language in LANGUAGES}
+    assert not any(word in text.lower() for text in told.values() for word in ("studio", "estudio")), told
+
+
 def test_two_things() -> None:
     facts = {"shape": "torus", "colour": "blue", "motion": "collide", "direction": "right"}
     facts |= {"second_shape": "sphere", "second_colour": "white"}

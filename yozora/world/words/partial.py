@@ -83,6 +83,10 @@ class FactTeller(Teller):
             sentences.append(self.camera_clause())
         return " ".join(map(_sentence, sentences))
 
+    def predicate(self, index: int, subject: Noun, at: str = "", onto: bool = False, look: str = "some") -> str:
+        """Without saying what it falls onto, where that is not known."""
+        return super().predicate(index, subject, at, onto and "ground" in self.known, look)
+
     def doing(self, index: int) -> str:
         """What a body does, as a sentence of its own."""
         name = self.body(index, "name", "the")
