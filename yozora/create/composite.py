@@ -1,8 +1,8 @@
 """Given frames come back untouched: they are laid over the decoded ones, and no step shows beside them.
 
 The autoencoder gives every frame back a little differently. Where a given frame meets an invented one that difference
-would show as a jump, so it is carried on into the invented frames. It fades out there: slowly where the picture stands
-still, soon where something moves and what it belongs to is gone.
+would show as a jump, so it is carried on into the invented frames. It fades out there: slowly where the picture stays
+as it was, soon where it does not and what the difference belongs to is gone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 STILL, MOVED = 0.88, 0.4  # how much of the difference is left from one frame to the next
 MOTION = 8.0  # of 255: a change of a pixel's surroundings that is taken for motion
 AROUND = 3  # pixels to every side that are a pixel's surroundings
-DISSOLVE = 12  # frames over which what does not lead up to a given picture dissolves into it
+DISSOLVE = 6  # frames over which what does not lead up to a given picture dissolves into it
 LEAST = 0.5  # of 255, where nothing is left to see
 
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """What is left of a difference, float32 [H, W, 3], after a `frame`, uint8 [H, W, 3], as it was decoded."""
+    """What is left of a difference, float32 [H, W, 3], that belongs to a `frame`, uint8 [H, W, 3], as decoded."""
 
     difference: np.ndarray
     frame: np.ndarray
@@ -68,9 +68,10 @@ def _lean(
     nothing = np.zeros((1, 1, 1), np.float32)
     for place in order:
         kept = (weights[place][..., None] if place < len(weights) else nothing) == 1
-        new = None
+        new, belongs = None, decoded[place]
         if left is not None:
             new = left.difference * _fade(left.frame, decoded[place])
+            belongs = np.where(kept, belongs, left.frame)
         if kept.any():
             new = np.where(kept, error[place], 0.0 if new is None else new)
         if new is None or np.abs(new).max() < LEAST:
@@ -78,7 +79,7 @@ def _lean(
             continue
         if not kept.all():
             result[place] = (result[place] + np.where(kept, 0.0, new)).round().clip(0, 255)
-        left = Left(new, decoded[place])
+        left = Left(new, belongs)
     return left
 
 
@@ -99,7 +100,8 @@ def _dissolve(result: np.ndarray, change: np.ndarray, weights: np.ndarray) -> No
 
 
 def _fade(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """How much of a difference is left from one frame, uint8 [H, W, 3], to the next: float32 [H, W, 1]."""
+    """How much of a difference that belongs to one frame, uint8 [H, W, 3], is left at each further one in which the
+    picture is like the other: float32 [H, W, 1]."""
     change = np.abs(one.astype(np.float32) - other).mean(-1)
     still = np.exp(-np.square(box_mean(change, AROUND) / MOTION))
     return (MOVED + (STILL - MOVED) * still)[..., None]
