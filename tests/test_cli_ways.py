@@ -348,3 +348,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, home: Path, case: str) ->
     assert err.startswith("error: ") and err.count("\n") == 1 and len(err) < 400
     assert said in err
     assert sorted(path.name for path in home.iterdir()) == before
+
+
+def test_what_a_file_is_made_from_is_not_replaced(run, capsys: pytest.CaptureFixture[str]) -> None:
+    before, same = Path("a.mp4").read_bytes(), f"../{Path.cwd().name}/a.mp4"
+    for asked in (["extend", "a.mp4"], ["remix", "a.mp4", "a ball"]):
+        code, _, err = run(*asked, "-o", same)
+        assert code == 2 and "is what this is made from" in err and err.count("\n") == 1
+    assert main(["enhance", "a.mp4", "--size", "128p", "-o", same]) == 2
+    assert "is what this is made from" in capsys.readouterr().err
+    assert Path("a.mp4").read_bytes() == before

@@ -30,7 +30,7 @@ _PICTURES = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 _FORMATS = f"{_PICTURES},mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,obu,ivf,m4v,yuv4mpegpipe"
 _RGBA = "gbrap"  # planar: FFmpeg 8 spoils the last columns of packed rgba where width % 16 is 1 to 4
 MOST_PIXELS = 2**27
-_LONGEST_GAP = 10.0  # seconds; a longer jump between two frames is a broken clock, not a pause
+_LONGEST_GAP = 60.0  # seconds; a longer jump between two frames is a broken clock, not a pause
 
 _AS_STORED = (False, False, False)
 _EXIF_TURNS = {

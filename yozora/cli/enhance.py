@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from yozora.cli.bars import bars
+from yozora.cli.making import keep_sources
 
 
 def enhance(
@@ -31,6 +32,7 @@ def enhance(
 
     start = time.perf_counter()
     check_writable(output)
+    keep_sources([output], [clip])
     with open_frames(clip) as reader:
         target = choose_target(reader.size, reader.fps, size, fps, fit)  # pyright: ignore[reportArgumentType]
     check_even(output, target.size)

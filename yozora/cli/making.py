@@ -22,6 +22,7 @@ import numpy as np
 from yozora.cli.bars import Show, bars
 from yozora.cli.options import DEFAULT_MODEL, Options
 from yozora.cli.rewrite import understand
+from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
     from yozora.clip import Recipe
@@ -41,6 +42,7 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     options.check(seeds)
     start = time.perf_counter()
     generator, canvas, target, enhancer = _load(options, draw)
+    keep_sources([*files, *sheets], sources_of(canvas))
     generator.check(canvas, seeds)
     settings = generator.settings(**options.sampling, negative=canvas.negative)
     cautions = generator.cautions(canvas, settings)
@@ -61,6 +63,21 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     else:
         for video in videos:
             print(video.line(timings["total"]))
+
+
+def sources_of(canvas: Canvas) -> list[str]:
+    """The files that a canvas is made from."""
+    named = [(anchor.source, anchor.mask.source if anchor.mask else "") for anchor in canvas.anchors]
+    return [name for names in named for name in names if name]
+
+
+def keep_sources(outputs: Iterable[Path], sources: Iterable[str | Path]) -> None:
+    """Raises CanvasError where a file would be replaced by what is made from it: it would be gone, and with it what the
+    recipe speaks of."""
+    given = {Path(source).resolve() for source in sources}
+    for path in outputs:
+        if path.resolve() in given:
+            raise CanvasError(f"{path} is what this is made from, and would be replaced: choose another name with -o")
 
 
 @dataclass

@@ -94,7 +94,11 @@ def _of_shape(ratio: float, short: int) -> tuple[int, int]:
         raise CanvasError(f"{short}p is too small: at least 2p")
     width, height = (2 * max(1, round(short * side / 2)) for side in (max(1.0, ratio), max(1.0, 1 / ratio)))
     if max(width, height) > MAX_SIDE:
-        raise CanvasError(f"{short}p of this clip is {width}x{height}, too large: at most {MAX_SIDE} pixels a side")
+        least = math.floor(MAX_SIDE / max(ratio, 1 / ratio) / 2) * 2
+        raise CanvasError(
+            f"{short}p of this shape is {width}x{height}, too large (at most {MAX_SIDE} pixels a side): ask for "
+            f"{least}p at most, or for another shape, such as 1920x1080 with --fit pad"
+        )
     return width, height
 
 
