@@ -2,14 +2,11 @@
 
 import base64
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from replies import replying
 
 from yozora.captions import Caption, Event, caption_files, load_captioner
 from yozora.captions.chat import FRAMES, ChatCaptioner
@@ -98,50 +95,24 @@ def test_names_that_are_no_captioner() -> None:
         load_captioner("world", "tlh")
 
 
-class _Eyes(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        body = json.dumps({"choices": [{"message": {"content": self.server.answer}}]}).encode()  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def eyes() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Eyes)
-    server.asked = []  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_an_endpoint_is_shown_frames(eyes: ThreadingHTTPServer, film: Clip) -> None:
+def test_an_endpoint_is_shown_frames(film: Clip) -> None:
     said = {
         "short": "A dog.",
         "dense": "A dog sits. It is day.",
         "events": [{"start": 0, "end": 1.5, "what": "it sits"}],
     }
-    eyes.answer = json.dumps(said)  # type: ignore[attr-defined]
-    captioner = ChatCaptioner(Endpoint("eyes", f"http://127.0.0.1:{eyes.server_port}/v1", seconds=5), "fr")
-    assert captioner.caption(film) == Caption(
-        short="A dog.", dense="A dog sits. It is day.", events=(Event(start=0, end=1.5, what="it sits"),)
-    )
-    text, *pictures = eyes.asked[0]["messages"][0]["content"]  # type: ignore[attr-defined]
+    with replying(json.dumps(said)) as eyes:
+        assert ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5), "fr").caption(film) == Caption(
+            short="A dog.", dense="A dog sits. It is day.", events=(Event(start=0, end=1.5, what="it sits"),)
+        )
+    text, *pictures = eyes.asked[0]["messages"][0]["content"]
     assert "French" in text["text"] and len(pictures) == FRAMES
     assert base64.b64decode(pictures[0]["image_url"]["url"].partition(",")[2]).startswith(b"\x89PNG")
 
 
-def test_nonsense_from_an_endpoint_is_an_error_after_two_tries(eyes: ThreadingHTTPServer, film: Clip) -> None:
-    eyes.answer = "What a lovely film!"  # type: ignore[attr-defined]
-    captioner = ChatCaptioner(Endpoint("eyes", f"http://127.0.0.1:{eyes.server_port}/v1", seconds=5))
-    with pytest.raises(ModelError, match="did not answer as it was asked"):
-        captioner.caption(film)
-    assert len(eyes.asked) == 2  # type: ignore[attr-defined]
+def test_nonsense_from_an_endpoint_is_an_error_after_two_tries(film: Clip) -> None:
+    with replying("What a lovely film!") as eyes:
+        captioner = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5))
+        with pytest.raises(ModelError, match="did not answer as it was asked"):
+            captioner.caption(film)
+    assert len(eyes.asked) == 2

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from replies import running
 
 from yozora.errors import ConfigError, ModelError
 from yozora.models.endpoint import LONGEST, Endpoint
@@ -17,12 +18,22 @@ from yozora.models.endpoint import LONGEST, Endpoint
 ASKED = [{"role": "user", "content": "a red ball"}]
 
 
+class Server(ThreadingHTTPServer):
+    """Keeps what it was sent; `over` ends what it is slow at."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.seen, self.over = list[tuple[str, dict[str, str], Any]](), threading.Event()
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers by the first part of the path."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.seen.append((self.path, dict(self.headers), body))  # type: ignore[attr-defined]
+        server = self.server
+        assert isinstance(server, Server)
+        server.seen.append((self.path, dict(self.headers), body))
         kind = self.path.split("/")[1]
         if kind == "refused":
             self.send_error(401)
@@ -34,14 +45,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             for _ in range(40):
-                if self.server.over.wait(0.05):  # type: ignore[attr-defined]
+                if server.over.wait(0.05):
                     return
                 try:
                     self.wfile.write(b" ")
                 except OSError:
                     return
         elif kind == "silent":
-            self.server.over.wait(5)  # type: ignore[attr-defined]
+            server.over.wait(5)
         else:
             self._send({"well": _completion("hello"), "odd": b'{"choices": []}', "long": b"x" * (LONGEST + 1)}[kind])
 
@@ -61,45 +72,39 @@ def _completion(text: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.seen, server.over = [], threading.Event()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.over.set()  # type: ignore[attr-defined]
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def server() -> Iterator[Server]:
+    with running(Server()) as server:
+        yield server
+        server.over.set()
 
 
-def _at(server: ThreadingHTTPServer, kind: str, seconds: float = 5.0, key: str = "") -> Endpoint:
+def _at(server: Server, kind: str, seconds: float = 5.0, key: str = "") -> Endpoint:
     return Endpoint("tiny", f"http://127.0.0.1:{server.server_port}/{kind}", key, seconds)
 
 
-def test_an_answer_is_its_text_and_the_key_goes_along(server: ThreadingHTTPServer) -> None:
+def test_an_answer_is_its_text_and_the_key_goes_along(server: Server) -> None:
     assert _at(server, "well", key="secret").answer(ASKED) == "hello"
-    path, headers, body = server.seen[-1]  # type: ignore[attr-defined]
+    path, headers, body = server.seen[-1]
     assert path == "/well/chat/completions"
     assert headers["Authorization"] == "Bearer secret"
     assert (body["model"], body["messages"]) == ("tiny", ASKED)
 
 
-def test_without_a_key_none_is_sent(server: ThreadingHTTPServer) -> None:
+def test_without_a_key_none_is_sent(server: Server) -> None:
     _at(server, "well").answer(ASKED)
-    assert "Authorization" not in server.seen[-1][1]  # type: ignore[attr-defined]
+    assert "Authorization" not in server.seen[-1][1]
 
 
 @pytest.mark.parametrize(
     ("kind", "said"), [("refused", "answered 401"), ("elsewhere", "answered 302"), ("odd", "form"), ("long", "form")]
 )
-def test_what_goes_wrong_is_said(server: ThreadingHTTPServer, kind: str, said: str) -> None:
+def test_what_goes_wrong_is_said(server: Server, kind: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         _at(server, kind, key="secret").answer(ASKED)
 
 
 @pytest.mark.parametrize("kind", ["silent", "drips"])
-def test_too_slow_is_given_up_in_time(server: ThreadingHTTPServer, kind: str) -> None:
+def test_too_slow_is_given_up_in_time(server: Server, kind: str) -> None:
     started = time.monotonic()
     with pytest.raises(ModelError, match=r"longer than 0\.4 s"):
         _at(server, kind, seconds=0.4).answer(ASKED)

@@ -2,12 +2,12 @@
 
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from replies import Replies, replying
 
 from yozora.errors import ConfigError, ModelError
 from yozora.models.endpoint import Endpoint
@@ -25,47 +25,15 @@ GOOD = {
 }
 
 
-class Replies(ThreadingHTTPServer):
-    """Answers with one text after the other, and then with the last for ever; keeps what it was asked."""
-
-    def __init__(self, *texts: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.texts, self.asked = list(texts), list[dict[str, Any]]()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        server = self.server
-        assert isinstance(server, Replies)
-        server.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        text = server.texts[0] if len(server.texts) == 1 else server.texts.pop(0)
-        body = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., tuple[Replies, Rewriter]]]:
-    running: list[tuple[Replies, threading.Thread]] = []
+    with ExitStack() as stack:
 
-    def start(*texts: str, form: str = DETAILED) -> tuple[Replies, Rewriter]:
-        server = Replies(*texts)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        running.append((server, thread))
-        endpoint = Endpoint("tiny", f"http://127.0.0.1:{server.server_port}/v1", seconds=5)
-        return server, Rewriter(ChatEngine(endpoint, form))
+        def start(*texts: str, form: str = DETAILED) -> tuple[Replies, Rewriter]:
+            server = stack.enter_context(replying(*texts))
+            return server, Rewriter(ChatEngine(Endpoint("tiny", server.url, seconds=5), form))
 
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        yield start
 
 
 def test_a_good_answer_is_the_caption_and_its_facts(serve: Callable[..., tuple[Replies, Rewriter]]) -> None:
