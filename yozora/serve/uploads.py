@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import sqlalchemy as sa
 from starlette.datastructures import UploadFile
@@ -26,6 +26,7 @@ __all__ = ["create_character", "find_character", "find_upload", "receive"]
 
 MOST = 200  # uploads an account at a time
 LONGEST_NAME = 100
+Row = TypeVar("Row", Upload, Character)
 
 
 def receive(service: Service, user: User, part: UploadFile | bytes, param: str = "file") -> Upload:
@@ -55,11 +56,7 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
 
 def find_upload(service: Service, user: User, upload_id: str) -> Upload:
     """Somebody's own upload. Raises ApiError."""
-    with service.database.reading() as session:
-        upload = session.get(Upload, upload_id)
-        if upload is None or upload.account_id != user.id:
-            raise missing("file", upload_id)
-        return upload
+    return _own(service, user, Upload, "file", upload_id)
 
 
 def create_character(service: Service, user: User, name: str, part: UploadFile | bytes) -> Character:
@@ -78,11 +75,15 @@ def create_character(service: Service, user: User, name: str, part: UploadFile |
 
 def find_character(service: Service, user: User, character_id: str) -> Character:
     """Somebody's own character. Raises ApiError."""
+    return _own(service, user, Character, "character", character_id)
+
+
+def _own(service: Service, user: User, table: type[Row], what: str, name: str) -> Row:
     with service.database.reading() as session:
-        character = session.get(Character, character_id)
-        if character is None or character.account_id != user.id:
-            raise missing("character", character_id)
-        return character
+        row = session.get(table, name)
+        if row is None or row.account_id != user.id:
+            raise missing(what, name)
+        return row
 
 
 @contextmanager
