@@ -149,15 +149,17 @@ def smooth(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 def page(budgets: Sequence[Budget]) -> str:
     """The page's text."""
     about: dict[str, Any] = machine()
+    cores = "one core" if about["cores"] == 1 else f"{about['cores']} cores"
+    asked = budgets[0].scores["colour"].asked
     parts = [
         "# What more training buys\n",
         "The same network from nothing, on 1, 4 and 32 times the compute, each with a learning-rate schedule of its",
         "own, on pictures and three quarters of a second; the same prompts ("
         + " · ".join(f"*{p}*" for p in PROMPTS)
         + ") and the",
-        "same seed, 0, first try. Colour and shape: of held-out prompts of one thing, judged as in",
+        f"same seed, 0, first try. Colour and shape: of {asked} held-out prompts of one thing, judged as in",
         "`bench/prompt_following.py`.",
-        f"Made by [`bench/scaling.py`](../bench/scaling.py) on {about['cores']} cores ({about['processor']}).\n",
+        f"Made by [`bench/scaling.py`](../bench/scaling.py) on {cores} ({about['processor']}).\n",
         f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}",
         *(f"| {' | '.join(b.figures)} |" for b in budgets),
         "",
