@@ -6,9 +6,6 @@ square exceeds 1 cost too: against noise of a fixed size, only that bounds what 
 
 An error is least where what cannot be known is left still, so a decoder brings most of a latent frame's change with the
 first of its frames. `pace_weight` is for that: it counts how much changes between frames, wherever it does.
-
-What a decoder is shown in use are not an encoder's latents but a transformer's, whose things are dented. With [redraw]
-it learns from such, too, what they were meant to be (see `yozora.train.redraw`).
 """
 
 from __future__ import annotations
@@ -25,19 +22,8 @@ from yozora.clip import Clip
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.folder import load_module, save_module
 from yozora.train.config import AutoencoderStage
-from yozora.train.data import (
-    HELD_OUT_SEEDS,
-    Either,
-    Rendered,
-    RenderedClips,
-    Source,
-    clip_tensor,
-    load_mix,
-    stream,
-    to_signed,
-)
+from yozora.train.data import HELD_OUT_SEEDS, Rendered, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit
-from yozora.train.redraw import Redrawn
 from yozora.train.settings import build
 from yozora.world import sample_scene
 
@@ -61,7 +47,6 @@ class AutoencoderTask:
         if config.decoder_only:
             self.model.encoder.requires_grad_(False)
             self.model.norm.momentum = 0.0
-        self.redraw = Redrawn(config.redraw, config.run.device) if config.redraw else None
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return parameter.ndim == 4 and "stem" not in name and "head" not in name
@@ -70,11 +55,8 @@ class AutoencoderTask:
         return 1.0
 
     def batches(self, start: int) -> Iterator[Rendered]:
-        run, redraw = self.config.run, self.config.redraw
-        source: Source[Rendered] = RenderedClips(self.config.world, run.seed)
-        if redraw:
-            source = Either(source, RenderedClips(redraw.world, run.seed, captioned=True), redraw.share, run.seed)
-        return stream(source, start, run.steps, run.workers)
+        run = self.config.run
+        return stream(RenderedClips(self.config.world, run.seed), start, run.steps, run.workers)
 
     def size(self, batch: Rendered) -> int:
         return len(batch.frames)
@@ -82,12 +64,7 @@ class AutoencoderTask:
     def loss(self, batch: Rendered, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(self.model.parameters()).device
         frames = to_signed(batch.frames.to(device))
-        if self.redraw and batch.captions:
-            with torch.no_grad():
-                latents = self.model.encode(frames)
-            again = self.model.decode(self.redraw(latents.float(), batch.captions, generator))
-        else:
-            again, latents = self.model.noisy_forward(frames, generator)
+        again, latents = self.model.noisy_forward(frames, generator)
         again, config, moves = again.float(), self.config, frames.shape[2] > 1
         error = (again - frames) * (1 + config.things * near(batch.bodies.to(device)))
         pixels = error.abs().mean()
@@ -97,8 +74,7 @@ class AutoencoderTask:
         psnr = 10 * torch.log10(4 / (again - frames).detach().square().mean((1, 2, 3, 4))).mean().item()
         excess = F.relu(latents.float().square().mean((0, 2, 3, 4)) - 1).mean()  # a channel's power stays near 1
         loss = pixels + config.gradient_weight * edges + config.motion_weight * motion + config.pace_weight * pace
-        psnr = {"redrawn_psnr" if batch.captions else "psnr": psnr}
-        return loss + 0.1 * excess, psnr | {"motion": motion.item(), "pace": pace.item()}
+        return loss + 0.1 * excess, {"psnr": psnr, "motion": motion.item(), "pace": pace.item()}
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """Four held-out clips above their reconstructions."""

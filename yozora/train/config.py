@@ -91,27 +91,6 @@ class World(Section):
     buckets: tuple[Bucket, ...] = Field(min_length=1)
 
 
-class Redraw(Section):
-    """Latents as a transformer makes them: those of a `share` of the batches, clips of `world`, are put under noise of
-    a level from `lowest` to `highest`, which the transformer of `model`, a model folder or an exported run, takes away
-    in `steps` steps."""
-
-    model: Path
-    world: World
-    share: float = Field(default=0.5, gt=0, le=1)
-    lowest: float = Field(default=0.25, gt=0, le=1)
-    highest: float = Field(default=0.7, gt=0, le=1)
-    steps: int = Field(default=4, ge=1, le=100)
-    guidance: float = Field(default=2.5, ge=0, le=100)
-    shift: float = Field(default=2.0, gt=0, le=100)
-
-    @model_validator(mode="after")
-    def _check_levels(self) -> Self:
-        if self.lowest > self.highest:
-            raise ValueError("lowest is the lower of the two levels, highest the higher")
-        return self
-
-
 class AutoencoderStage(Section):
     """`yozora train autoencoder`."""
 
@@ -125,14 +104,11 @@ class AutoencoderStage(Section):
     things: float = Field(default=0.0, ge=0)  # how much more an error counts where a body is
     start_from: Path | None = None  # an exported autoencoder to go on from, with fresh optimisers; [model] is not read
     decoder_only: bool = False  # the latents stay as they are, so that pools and transformers made with them stay good
-    redraw: Redraw | None = None
 
     @model_validator(mode="after")
     def _check_start(self) -> Self:
         if self.decoder_only and self.start_from is None:
             raise ValueError("decoder_only needs start_from: an encoder that has learnt")
-        if self.redraw and not self.decoder_only:
-            raise ValueError("redraw is for decoder_only: its transformer knows the latents as they are")
         return self
 
 

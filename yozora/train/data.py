@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from yozora.errors import ConfigError, YozoraError
 from yozora.train.config import Bucket, World
 from yozora.train.mesh import processes
-from yozora.world import MIXES, Scene, SceneMix, describe, render, sample_scene, simulate
+from yozora.world import MIXES, Scene, SceneMix, render, sample_scene, simulate
 from yozora.world.truth import truth_of
 
 Batch = TypeVar("Batch", covariant=True)
@@ -92,54 +92,33 @@ def pick_bucket(buckets: Sequence[Bucket], random: np.random.Generator) -> Bucke
 
 
 class Rendered(NamedTuple):
-    """Clips uint8 `[B, 3, T, H, W]`, where a body is seen in them, bool `[B, T, H / 4, W / 4]`, and where it was asked
-    for, what is said of each."""
+    """Clips uint8 `[B, 3, T, H, W]`, and where a body is seen in them, bool `[B, T, H / 4, W / 4]`."""
 
     frames: Tensor
     bodies: Tensor
-    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RenderedClips(Source[Rendered]):
-    """Fresh scenes, rendered, each clip starting at a random moment of its scene; with captions, which tell of a scene
-    from its beginning, each starts there."""
+    """Fresh scenes, rendered, each clip starting at a random moment of its scene."""
 
     world: World
     seed: int
-    captioned: bool = False
 
     def batch(self, step: int) -> Rendered:
         random = np.random.default_rng((self.seed, step))
         bucket = pick_bucket(self.world.buckets, random)
         seeds = random.integers(0, HELD_OUT_SEEDS, bucket.batch)
-        scenes = [sample_scene(int(seed), load_mix(self.world.mix)) for seed in seeds]
-        clips = [self._clip(scene, bucket, 0.0 if self.captioned else random.random()) for scene in scenes]
-        captions = tuple(describe(scene, seed=scene.seed) for scene in scenes) if self.captioned else ()
-        frames, bodies = (torch.stack(each) for each in zip(*clips, strict=True))
-        return Rendered(frames, bodies, captions)
+        clips = [self._clip(int(seed), bucket, random.random()) for seed in seeds]
+        return Rendered(*(torch.stack(each) for each in zip(*clips, strict=True)))
 
-    def _clip(self, scene: Scene, bucket: Bucket, moment: float) -> tuple[Tensor, Tensor]:
-        fps = self.world.fps
+    def _clip(self, seed: int, bucket: Bucket, moment: float) -> tuple[Tensor, Tensor]:
+        scene, fps = sample_scene(seed, load_mix(self.world.mix)), self.world.fps
         start = moment * max(0.0, scene.duration - bucket.frames / fps)
         trajectory = simulate(scene, start + np.arange(bucket.frames) / fps)
         ids = truth_of(trajectory, bucket.width // 4, bucket.height // 4).ids
         bodies = (ids > 0) & (ids <= len(scene.bodies))  # walls come after them
         return clip_tensor(scene, bucket, fps, start), torch.from_numpy(bodies)
-
-
-@dataclass(frozen=True)
-class Either(Source[Batch]):
-    """Batches of `second` at a `share` of all steps, and else of `first`."""
-
-    first: Source[Batch]
-    second: Source[Batch]
-    share: float
-    seed: int
-
-    def batch(self, step: int) -> Batch:
-        drawn = np.random.default_rng((self.seed, step)).random()
-        return (self.second if drawn < self.share else self.first).batch(step)
 
 
 def clip_tensor(scene: Scene, bucket: Bucket, fps: float, start: float = 0.0) -> Tensor:
