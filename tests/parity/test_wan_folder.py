@@ -219,7 +219,8 @@ def test_a_lora_as_diffusers_reads_it(folders: dict[str, Path], tmp_path: Path) 
 
 def test_a_lora_changes_the_video_and_is_in_its_recipe(folders: dict[str, Path], tmp_path: Path) -> None:
     plain = load(folders["2.1"])
-    path, _ = lora_of("diffusers", "diffusers", plain.bundle.transformer.state_dict(), tmp_path)
+    tensors = load_wan_transformer(folders["2.1"] / "transformer").state_dict()
+    path, _ = lora_of("diffusers", "diffusers", tensors, tmp_path)
     changed = load(folders["2.1"], lora=f"{path}:0.3")
     first, second = make(plain, "2.1", seconds=0.3), make(changed, "2.1", seconds=0.3)
     assert not np.array_equal(first.frames, second.frames)
