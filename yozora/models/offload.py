@@ -76,7 +76,7 @@ class OnDisk:
                 place = math.ceil(self.size / ALIGNED) * ALIGNED
                 self.tensors[name] = (tensor.dtype, tensor.shape, place)
                 file.seek(place)
-                self.size = place + file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+                self.size = place + file.write(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             file.flush()
             self.file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.file)
