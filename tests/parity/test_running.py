@@ -11,7 +11,7 @@ from wan_models import tiny_transformer
 
 from yozora.errors import ConfigError, ModelError
 from yozora.models import pieces
-from yozora.models.offload import Away
+from yozora.models.offload import Away, OnDisk
 from yozora.models.pieces import can_be_packed
 from yozora.models.quantised import KINDS, EightBit, quantise_rows
 from yozora.models.running import Running
@@ -79,6 +79,16 @@ def test_offloaded_to_disk_is_the_same_to_the_bit(dtype: torch.dtype, folder: Pa
     first = say(away)
     assert torch.equal(first, say(plain)) and torch.equal(first, say(away))
     assert all(tensor.is_meta for tensor in block.state_dict().values())
+
+
+def test_a_block_that_is_away_lies_on_the_disk_once(folder: Path) -> None:
+    """In pieces, too: what is known by two names is not kept twice."""
+    plain, away = load_wan_transformer(folder), load_wan_transformer(folder, running=Running(offload="disk"))
+    assert torch.equal(say(away), say(load_wan_transformer(folder, running=Running())))
+    for block, where in zip(plain.blocks, away.blocks, strict=True):
+        assert isinstance(where, Away)
+        kept = where.shelf.states[where.number]
+        assert isinstance(kept, OnDisk) and len(kept.tensors) == len(block.state_dict())
 
 
 def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

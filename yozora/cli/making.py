@@ -191,6 +191,7 @@ def _load(
     from yozora.create.enhance import load_enhancer
     from yozora.create.generator import choose_device, read_native
     from yozora.create.streaming import check_solver
+    from yozora.models.tiled import check_side
 
     logging.getLogger("yozora").addHandler(logging.NullHandler())  # what it logs, the cautions say
     if options.solver is not None:
@@ -202,6 +203,8 @@ def _load(
         canvas = options.style.on(canvas)
     canvas = replace(canvas, cues=said_by_first(mesh, canvas.cues))
     canvas.check(native.grid)
+    if options.tile is not None:
+        check_side(options.tile, native.grid.spatial)
     target = options.target(canvas.size, canvas.fps, canvas.shown)
     enhancer = load_enhancer(device=choose_device(options.device)) if target else None
     generator = load(

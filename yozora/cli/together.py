@@ -20,7 +20,7 @@ Said = TypeVar("Said")
 def together(device: str) -> Iterator[Mesh | None]:
     """The processes that were started, all of which share the tokens of a clip; None for one alone. Only the first of
     them speaks. Raises ConfigError where they cannot have a device each."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if count == 1:
         yield None
         return

@@ -50,13 +50,18 @@ class Pieces(nn.Module):
 
     def __init__(self, block: Block, packed: bool) -> None:
         super().__init__()
-        self.block, self.cross, self.packed = block, block.cross, packed
+        self.block, self.packed = block, packed
         self.dtype = block.ffn.up.weight.dtype
         if packed:
             for part in (block.attention, block.cross, block.ffn):
                 for name, child in list(part.named_children()):
                     if isinstance(child, nn.Linear) and part.get_submodule(name) is not block.cross.kv:
                         part.register_module(name, Packed(child, gelu=child is block.ffn.up))
+
+    @property
+    def cross(self) -> CrossAttention:
+        """The block's."""
+        return self.block.cross
 
     @torch.no_grad()
     def forward(

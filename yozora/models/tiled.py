@@ -24,11 +24,9 @@ class Tiled(Streams):
 
     def __init__(self, whole: Any, side: int) -> None:
         super().__init__()
+        check_side(side, whole.config.spatial)
         self.whole, self.config, self.side = whole, whole.config, side
         self.cells = side // self.config.spatial
-        if self.cells < LEAST:
-            least = LEAST * self.config.spatial
-            raise CanvasError(f"tiles of {side} pixels are too small for this model: ask for {least} or more")
 
     def encode(self, frames: Tensor) -> Tensor:
         """All frames at once, not in tiles."""
@@ -56,6 +54,12 @@ class Tiled(Streams):
             part.addcmul_(tile.float(), share.to(tile.device))
         assert made is not None
         return made.to(latents.dtype), tuple(after)
+
+
+def check_side(side: int, cell: int) -> None:
+    """Raises CanvasError for tiles of less than `LEAST` cells of so many pixels."""
+    if side < LEAST * cell:
+        raise CanvasError(f"tiles of {side} pixels are too small for this model: ask for {LEAST * cell} or more")
 
 
 def spans(length: int, tile: int) -> list[tuple[int, int]]:
