@@ -1,10 +1,10 @@
 """Wan in Yozora and in diffusers: the same random weights, noise, text, steps, solver and type, each in its own
 process, by turns.
 
-What is timed is a step of sampling with guidance, and decoding. Of each process its peak memory is told (while loading,
-sampling and decoding) and how far its answers are from those of float32. Weights are random, so pictures show nothing,
-but the work is that of the real ones at the width and depth that are asked for. Where other programs compete for the
-cores, `--clock cpu` counts the time that each process had of them; it says something with one thread only.
+What is timed is a step of sampling with guidance, and decoding. Of each process its peak memory is told, of both, and
+how far its answers are from those of float32. Weights are random, so pictures show nothing, but the work is that of the
+real ones at the width and depth that are asked for. Where other programs compete for the cores, `--clock cpu` counts
+the time that each process had of them; it says something with one thread only.
 """
 
 from __future__ import annotations
@@ -185,9 +185,12 @@ def our_sampling(model: Transformer, noise: Tensor, text: Tensor, null: Tensor, 
 def their_runs(folder: Path, options: argparse.Namespace) -> Runs:
     library = importlib.import_module("diffusers")
     dtype = getattr(torch, options.dtype)
-    model = library.WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-    model = model.to(options.device).eval()
-    autoencoder = library.AutoencoderKLWan.from_pretrained(folder / "vae", torch_dtype=dtype).to(options.device).eval()
+    model = library.WanTransformer3DModel.from_pretrained(folder / "transformer").eval()
+    for name, parameter in model.named_parameters():  # as it does itself where accelerate is installed
+        kept = any(part in name for part in model._keep_in_fp32_modules)
+        parameter.data = parameter.data.to(options.device, torch.float32 if kept else dtype)
+    model = model.to(options.device)
+    autoencoder = library.AutoencoderKLWan.from_pretrained(folder / "vae").to(options.device, dtype).eval()
     noise, text, null = given(options)
     mean, std = (
         torch.tensor(each, device=options.device).view(1, -1, 1, 1, 1)
@@ -234,7 +237,7 @@ def show(told: dict[str, dict[str, Any]], exact: dict[str, Any], options: argpar
         rows.append([f"{label}, s", *(f"{seconds[side]:.2f}" for side in SIDES), f"{ratio:.2f} times as fast"])
         rows.append([f"{label}, from float32", *(f"{far[side]:.2%}" for side in SIDES), ""])
         results[stage] = {"seconds": seconds, "times as fast": ratio, "from float32": far}
-    for stage in ("load", *options.stages):
+    for stage in options.stages:
         peak = {side: told[side]["memory"][stage] for side in SIDES}
         share = peak["ours"] / peak["diffusers"]
         rows.append([f"peak memory, {stage}, MiB", *(f"{peak[side]:.0f}" for side in SIDES), f"{share:.2f} of it"])

@@ -140,9 +140,14 @@ def decoding(codec: WanAutoencoder, grid: tuple[int, int, int], tile: int) -> in
     try:
         decoder = Tiled(codec, tile) if tile else codec
         with torch.device("meta"), Counted() as counted:
+            latents = torch.empty(1, codec.config.channels, 3, *grid[1:])
+            if isinstance(decoder, Tiled):
+                decoder.home = torch.device("meta")
+                frames, _ = decoder.decode_chunk(latents, None, keep=False)
+                return counted.peak - frames.nbytes  # which lie in the computer's memory
             state = None
-            for _ in range(3):
-                frames, state = decoder.decode_chunk(torch.empty(1, codec.config.channels, 1, *grid[1:]), state)
+            for latent in latents.split(1, dim=2):
+                frames, state = decoder.decode_chunk(latent, state)
                 del frames
         return counted.peak
     finally:

@@ -53,6 +53,7 @@ def test_no_seam_and_the_same_in_a_stream(mini: Generator) -> None:
     assert made.shape == exact.shape
     error = float((made - exact).clamp(-1, 1).square().mean()) / 4
     assert -10 * np.log10(error) > 40
+    assert tiled.decode_chunk(latents[:, :, :1], None, keep=False)[1] is None
     streamed = torch.cat(list(tiled.decode_stream(latents.split(1, dim=2))), dim=2)
     assert torch.allclose(streamed, made, atol=1e-5)
     assert torch.equal(Tiled(whole, 256).decode(latents), exact)  # one tile is the whole

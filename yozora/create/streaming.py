@@ -40,6 +40,7 @@ from yozora.diffusion.reuse import Reuse
 from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
 from yozora.models.shared import Shared
+from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer
 
 CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
@@ -100,6 +101,7 @@ class Stream:
         self.places = [0] * len(seeds)
         self.turned, self.turning = turn_of(canvas, native), in_transition(canvas, self.grid)
         self.sampled = self.decoded = 0
+        self.chunk = self.grid.latent_frames(canvas.frames) if bundle.tile else CHUNK_LATENTS
 
     def __iter__(self) -> Iterator[Progress | Chunk]:
         self.begun = time.perf_counter()
@@ -168,10 +170,11 @@ class Stream:
         if past.made is not None:
             done, decoded, left = old, past.made.decoded, past.made.left
         pieces, place = [], done
-        for piece, after in self._decode(latents[:, :, done:], decoded):
+        more = window is not self.windows[-1]
+        for piece, after in self._decode(latents[:, :, done:], decoded, more):
             pieces.append(piece)
             decoded = after
-            before, place = place, min(place + CHUNK_LATENTS, self._latents_of(window, window.end))
+            before, place = place, min(place + self.chunk, self._latents_of(window, window.end))
             yield self._progress_decoded(max(place, old) - max(before, old))
         frames = np.concatenate(pieces)
         skipped = self.grid.first_frame(done)
@@ -292,12 +295,18 @@ class Stream:
         return torch.stack(draws).to(self.bundle.device)
 
     @torch.inference_mode()
-    def _decode(self, latents: Tensor, before: Decoded | None = None) -> Iterator[tuple[np.ndarray, Decoded]]:
+    def _decode(
+        self, latents: Tensor, before: Decoded | None = None, more: bool = False
+    ) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Latents [1, C, T, h, w] → uint8 frames [n, H, W, 3], a few at a time, and where decoding stands after them;
-        `before` is where it stood."""
-        for chunk in latents.to(self.bundle.dtype).split(CHUNK_LATENTS, dim=2):
+        `before` is where it stood, `more` whether it will go on after these."""
+        autoencoder = self.bundle.autoencoder
+        for chunk in latents.to(self.bundle.dtype).split(self.chunk, dim=2):
             state, last = (before.state, before.last) if before else (None, None)
-            frames, state = self.bundle.autoencoder.decode_chunk(chunk, state)
+            if isinstance(autoencoder, Tiled):
+                frames, state = autoencoder.decode_chunk(chunk, state, keep=more)
+            else:
+                frames, state = autoencoder.decode_chunk(chunk, state)
             frames = frames.float()
             if self.bundle.card.deblock:
                 frames = deblock(frames, last, self.grid.temporal)

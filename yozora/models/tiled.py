@@ -1,12 +1,14 @@
 """Decoding in tiles: an autoencoder that holds only a part of the picture at once, for large frames and little memory.
 
-Tiles overlap by a quarter and are blended there, each side fading as the other comes in, so that no seam shows. What
-a network sees beyond a tile's edge is lost, so the picture is not the same to the bit: how near is in the tests.
+An autoencoder that is causal remembers more of the frames before than it holds of the one at hand, so it is that memory
+above all which a tile makes smaller. Tiles overlap by a quarter and are blended there, one fading as the next comes in.
+What a network sees beyond a tile's edge is lost, so the picture is not the same to the bit: how near is in the tests.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from yozora.errors import CanvasError
 from yozora.models.autoencoder import Streams
 
 LEAST = 4  # cells of a tile's side
+TOGETHER = 4  # latent frames of a tile decoded at a time
 
 
 class Tiled(Streams):
@@ -27,6 +30,7 @@ class Tiled(Streams):
         check_side(side, whole.config.spatial)
         self.whole, self.config, self.side = whole, whole.config, side
         self.cells = side // self.config.spatial
+        self.home = torch.device("cpu")
 
     def encode(self, frames: Tensor) -> Tensor:
         """All frames at once, not in tiles."""
@@ -36,24 +40,34 @@ class Tiled(Streams):
         """The next frames of a stream, not in tiles."""
         return self.whole.encode_chunk(frames, state)
 
-    def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """As the autoencoder's; the state is that of every tile."""
+    def decode_chunk(self, latents: Tensor, state: Any, keep: bool = True) -> tuple[Tensor, Any]:
+        """As the autoencoder's, but frames are float32 and in the computer's memory. Each tile goes through all these
+        latents before the next one, and the state of those that are not at work waits there, too: give as many latents
+        at once as there are. Without `keep` there is no state after them (None)."""
         *_, height, width = latents.shape
-        places = [(rows, columns) for rows in spans(height, self.cells) for columns in spans(width, self.cells)]
-        states, after, made = state or (None,) * len(places), [], None
-        cell = self.config.spatial
-        for (rows, columns), each in zip(places, states, strict=True):
-            tile, each = self.whole.decode_chunk(latents[..., slice(*rows), slice(*columns)].contiguous(), each)
-            after.append(each)
-            if made is None:
-                made = tile.new_zeros((*tile.shape[:3], height * cell, width * cell), dtype=torch.float32)
-            share = shares(rows, spans(height, self.cells), cell)[:, None] * shares(
-                columns, spans(width, self.cells), cell
-            )
-            part = made[..., rows[0] * cell : rows[1] * cell, columns[0] * cell : columns[1] * cell]
-            part.addcmul_(tile.float(), share.to(tile.device))
-        assert made is not None
-        return made.to(latents.dtype), tuple(after)
+        cell, step = self.config.spatial, self.config.temporal
+        rows, columns = spans(height, self.cells), spans(width, self.cells)
+        states, after = state or (None,) * (len(rows) * len(columns)), []
+        count = step * latents.shape[2] - (step - 1 if state is None else 0)
+        made = torch.zeros(len(latents), 3, count, height * cell, width * cell, device=self.home)
+        for (row, column), each in zip(product(rows, columns), states, strict=True):
+            each, place = moved(each, latents.device), 0
+            part = made[..., row[0] * cell : row[1] * cell, column[0] * cell : column[1] * cell]
+            share = shares(row, rows, cell)[:, None] * shares(column, columns, cell)
+            for piece in latents[..., slice(*row), slice(*column)].split(TOGETHER, dim=2):
+                tile, each = self.whole.decode_chunk(piece.contiguous(), each)
+                part[:, :, place : place + tile.shape[2]].addcmul_(tile.to(self.home, torch.float32), share)
+                place += tile.shape[2]
+            after.append(moved(each, self.home) if keep else None)
+            del each, tile
+        return made, tuple(after) if keep else None
+
+
+def moved(state: Any, device: torch.device) -> Any:
+    """A state, tensors in nested tuples, on a device."""
+    if isinstance(state, Tensor):
+        return state.to(device)
+    return tuple(moved(each, device) for each in state) if isinstance(state, tuple) else state
 
 
 def check_side(side: int, cell: int) -> None:
