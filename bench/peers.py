@@ -23,14 +23,17 @@ from typing import Any
 
 import torch
 from common import peak_memory, show_table, write_results
+from safetensors.torch import load_file
 from torch import Tensor
 
 from yozora.diffusion import SCHEDULES, guided, in_whole_levels, sample
+from yozora.models.folder import find_weights
 from yozora.models.running import Running
 from yozora.models.transformer import Transformer
 from yozora.models.wan import PRESETS, load_wan_autoencoder, load_wan_transformer
 
 GUIDANCE, SHIFT, TOKENS = 5.0, 3.0, 512
+STEM = "diffusion_pytorch_model"
 SIDES = ("ours", "diffusers")
 STAGES = ("sample", "decode")
 Runs = dict[str, Callable[[], Tensor]]
@@ -147,11 +150,15 @@ def write_weights(folder: Path, options: argparse.Namespace) -> None:
     """Random weights, in float32, in diffusers' layout."""
     library = importlib.import_module("diffusers")
     torch.manual_seed(0)
-    config = dataclasses.replace(PRESETS[options.model], depth=options.depth)
-    library.WanTransformer3DModel(
-        num_attention_heads=config.heads, ffn_dim=config.ffn_width, num_layers=config.depth
-    ).save_pretrained(folder / "transformer")
+    their_transformer(options).save_pretrained(folder / "transformer")
     library.AutoencoderKLWan().save_pretrained(folder / "vae")
+
+
+def their_transformer(options: argparse.Namespace) -> Any:
+    config = dataclasses.replace(PRESETS[options.model], depth=options.depth)
+    return importlib.import_module("diffusers").WanTransformer3DModel(
+        num_attention_heads=config.heads, ffn_dim=config.ffn_width, num_layers=config.depth
+    )
 
 
 def given(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,7 +192,9 @@ def our_sampling(model: Transformer, noise: Tensor, text: Tensor, null: Tensor, 
 def their_runs(folder: Path, options: argparse.Namespace) -> Runs:
     library = importlib.import_module("diffusers")
     dtype = getattr(torch, options.dtype)
-    model = library.WanTransformer3DModel.from_pretrained(folder / "transformer").eval()
+    model = their_transformer(options).eval()  # not from_pretrained, which takes accelerate
+    model.load_state_dict({name: each for path in find_weights(folder / "transformer", STEM) for name, each in
+                           load_file(path).items()})  # fmt: skip
     for name, parameter in model.named_parameters():  # as it does itself where accelerate is installed
         kept = any(part in name for part in model._keep_in_fp32_modules)
         parameter.data = parameter.data.to(options.device, torch.float32 if kept else dtype)

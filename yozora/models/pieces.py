@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yozora.models.attention import Attend, attend
-from yozora.models.positions import rotate
-from yozora.models.transformer import Block, CrossAttention, KeyValue, SelfAttention, modulate, rms_norm
+from yozora.models.transformer import Block, CrossAttention, KeyValue, LayerNorm, SelfAttention, modulate
 
 PIECE = 256
 """Tokens at a time: their float32 stream at a width of 1536 is 1.5 MiB, of a second-level cache of 2."""
@@ -81,7 +80,7 @@ class Pieces(nn.Module):
         table = table.unflatten(0, (frames, space))
         for row, place in pieces(batch, frames, space):
             shift, scale, *_ = at(told[row], place).unbind(-2)
-            h = modulate(block.norm_self(x[row][place]), shift, scale).to(self.dtype)
+            h = modulated(x[row][place], shift, scale, block.norm_self).to(self.dtype)
             queries_keys_values(block.attention, h, table[place], qkv[row][place])
 
         q, k, v = (each.unflatten(-1, (block.attention.heads, -1)).transpose(1, 2)
@@ -97,7 +96,7 @@ class Pieces(nn.Module):
             own = None if biases is None else biases[row].movedim(0, -2)[place].flatten(0, 1).movedim(-2, 0)[None]
             h = block.norm_cross(piece).to(self.dtype)
             piece += look(block.cross, h, (text[0][row], text[1][row]), own, by[1])
-            h = modulate(block.norm_ffn(piece), shift, scale).to(self.dtype)
+            h = modulated(piece, shift, scale, block.norm_ffn).to(self.dtype)
             hidden = block.ffn.up(h)
             if not self.packed:
                 hidden = F.gelu(hidden, approximate="tanh")
@@ -121,12 +120,23 @@ def at(told: Tensor, place: tuple[slice, slice]) -> Tensor:
     return told[place] if told.shape[1] > 1 else told[place[0]]
 
 
+def modulated(x: Tensor, shift: Tensor, scale: Tensor, norm: LayerNorm) -> Tensor:
+    """Normed tokens, scaled and shifted: in one pass where all of them are so alike."""
+    if shift.numel() == x.shape[-1]:
+        return F.layer_norm(x, norm.normalized_shape, 1 + scale.view(-1), shift.view(-1), norm.eps)
+    return modulate(norm(x), shift, scale)
+
+
 def queries_keys_values(attention: SelfAttention, h: Tensor, table: Tensor, made: Tensor) -> None:
     """Puts those of tokens h [t, s, width] into `made` [t, s, 3, width], queries and keys normed and turned."""
     qkv = attention.qkv(h).unflatten(-1, (3, -1))
-    norms = torch.stack((attention.norm_q.weight, attention.norm_k.weight))
-    qk = rms_norm(qkv[..., :2, :], norms, attention.norm_q.eps).unflatten(-1, (attention.heads, -1))
-    made[..., :2, :] = rotate(qk, table[:, :, None, None]).flatten(-2)
+    qk = qkv[..., :2, :].to(torch.float32, copy=True)
+    mean_square = torch.linalg.vecdot(qk, qk).unsqueeze(-1) / qk.shape[-1]
+    norms = torch.stack((attention.norm_q.weight, attention.norm_k.weight)).float()
+    qk.mul_(torch.rsqrt(mean_square + attention.norm_q.eps)).mul_(norms)
+    pairs = torch.view_as_complex(qk.unflatten(-1, (attention.heads, -1, 2)))
+    pairs.mul_(torch.view_as_complex(table)[:, :, None, None])
+    made[..., :2, :] = qk
     made[..., 2, :] = qkv[..., 2, :]
 
 
