@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from yozora.models import pieces
 from yozora.models.offload import Away, OnDisk
 from yozora.models.pieces import can_be_packed
 from yozora.models.quantised import KINDS, EightBit, quantise_rows
-from yozora.models.running import Running
-from yozora.models.transformer import Transformer
+from yozora.models.running import Blocks, Running
+from yozora.models.transformer import Block, Transformer, TransformerConfig
 from yozora.models.wan import load_wan_transformer
 
 CPU = torch.device("cpu")
@@ -89,6 +90,26 @@ def test_a_block_that_is_away_lies_on_the_disk_once(folder: Path) -> None:
         assert isinstance(where, Away)
         kept = where.shelf.states[where.number]
         assert isinstance(kept, OnDisk) and len(kept.tensors) == len(block.state_dict())
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says how much of a process is in memory")
+def test_of_all_blocks_two_are_in_memory() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    model = Transformer(TransformerConfig(channels=4, width=512, depth=8, heads=4, text_width=16)).eval()
+    ready, size, seen = Blocks(Running(offload="disk"), CPU, torch.float32), 0, []
+    for n, block in enumerate(model.blocks):
+        assert isinstance(block, Block)
+        size = sum(parameter.nbytes for parameter in block.parameters())
+        model.blocks[n] = away = ready.ready(block)
+        assert isinstance(away, Away)
+        away.block.register_forward_hook(lambda *_: seen.append(resident()))
+    begun = resident()
+    with torch.inference_mode():
+        model(torch.randn(1, 4, 1, 4, 4), torch.ones(1, 1), torch.randn(1, 3, 16))
+    assert len(seen) == 8
+    assert 0.5 * size < max(seen) - begun < 3.5 * size
 
 
 def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
