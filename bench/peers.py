@@ -1,16 +1,19 @@
-"""Wan in Yozora and in diffusers: the same random weights, noise, text, steps, solver and type, by turns, one process.
+"""Wan in Yozora and in diffusers: the same random weights, noise, text, steps, solver and type, each in its own
+process, by turns.
 
-What is timed is a step of sampling with guidance, and decoding; the two answers are compared as well. Weights are
-random, so pictures show nothing, but the work is that of the real ones at the width and depth that are asked for. With
-`--reuse`, ours is also run with that dial, and its distance to our own exact answer is said, and that of as many fewer
-steps.
+What is timed is a step of sampling with guidance, and decoding. Of each process its peak memory is told, of both, and
+how far its answers are from those of float32. Weights are random, so pictures show nothing, but the work is that of the
+real ones at the width and depth that are asked for. Where other programs compete for the cores, `--clock cpu` counts
+the time that each process had of them; it says something with one thread only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -20,50 +23,30 @@ from typing import Any
 
 import torch
 from common import peak_memory, show_table, write_results
+from safetensors.torch import load_file
 from torch import Tensor
 
 from yozora.diffusion import SCHEDULES, guided, in_whole_levels, sample
-from yozora.diffusion.reuse import Reuse
+from yozora.models.folder import find_weights
+from yozora.models.running import Running
 from yozora.models.transformer import Transformer
 from yozora.models.wan import PRESETS, load_wan_autoencoder, load_wan_transformer
 
 GUIDANCE, SHIFT, TOKENS = 5.0, 3.0, 512
+STEM = "diffusion_pytorch_model"
+SIDES = ("ours", "diffusers")
+STAGES = ("sample", "decode")
+Runs = dict[str, Callable[[], Tensor]]
 
 
 def main() -> None:
     options = parse()
-    torch.manual_seed(0)
-    dtype = getattr(torch, options.dtype)
     with tempfile.TemporaryDirectory() as name:
-        ours, theirs = both_transformers(Path(name), options, dtype)
-        decoders = both_autoencoders(Path(name), dtype, options.device)
-    grid = (1 + (options.frames - 1) // 4, options.side // 8, options.side // 8)
-    noise = torch.randn(1, 16, *grid, device=options.device)
-    text, null = (torch.randn(1, TOKENS, 4096, device=options.device, dtype=dtype) for _ in range(2))
-
-    runs: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: our_run(ours, noise, text, null, options.steps),
-        "diffusers": lambda: their_run(theirs, noise, text, null, options.steps),
-    }
-    seconds, answers = by_turns(runs, options.repeats, options.device)
-    per_step = {name: value / options.steps for name, value in seconds.items()}
-    decode, videos = by_turns({name: (lambda d=d: d(noise)) for name, d in decoders.items()}, options.repeats,
-                              options.device)  # fmt: skip
-    rows = [
-        [what, *(f"{table[name]:.2f}" for name in runs), f"{table['diffusers'] / table['ours']:.2f}"]
-        for what, table in (("a step, s", per_step), ("decoding, s", decode))
-    ]
-    results: dict[str, Any] = {
-        "options": {key: str(value) for key, value in vars(options).items()},
-        "step": per_step, "decode": decode, "peak MiB of both": peak_memory(),
-        "apart": {"latents": apart(answers), "frames": apart(videos)},
-    }  # fmt: skip
-    show_table(f"{options.model}, {options.depth} blocks, {options.frames} frames of {options.side}², {options.dtype}",
-               ["", "ours", "diffusers", "times as fast"], rows)  # fmt: skip
-    print(f"relative distance: latents {apart(answers):.2e}, frames {apart(videos):.2e}")
-    if options.reuse:
-        results["reuse"] = compare_reuse(ours, noise, text, null, options)
-    write_results("peers", results)
+        folder = Path(name)
+        in_its_own(write_weights, folder, options)
+        exact = in_its_own(answers, folder, changed_options(options, dtype="float32"))
+        told = by_turns(folder, options)
+    show(told, exact, options)
 
 
 def parse() -> argparse.Namespace:
@@ -76,48 +59,159 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="the median of so many, after one to warm up")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--reuse", type=float, default=0.0, help="also ours with this dial")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--compile", action="store_true", help="compile our blocks")
+    parser.add_argument("--weights", choices=("int8", "fp8"), help="ours in eight bits, which is an approximation")
+    parser.add_argument("--offload", choices=("cpu", "disk"), help="our blocks wait there, which changes no number")
     return parser.parse_args()
 
 
-def both_transformers(folder: Path, options: argparse.Namespace, dtype: torch.dtype) -> tuple[Transformer, Any]:
-    """Ours and theirs with the same random weights, through a file."""
+def changed_options(options: argparse.Namespace, **changed: Any) -> argparse.Namespace:
+    return argparse.Namespace(**(vars(options) | changed))
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def in_its_own(act: Callable[..., Any], *given: Any) -> Any:
+    """What `act` says, in a process that is gone after it."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(act, given)
+
+
+def by_turns(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What each side tells of each stage: seconds (the median), peak memory in MiB, its answer."""
+    context = multiprocessing.get_context("spawn")
+    pipes, workers = {}, []
+    for side in SIDES:
+        pipes[side], theirs = context.Pipe()
+        workers.append(context.Process(target=work, args=(side, folder, options, theirs), daemon=True))
+        workers[-1].start()
+    told: dict[str, dict[str, Any]] = {side: {"seconds": {}, "memory": {}, "answer": {}} for side in SIDES}
+    for stage in ("load", *options.stages):
+        seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+        for _ in range(1 if stage == "load" else 1 + options.repeats):
+            for side in SIDES:
+                pipes[side].send(stage)
+                took, peak, answer = pipes[side].recv()
+                seconds[side].append(took)
+                told[side]["memory"][stage], told[side]["answer"][stage] = peak, answer
+        for side in SIDES:
+            told[side]["seconds"][stage] = statistics.median(seconds[side][1:] or seconds[side])
+    for side, worker in zip(SIDES, workers, strict=True):
+        pipes[side].send(None)
+        worker.join()
+    return told
+
+
+@torch.inference_mode()
+def work(side: str, folder: Path, options: argparse.Namespace, pipe: Any) -> None:
+    """Does what it is told to, and says how long it took, its peak memory so far, and the answer."""
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    runs: Runs = {}
+    while (stage := pipe.recv()) is not None:
+        forget_peak()
+        begun = clock()
+        answer = None
+        if stage == "load":
+            runs = (our_runs if side == "ours" else their_runs)(folder, options)
+        else:
+            answer = runs[stage]().float()
+        if options.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        took = clock() - begun
+        on_gpu = options.device.startswith("cuda")
+        peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else highest()
+        pipe.send((took, peak, None if answer is None else answer.cpu().numpy()))
+
+
+def forget_peak() -> None:
+    """Lets the peak of memory begin anew, where the system can (Linux)."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def highest() -> float:
+    """The most memory held since `forget_peak`, MiB; where the system cannot say, since the process began."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return peak_memory()
+
+
+# ---- both sides ------------------------------------------------------------------------------------------------------
+
+
+def write_weights(folder: Path, options: argparse.Namespace) -> None:
+    """Random weights, in float32, in diffusers' layout."""
     library = importlib.import_module("diffusers")
+    torch.manual_seed(0)
+    their_transformer(options).save_pretrained(folder / "transformer")
+    library.AutoencoderKLWan().save_pretrained(folder / "vae")
+
+
+def their_transformer(options: argparse.Namespace) -> Any:
     config = dataclasses.replace(PRESETS[options.model], depth=options.depth)
-    theirs = library.WanTransformer3DModel(
+    return importlib.import_module("diffusers").WanTransformer3DModel(
         num_attention_heads=config.heads, ffn_dim=config.ffn_width, num_layers=config.depth
     )
-    theirs.save_pretrained(folder / "transformer")
-    ours = load_wan_transformer(folder / "transformer", options.device, dtype)
-    for name, parameter in theirs.named_parameters():  # as its from_pretrained does where accelerate is installed
-        kept = any(part in name for part in theirs._keep_in_fp32_modules)
-        parameter.data = parameter.data.to(options.device, torch.float32 if kept else dtype)
-    return ours, theirs.to(options.device).eval()
 
 
-def both_autoencoders(folder: Path, dtype: torch.dtype, device: str) -> dict[str, Callable[[Tensor], Tensor]]:
-    library = importlib.import_module("diffusers")
-    theirs = library.AutoencoderKLWan()
-    theirs.save_pretrained(folder / "vae")
-    theirs = theirs.to(device, dtype).eval()
-    ours = load_wan_autoencoder(folder / "vae", device, dtype)
-    mean, std = (
-        torch.tensor(each, device=device).view(1, -1, 1, 1, 1)
-        for each in (theirs.config.latents_mean, theirs.config.latents_std)
-    )
+def given(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
+    """The noise [1, 16, T, h, w], and the states of a prompt and of the null prompt [1, 512, 4096]."""
+    generator = torch.Generator().manual_seed(1)
+    grid = (1 + (options.frames - 1) // 4, options.side // 8, options.side // 8)
+    shapes = ((1, 16, *grid), (1, TOKENS, 4096), (1, TOKENS, 4096))
+    noise, text, null = (torch.randn(shape, generator=generator).to(options.device) for shape in shapes)
+    dtype = getattr(torch, options.dtype)
+    return noise, text.bfloat16().to(dtype), null.bfloat16().to(dtype)
+
+
+def our_runs(folder: Path, options: argparse.Namespace) -> Runs:
+    dtype = getattr(torch, options.dtype)
+    running = Running(options.weights, options.offload, options.compile)
+    model = load_wan_transformer(folder / "transformer", options.device, dtype, running=running)
+    autoencoder = load_wan_autoencoder(folder / "vae", options.device, dtype)
+    noise, text, null = given(options)
     return {
-        "ours": lambda latents: ours.decode(latents).clamp(-1, 1),
-        "diffusers": lambda latents: theirs.decode((latents * std + mean).to(dtype)).sample,
+        "sample": lambda: our_sampling(model, noise, text, null, options.steps),
+        "decode": lambda: autoencoder.decode(noise).clamp(-1, 1),
     }
 
 
-def our_run(model: Transformer | Reuse, noise: Tensor, text: Tensor, null: Tensor, steps: int) -> Tensor:
+def our_sampling(model: Transformer, noise: Tensor, text: Tensor, null: Tensor, steps: int) -> Tensor:
     velocity = in_whole_levels(guided(model, (text, None), (null, None), GUIDANCE), 1000)
     *_, step = sample(velocity, noise, SCHEDULES["wan-0.37"](steps, SHIFT), solver="unipc")
     return step.latents
 
 
-def their_run(model: Any, noise: Tensor, text: Tensor, null: Tensor, steps: int) -> Tensor:
+def their_runs(folder: Path, options: argparse.Namespace) -> Runs:
+    library = importlib.import_module("diffusers")
+    dtype = getattr(torch, options.dtype)
+    model = their_transformer(options).eval()  # not from_pretrained, which takes accelerate
+    model.load_state_dict({name: each for path in find_weights(folder / "transformer", STEM) for name, each in
+                           load_file(path).items()})  # fmt: skip
+    for name, parameter in model.named_parameters():  # as it does itself where accelerate is installed
+        kept = any(part in name for part in model._keep_in_fp32_modules)
+        parameter.data = parameter.data.to(options.device, torch.float32 if kept else dtype)
+    model = model.to(options.device)
+    autoencoder = library.AutoencoderKLWan.from_pretrained(folder / "vae").to(options.device, dtype).eval()
+    noise, text, null = given(options)
+    mean, std = (
+        torch.tensor(each, device=options.device).view(1, -1, 1, 1, 1)
+        for each in (autoencoder.config.latents_mean, autoencoder.config.latents_std)
+    )
+    return {
+        "sample": lambda: their_sampling(model, noise, text, null, options.steps),
+        "decode": lambda: autoencoder.decode((noise * std + mean).to(dtype)).sample,
+    }
+
+
+def their_sampling(model: Any, noise: Tensor, text: Tensor, null: Tensor, steps: int) -> Tensor:
     """As diffusers' pipeline does it."""
     library = importlib.import_module("diffusers")
     scheduler = library.UniPCMultistepScheduler(
@@ -126,51 +220,45 @@ def their_run(model: Any, noise: Tensor, text: Tensor, null: Tensor, steps: int)
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise
     for level in scheduler.timesteps:
-        given, when = latents.to(text.dtype), level.expand(1)
-        said, null_said = (model(given, when, states, return_dict=False)[0] for states in (text, null))
+        put_in, when = latents.to(text.dtype), level.expand(1)
+        said, null_said = (model(put_in, when, states, return_dict=False)[0] for states in (text, null))
         latents = scheduler.step(null_said + GUIDANCE * (said - null_said), level, latents, return_dict=False)[0]
     return latents
 
 
 @torch.inference_mode()
-def by_turns(
-    runs: dict[str, Callable[[], Tensor]], repeats: int, device: str
-) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """The median seconds of each, one after the other in each round, and its answer."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    answers = {}
-    for _ in range(1 + repeats):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            answers[name] = run().float()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(each[1:] or each) for name, each in seconds.items()}, answers
+def answers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """diffusers' answers, in the type that is asked for."""
+    runs = their_runs(folder, options)
+    return {stage: runs[stage]().float().cpu().numpy() for stage in options.stages}
 
 
-def apart(answers: dict[str, Tensor]) -> float:
-    """The distance of the two answers, relative to the size of diffusers'."""
-    return float((answers["ours"] - answers["diffusers"]).norm() / answers["diffusers"].norm())
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def compare_reuse(
-    model: Transformer, noise: Tensor, text: Tensor, null: Tensor, options: argparse.Namespace
-) -> dict[str, float]:
-    """Ours with reuse, and ours with as many steps as that works out in full, each against ours."""
-    exact, reuse = our_run(model, noise, text, null, options.steps), Reuse(model, options.reuse)
-    begun = time.perf_counter()
-    reused = our_run(reuse, noise, text, null, options.steps)
-    seconds = time.perf_counter() - begun
-    fewer = our_run(model, noise, text, null, reuse.full)
-    found = {
-        "dial": options.reuse, "full steps": reuse.full, "a step, s": seconds / options.steps,
-        "apart": float((reused - exact).norm() / exact.norm()),
-        "as many fewer steps apart": float((fewer - exact).norm() / exact.norm()),
-    }  # fmt: skip
-    print("reuse: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()))
-    return found
+def show(told: dict[str, dict[str, Any]], exact: dict[str, Any], options: argparse.Namespace) -> None:
+    rows, results = [], {}
+    for stage in options.stages:
+        label, share = ("a step", options.steps) if stage == "sample" else ("decoding", 1)
+        seconds = {side: told[side]["seconds"][stage] / share for side in SIDES}
+        far = {side: apart(told[side]["answer"][stage], exact[stage]) for side in SIDES}
+        ratio = seconds["diffusers"] / seconds["ours"]
+        rows.append([f"{label}, s", *(f"{seconds[side]:.2f}" for side in SIDES), f"{ratio:.2f} times as fast"])
+        rows.append([f"{label}, from float32", *(f"{far[side]:.2%}" for side in SIDES), ""])
+        results[stage] = {"seconds": seconds, "times as fast": ratio, "from float32": far}
+    for stage in options.stages:
+        peak = {side: told[side]["memory"][stage] for side in SIDES}
+        share = peak["ours"] / peak["diffusers"]
+        rows.append([f"peak memory, {stage}, MiB", *(f"{peak[side]:.0f}" for side in SIDES), f"{share:.2f} of it"])
+        results.setdefault(stage, {})["peak MiB"] = peak
+    title = f"{options.model}, {options.depth} blocks, {options.frames} frames of {options.side}², {options.dtype}"
+    show_table(title, ["", *SIDES, "ours to diffusers'"], rows)
+    write_results("peers", {"options": {key: str(value) for key, value in vars(options).items()}} | results)
+
+
+def apart(answer: Any, exact: Any) -> float:
+    """The distance to what float32 says, relative to its size."""
+    return float(((answer - exact) ** 2).sum() ** 0.5 / (exact**2).sum() ** 0.5)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ class Recipe:
     solver: str = ""
     lora: list[str] = field(default_factory=list)
     reuse: float = 0.0
+    weights: str = ""
+    tile: int = 0
     canvas: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -66,6 +68,7 @@ class Recipe:
             "guidance": (int, float),
             "reuse": (int, float),
             "lora": list,
+            "tile": int,
             "canvas": dict,
         }
         known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from test_wan_transformer import write_original
 from wan_models import tiny_pipeline, tiny_transformer
 
 import yozora
+from yozora.cli import main
 from yozora.create import Generator
 from yozora.create.generator import read_native
 from yozora.errors import CanvasError, ModelError
@@ -219,7 +219,8 @@ def test_a_lora_as_diffusers_reads_it(folders: dict[str, Path], tmp_path: Path) 
 
 def test_a_lora_changes_the_video_and_is_in_its_recipe(folders: dict[str, Path], tmp_path: Path) -> None:
     plain = load(folders["2.1"])
-    path, _ = lora_of("diffusers", "diffusers", plain.bundle.transformer.state_dict(), tmp_path)
+    tensors = load_wan_transformer(folders["2.1"] / "transformer").state_dict()
+    path, _ = lora_of("diffusers", "diffusers", tensors, tmp_path)
     changed = load(folders["2.1"], lora=f"{path}:0.3")
     first, second = make(plain, "2.1", seconds=0.3), make(changed, "2.1", seconds=0.3)
     assert not np.array_equal(first.frames, second.frames)
@@ -270,17 +271,30 @@ def test_a_part_is_missing(folders: dict[str, Path], tmp_path: Path) -> None:
         load(folder)
 
 
-def test_the_command_line(folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from yozora.__main__ import run
-
+@pytest.mark.parametrize("switches", [(), ("--weights", "int8", "--offload", "disk", "--tile", "64")])
+def test_the_command_line(switches: tuple[str, ...], folders: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     arguments = ["generate", "a red ball", "--model", str(folders["2.2"]), "--size", "64x32", "--seconds", "0.2",
                  "--steps", "2", "--seed", "1", "--device", "cpu", "-o", str(output)]  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["yozora", *arguments])
-        try:
-            code = run()
-        except SystemExit as stopped:
-            code = stopped.code
-    assert not code, capsys.readouterr().err
-    assert yozora.Clip.read(output).frames.shape == (5, 32, 64, 3)
+    assert main([*arguments, *switches]) == 0
+    clip = yozora.Clip.read(output)
+    assert clip.frames.shape == (5, 32, 64, 3) and clip.recipe is not None
+    assert (clip.recipe.weights, clip.recipe.tile) == (("int8", 64) if switches else ("", 0))
+
+
+@pytest.mark.parametrize(
+    ("switches", "said"),
+    [
+        (("--offload", "cpu"), "error: on a CPU the weights are in its memory anyway: offload to disk"),
+        (("--weights", "int3"), "error: weights 'int3' is none of int8, fp8"),
+        (("--tile", "32"), "error: tiles of 32 pixels are too small for this model: ask for 64 or more"),
+        (("--compile", "--offload", "disk"), "error: compiled blocks cannot be offloaded: leave one of the two out"),
+    ],
+)
+def test_switches_that_cannot_be(
+    switches: tuple[str, ...], said: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["generate", "a ball", "--model", str(folders["2.2"]), "--size", "64x32", "--device", "cpu"]
+    assert main([*arguments, "-o", str(tmp_path / "out.mp4"), *switches]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert not (tmp_path / "out.mp4").exists()

@@ -103,6 +103,8 @@ def again(
         model=options.model or recipe.model or None,
         lora=[_found_lora(text, file) for text in recipe.lora] if options.lora is None else options.lora,
         reuse=recipe.reuse if options.reuse is None else options.reuse,
+        weights=options.weights or recipe.weights or None,
+        tile=options.tile or recipe.tile or None,
         rewrite=False if prompt is None else options.rewrite,  # what a recipe says has been rewritten, if it was to be
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),

@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from yozora.cli.bars import Show, bars
 from yozora.cli.options import DEFAULT_MODEL, Options
 from yozora.cli.rewrite import understand
+from yozora.cli.together import said_by_first, together
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from yozora.create import Canvas, Chunk, Generator, Native, Progress
     from yozora.create.target import Target
     from yozora.models.enhancer import Enhancer
+    from yozora.train.mesh import Mesh
 
 SAMPLING = ("text", "sample", "decode")
 SHEET_FRAMES = 12
@@ -36,12 +38,25 @@ SHEET_FRAMES = 12
 
 def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     """Draws a way's canvas for the model that is asked for, fills it, writes the files and says so. What is wrong is
-    said as early as it can be known: before torch is imported, before weights are read, before anything is sampled."""
+    said as early as it can be known: before torch is imported, before weights are read, before anything is sampled.
+    Several processes, started by torchrun, share the work; the first of them writes."""
     files, sheets = options.files()
     seeds = options.seeds()
     options.check(seeds)
+    with together(options.device) as mesh:
+        _make(options, draw, files, sheets, said_by_first(mesh, seeds), mesh)
+
+
+def _make(
+    options: Options,
+    draw: Callable[[Native], Canvas],
+    files: list[Path],
+    sheets: list[Path],
+    seeds: list[int],
+    mesh: Mesh | None,
+) -> None:
     start = time.perf_counter()
-    generator, canvas, target, enhancer = _load(options, draw)
+    generator, canvas, target, enhancer = _load(options, draw, mesh)
     keep_sources([*files, *sheets], sources_of(canvas))
     generator.check(canvas, seeds)
     settings = generator.settings(**options.sampling, negative=canvas.negative)
@@ -56,6 +71,9 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the cautions, which were printed
         events = generator.stream(canvas, seeds, **options.sampling)
+    if mesh is not None and not mesh.first:
+        deque(events, maxlen=0)
+        return
     _write(events, videos, enhancer, timings)
     timings["total"] = time.perf_counter() - start
     if options.as_json:
@@ -166,13 +184,14 @@ class Video:
 
 
 def _load(
-    options: Options, draw: Callable[[Native], Canvas]
+    options: Options, draw: Callable[[Native], Canvas], mesh: Mesh | None
 ) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
     from yozora.create.generator import choose_device, read_native
     from yozora.create.streaming import check_solver
+    from yozora.models.tiled import check_side
 
     logging.getLogger("yozora").addHandler(logging.NullHandler())  # what it logs, the cautions say
     if options.solver is not None:
@@ -182,10 +201,24 @@ def _load(
     canvas = understand(draw(native), options)
     if options.style:
         canvas = options.style.on(canvas)
+    canvas = replace(canvas, cues=said_by_first(mesh, canvas.cues))
     canvas.check(native.grid)
+    if options.tile is not None:
+        check_side(options.tile, native.grid.spatial)
     target = options.target(canvas.size, canvas.fps, canvas.shown)
     enhancer = load_enhancer(device=choose_device(options.device)) if target else None
-    return load(model, options.device, lora=options.lora or (), reuse=options.reuse or 0.0), canvas, target, enhancer
+    generator = load(
+        model,
+        options.device,
+        lora=options.lora or (),
+        reuse=options.reuse or 0.0,
+        weights=options.weights,
+        offload=options.offload,
+        compiled=options.compiled,
+        tile=options.tile,
+        team=None if mesh is None else mesh.row,
+    )
+    return generator, canvas, target, enhancer
 
 
 def _write(

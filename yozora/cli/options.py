@@ -77,6 +77,15 @@ class Options:
     reuse: Annotated[
         float | None, typer.Option(help="Use a step's work again where little changed, up to so much; 0 is off.")
     ] = None
+    weights: Annotated[str | None, typer.Option(help="Of open weights: int8 or fp8, half the memory.")] = None
+    offload: Annotated[
+        str | None,
+        typer.Option(help="Of open weights: cpu (beside a GPU) or disk, where a block waits until it runs."),
+    ] = None
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Of open weights: compile blocks, which takes a while.")
+    ] = False
+    tile: Annotated[int | None, typer.Option(help="Decode in tiles of so many pixels a side, for less memory.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps …")] = "auto"
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this picture, too.")] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a line a file.")] = False
@@ -148,7 +157,7 @@ class Options:
         """Raises CanvasError, ConfigError for what no model could do. Needs no torch, so it is quick."""
         from yozora.create.canvas import check_prompt
         from yozora.create.given import check_fit
-        from yozora.create.limits import check_guidance, check_reuse, check_seeds, check_steps
+        from yozora.create.limits import check_guidance, check_reuse, check_seeds, check_steps, check_tile
         from yozora.create.sizes import Grid, Native, choose_size
 
         check_prompt(self.negative, what="negative prompt")
@@ -159,6 +168,8 @@ class Options:
             check_guidance(self.guidance)
         if self.reuse is not None:
             check_reuse(self.reuse)
+        if self.tile is not None:
+            check_tile(self.tile)
         if self.fit is not None:
             check_fit(self.fit)
         choose_size(Native(grid=Grid(1, 1, 1)), self.size, self.aspect, self.resolution)

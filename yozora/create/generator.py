@@ -11,11 +11,13 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from yozora.clip import Clip, Recipe
 from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Picture, held_smaller
-from yozora.create.limits import as_seeds, check_reuse, check_seeds
+from yozora.create.limits import as_seeds, check_reuse, check_seeds, check_tile
+from yozora.create.memory import advice, memory_errors
 from yozora.create.one_level import check_one_level
 from yozora.create.sizes import Grid, Native, check_fps
 from yozora.create.streaming import Chunk, Progress, Settings, Stream
@@ -26,6 +28,8 @@ from yozora.errors import CanvasError, ModelError
 from yozora.models.autoencoder import AutoencoderConfig
 from yozora.models.lora import parse_lora
 from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_parts
+from yozora.models.running import Running
+from yozora.models.tiled import Tiled
 from yozora.models.transformer import TransformerConfig
 from yozora.models.wan_autoencoder import WanAutoencoderConfig
 
@@ -43,17 +47,30 @@ def load(
     dtype: torch.dtype | None = None,
     lora: str | Path | Sequence[str | Path] = (),
     reuse: float = 0.0,
+    weights: str | None = None,
+    offload: str | None = None,
+    compiled: bool = False,
+    tile: int | None = None,
+    team: dist.ProcessGroup | None = None,
 ) -> Generator:
     """The Generator of a shipped model or a folder. `device` "auto" is the GPU where there is one; `dtype` None is
     bfloat16 where the device is quick at it, else float32. `lora`: one or several LoRA files, "FILE" or "FILE:SCALE".
     `reuse`: up to how large a change of what the first block says, relative to its size, a step uses the work of the
     last one again (see `yozora.diffusion.reuse`); 0 is off, and exact.
-    Raises ModelError, CanvasError."""
+    Of open weights, `weights` ("int8", "fp8") stores matrices in eight bits, `offload` ("cpu", "disk") says where those
+    of a block wait until it runs, and `compiled` compiles blocks. `tile`: frames are decoded in tiles of so many pixels
+    a side. `team`: processes that share the tokens of each clip, all of which must run the same.
+    Raises ModelError, CanvasError, ConfigError."""
     files = [lora] if isinstance(lora, (str, Path)) else lora
     uses = [parse_lora(str(file)) for file in files]
     check_reuse(reuse)
-    bundle = load_bundle(name_or_folder, choose_device(device), dtype, uses)
-    return Generator(replace(bundle, reuse=float(reuse)))
+    if tile is not None:
+        check_tile(tile)
+    running = Running(weights, offload, compiled)
+    with memory_errors("the model's weights", lambda: advice("load", running, choose_device(device), tile or 0)):
+        bundle = load_bundle(name_or_folder, choose_device(device), dtype, uses, running)
+    bundle = replace(bundle, reuse=float(reuse), tile=tile or 0, team=team)
+    return Generator(replace(bundle, autoencoder=Tiled(bundle.autoencoder, tile)) if tile else bundle)
 
 
 def read_native(name_or_folder: str | Path = "mini") -> Native:
@@ -235,6 +252,8 @@ class Generator(Verbs):
                 solver=settings.solver,
                 lora=[str(use) for use in self.bundle.loras],
                 reuse=self.bundle.reuse,
+                weights=self.bundle.running.weights or "",
+                tile=self.bundle.tile,
                 canvas=canvas.to_dict(),
             )
             for seed in seeds

@@ -35,6 +35,13 @@ def check_reuse(dial: float) -> None:
         raise CanvasError(f"reuse {shown(dial)} is out of range: use 0 (off, exact) to 1")
 
 
+def check_tile(side: int) -> None:
+    """Raises CanvasError for a side of tiles that is no whole number of pixels, or none."""
+    check_whole(side, "tile")
+    if side < 1:
+        raise CanvasError(f"tiles of {shown(side)} pixels cannot be: ask for 256, say")
+
+
 def check_variations(count: int) -> None:
     """Raises CanvasError for a batch that is empty or too large."""
     check_whole(count, "variations")

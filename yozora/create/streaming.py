@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,6 +20,7 @@ from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
 from yozora.create.limits import check_guidance, check_steps, shown
+from yozora.create.memory import advice, memory_errors
 from yozora.create.pace import closing, even_pace, in_transition
 from yozora.create.sizes import Native
 from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
@@ -39,6 +39,9 @@ from yozora.diffusion import (
 from yozora.diffusion.reuse import Reuse
 from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
+from yozora.models.shared import Shared
+from yozora.models.tiled import Tiled
+from yozora.models.transformer import Transformer
 
 CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
 
@@ -98,10 +101,14 @@ class Stream:
         self.places = [0] * len(seeds)
         self.turned, self.turning = turn_of(canvas, native), in_transition(canvas, self.grid)
         self.sampled = self.decoded = 0
+        self.chunk = self.grid.latent_frames(canvas.frames) if bundle.tile else CHUNK_LATENTS
 
     def __iter__(self) -> Iterator[Progress | Chunk]:
         self.begun = time.perf_counter()
-        with _memory_errors(self.canvas):
+        canvas, bundle = self.canvas, self.bundle
+        self.stage = "text"
+        what = f"{canvas.frames} frames of {canvas.width}x{canvas.height}"
+        with memory_errors(what, lambda: advice(self.stage, bundle.running, bundle.device, bundle.tile, bundle.large)):
             self.texts = {prompt: self._encode_text(prompt) for prompt in self._prompts()}
             yield self._progress("text", 1, 1)
             index = 0
@@ -127,6 +134,7 @@ class Stream:
         parts = [part_of(self.canvas, window, past, self.grid) for past in (self.pasts[:1] if shared else self.pasts)]
         maps = [part.hold_map(self.grid) for part in parts]
         known, hold = None, None
+        self.stage = "sample"
         if maps[0].frames is not None:
             hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
             encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
@@ -156,15 +164,17 @@ class Stream:
     ) -> Iterator[Progress | Chunk]:
         """A window's latents become a video's next frames. Decoding goes on where the window before has stopped, or
         begins with what this one holds, where that was given."""
+        self.stage = "decode"
         past, old = self.pasts[row], self._latents_of(window, window.fresh)
         done, decoded, left = 0, None, None
         if past.made is not None:
             done, decoded, left = old, past.made.decoded, past.made.left
         pieces, place = [], done
-        for piece, after in self._decode(latents[:, :, done:], decoded):
+        more = window is not self.windows[-1]
+        for piece, after in self._decode(latents[:, :, done:], decoded, more):
             pieces.append(piece)
             decoded = after
-            before, place = place, min(place + CHUNK_LATENTS, self._latents_of(window, window.end))
+            before, place = place, min(place + self.chunk, self._latents_of(window, window.end))
             yield self._progress_decoded(max(place, old) - max(before, old))
         frames = np.concatenate(pieces)
         skipped = self.grid.first_frame(done)
@@ -249,14 +259,18 @@ class Stream:
             text = cue_text(states, torch.from_numpy(part.cue_map(self.grid)).to(self.bundle.device))
         guidance, batch = self.settings.guidance, 1 if self.bundle.device.type == "cpu" else len(self.seeds)
         if self.settings.solver == FLOW_MAP and self.bundle.few_steps is not None:
-            return flow_map(self.bundle.few_steps, _repeat(text, batch))
+            return flow_map(self._shared(self.bundle.few_steps), _repeat(text, batch))
         null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
-        model = self.bundle.transformer
+        model = self._shared(self.bundle.transformer)
         if self.bundle.reuse:
             model = Reuse(model, self.bundle.reuse)
         velocity = guided(model, _repeat(text, batch), null, guidance)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
+
+    def _shared(self, model: Transformer) -> Transformer | Shared:
+        """The model, by all processes that share its work."""
+        return model if self.bundle.team is None else Shared(model, self.bundle.team)
 
     @torch.inference_mode()
     def _known(self, frames: np.ndarray, length: int) -> Tensor:
@@ -281,12 +295,18 @@ class Stream:
         return torch.stack(draws).to(self.bundle.device)
 
     @torch.inference_mode()
-    def _decode(self, latents: Tensor, before: Decoded | None = None) -> Iterator[tuple[np.ndarray, Decoded]]:
+    def _decode(
+        self, latents: Tensor, before: Decoded | None = None, more: bool = False
+    ) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Latents [1, C, T, h, w] → uint8 frames [n, H, W, 3], a few at a time, and where decoding stands after them;
-        `before` is where it stood."""
-        for chunk in latents.to(self.bundle.dtype).split(CHUNK_LATENTS, dim=2):
+        `before` is where it stood, `more` whether it will go on after these."""
+        autoencoder = self.bundle.autoencoder
+        for chunk in latents.to(self.bundle.dtype).split(self.chunk, dim=2):
             state, last = (before.state, before.last) if before else (None, None)
-            frames, state = self.bundle.autoencoder.decode_chunk(chunk, state)
+            if isinstance(autoencoder, Tiled):
+                frames, state = autoencoder.decode_chunk(chunk, state, keep=more)
+            else:
+                frames, state = autoencoder.decode_chunk(chunk, state)
             frames = frames.float()
             if self.bundle.card.deblock:
                 frames = deblock(frames, last, self.grid.temporal)
@@ -330,17 +350,3 @@ def _to_uint8(frames: Tensor) -> np.ndarray:
     """[1, 3, n, H, W] in -1..1 → uint8 [n, H, W, 3]."""
     pixels = (frames[0].float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
     return pixels.permute(1, 2, 3, 0).cpu().numpy()
-
-
-@contextmanager
-def _memory_errors(canvas: Canvas) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        # torch has an exception for GPUs only; on a CPU its allocator raises a bare RuntimeError
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
-            raise
-        raise CanvasError(
-            f"not enough memory for {canvas.frames} frames of {canvas.width}x{canvas.height}: "
-            "ask for a smaller size, fewer seconds or fewer variations"
-        ) from None

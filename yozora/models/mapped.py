@@ -133,7 +133,22 @@ def load_mapped(
     """
     expected = module.state_dict()
     check_keys({name: expected[name].shape for name in keys}, keys, stored, set(ignored))
-    state = {}
+    read_mapped(module, keys, stored, device, dtype, exact=exact, changes=changes)
+    return module.eval().requires_grad_(False)
+
+
+def read_mapped(
+    module: nn.Module,
+    keys: KeyMap,
+    stored: Stored,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    exact: Callable[[str], bool] = lambda _: False,
+    changes: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Puts what `keys` name, which are some or all of a module's tensors, in their places, once they were checked."""
+    expected, state = module.state_dict(), {}
     for name, theirs in keys.items():
         wanted = torch.float32 if exact(name) else dtype
         change = None if changes is None else changes.get(name)
@@ -146,7 +161,6 @@ def load_mapped(
             place.copy_(part.reshape(place.shape))
         state[name] = made if change is None else made.add_(change.to(device)).to(wanted)
     module.load_state_dict(state, strict=False, assign=True)
-    return module.eval().requires_grad_(False)
 
 
 def check_keys(

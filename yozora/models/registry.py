@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from pydantic import TypeAdapter, ValidationError
 
 from yozora.errors import ModelError
@@ -25,7 +26,9 @@ from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.fetch import fetched, is_hub_name
 from yozora.models.folder import describe_invalid, load_module, read_config, read_json, save_module, write_json
 from yozora.models.lora import LoraUse, add_loras
+from yozora.models.running import AS_IT_IS, Running
 from yozora.models.text import TextEncoder
+from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.models.wan import load_wan_autoencoder, load_wan_transformer, read_wan_config
 from yozora.models.wan_autoencoder import WanAutoencoder, WanAutoencoderConfig
@@ -95,7 +98,7 @@ class Bundle:
 
     name: str
     transformer: Transformer
-    autoencoder: Autoencoder | WanAutoencoder
+    autoencoder: Autoencoder | WanAutoencoder | Tiled
     text_encoder: TextEncoder | WanTextEncoder
     card: ModelInfo
     device: torch.device
@@ -104,6 +107,16 @@ class Bundle:
     loras: tuple[LoraUse, ...] = ()
     reuse: float = 0.0
     """How much work of one step is used again in the next: the dial of `yozora.diffusion.reuse`."""
+    running: Running = AS_IT_IS
+    tile: int = 0
+    """The side of the tiles in which it decodes, in pixels (0: whole)."""
+    team: dist.ProcessGroup | None = None
+    """The processes that share the tokens of a clip (see `yozora.models.shared`), where there are several."""
+
+    @property
+    def large(self) -> bool:
+        """Whether it is one of the open models, whose weights can be stored in less."""
+        return isinstance(self.text_encoder, WanTextEncoder)
 
     @cached_property
     def few_steps(self) -> Transformer | None:
@@ -116,9 +129,11 @@ def load_bundle(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     loras: Sequence[LoraUse] = (),
+    running: Running = AS_IT_IS,
 ) -> Bundle:
     """A shipped model by its name, or a model folder: Yozora's own, or one of Wan (see `wan_folder`). dtype None:
-    bfloat16 where the device is quick at it, or float32. `loras` are added to its transformer's weights.
+    bfloat16 where the device is quick at it, or float32. `loras` are added to its transformer's weights. `running`
+    says how the blocks of open weights are run; Yozora's own are small.
 
     Raises ModelError, in one line, for an unknown name and for a folder that is missing, broken, mismatched or unsafe.
     """
@@ -126,7 +141,11 @@ def load_bundle(
     device = torch.device(device)
     dtype = quick_dtype(device) if dtype is None else dtype
     if is_wan(folder):
-        return load_wan_bundle(folder, device, dtype, tuple(loras))
+        return load_wan_bundle(folder, device, dtype, tuple(loras), running)
+    if running != AS_IT_IS:
+        raise ModelError(
+            f"{folder.name} is no open weights: leave out --weights, --offload and --compile, which serve them"
+        )
     card = read_card(folder)
     transformer = load_module(Transformer, folder / "transformer", device, torch.float32 if loras else dtype)
     add_loras(transformer, loras)
@@ -142,19 +161,22 @@ def load_bundle(
     return bundle
 
 
-def load_wan_bundle(folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[LoraUse, ...]) -> Bundle:
+def load_wan_bundle(
+    folder: Path, device: torch.device, dtype: torch.dtype, loras: tuple[LoraUse, ...], running: Running
+) -> Bundle:
     """A folder of Wan. Raises ModelError."""
     parts, (card, *_) = find_parts(folder), read_parts(folder)
     changes = WanChanges(loras, read_wan_config(parts.transformer)[0]) if loras else None
     bundle = Bundle(
         card.name,
-        load_wan_transformer(parts.transformer, device, dtype, changes),
+        load_wan_transformer(parts.transformer, device, dtype, changes, running),
         load_wan_autoencoder(parts.autoencoder, device, dtype),
         load_wan_text(parts.text_encoder, parts.tokenizer, device, dtype),
         card,
         device,
         dtype,
         loras=loras,
+        running=running,
     )
     _check_parts(folder, bundle)
     _check_card(folder, bundle)

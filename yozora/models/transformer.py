@@ -217,7 +217,7 @@ class Block(nn.Module):
     ) -> Tensor:
         """x float32 [B, T, S, width], S tokens in each of T frames; modulation [B, T or 1, S or 1, 6, width]; `by`: how
         tokens attend to each other and to the text."""
-        frames, dtype = x.shape[1], self.ffn.up.weight.dtype
+        frames, dtype = x.shape[1], self.ffn.up.bias.dtype
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (modulation + self.table.float()).unbind(-2)
 
         h = modulate(self.norm_self(x), shift, scale).to(dtype)

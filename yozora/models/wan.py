@@ -18,8 +18,21 @@ from torch import Tensor
 
 from yozora.errors import ModelError
 from yozora.models.folder import CONFIG, first_line, read_json
-from yozora.models.mapped import PICKLED, KeyMap, Layout, Row, Stored, key_map, load_mapped, numbered, save_mapped
-from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.models.mapped import (
+    PICKLED,
+    KeyMap,
+    Layout,
+    Row,
+    Stored,
+    check_keys,
+    key_map,
+    load_mapped,
+    numbered,
+    read_mapped,
+    save_mapped,
+)
+from yozora.models.running import Blocks, Running
+from yozora.models.transformer import Block, Transformer, TransformerConfig
 from yozora.models.wan_autoencoder import (
     WAN21_AUTOENCODER,
     WAN22_AUTOENCODER,
@@ -129,15 +142,32 @@ def load_wan_transformer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     changes: Mapping[str, Tensor] | None = None,
+    running: Running | None = None,
 ) -> Transformer:
     """The transformer of a folder with Wan's config.json and safetensors, in either layout, for evaluation. `changes`
-    are added to its weights, by our names (see `yozora.models.wan_lora`). Raises ModelError, in one line."""
+    are added to its weights, by our names (see `yozora.models.wan_lora`). `running` says how its blocks are run (see
+    `yozora.models.running`); None leaves them as they are. They are read and made ready one after the other, so that
+    never more than one lies whole where it is not to stay. Raises ModelError, in one line."""
     config, layout = read_wan_config(Path(folder))
     keys = transformer_keys(config.depth, layout, config.cross_norm)
     with torch.device("meta"):
         module = Transformer(config)
+    if running is None:
+        with Stored(Path(folder)) as stored:
+            return load_mapped(module, keys, stored, device, dtype, exact=stays_exact, changes=changes)
+    blocks = Blocks(running, torch.device(device), dtype)
     with Stored(Path(folder)) as stored:
-        return load_mapped(module, keys, stored, device, dtype, exact=stays_exact, changes=changes)
+        expected = module.state_dict()
+        check_keys({name: expected[name].shape for name in keys}, keys, stored)
+        outside = {name: theirs for name, theirs in keys.items() if not name.startswith("blocks.")}
+        read_mapped(module, outside, stored, device, dtype, exact=stays_exact, changes=changes)
+        module.eval().requires_grad_(False)
+        for n, block in enumerate(module.blocks):
+            assert isinstance(block, Block)
+            inside = {name: theirs for name, theirs in keys.items() if name.startswith(f"blocks.{n}.")}
+            read_mapped(module, inside, stored, blocks.home, dtype, exact=stays_exact, changes=changes)
+            module.blocks[n] = blocks.ready(block)
+    return module
 
 
 def save_wan_transformer(transformer: Transformer, path: Path, layout: Layout = "diffusers") -> None:

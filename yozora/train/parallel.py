@@ -12,8 +12,6 @@ The tokens of a sequence are divided by `yozora.train.context`.
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +24,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from yozora.errors import ConfigError
+from yozora.models.compiled import check_compiler, compile_block
 from yozora.models.transformer import Block, Transformer
 from yozora.train.mesh import Mesh
 
@@ -53,10 +52,9 @@ class Networks(nn.ModuleDict):
 
 def with_kernels(transformer: Transformer) -> Transformer:
     """The same network, each of its blocks compiled. Raises ConfigError where there is no compiler."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++")):
-        raise ConfigError("compile needs a C++ compiler (g++ or clang++): install one, or set compile=false")
+    check_compiler("set compile=false")
     for block in transformer.blocks:
-        block.forward = torch.compile(block.forward, dynamic=True)
+        compile_block(block)
     return transformer
 
 

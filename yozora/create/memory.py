@@ -1,0 +1,40 @@
+"""What to do when memory does not suffice: which switch helps at the stage where it ran out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from yozora.errors import CanvasError
+from yozora.models.running import Running
+
+TILE = 256  # pixels, the tiles that are advised
+
+
+def advice(stage: str, running: Running, device: torch.device, tile: int, large: bool = True) -> str:
+    """What helps at a `stage` ("load", "text", "sample", "decode") and is not in use. `large`: of open weights."""
+    switches = []
+    if stage == "decode" and not tile:
+        switches.append(f"--tile {TILE}")
+    if large and stage in ("load", "sample"):
+        if running.weights is None:
+            switches.append("--weights int8")
+        if running.offload is None:
+            switches.append("--offload disk" if device.type == "cpu" else "--offload cpu")
+    less = "" if stage == "load" else "a smaller size, fewer seconds or fewer variations"
+    helps = " or ".join(filter(None, (" or ".join(switches), less)))
+    return f"ask for {helps}" if helps else "a smaller model, or more memory, is needed"
+
+
+@contextmanager
+def memory_errors(what: str, help_now: Callable[[], str]) -> Iterator[None]:
+    """Raises CanvasError where memory does not suffice for `what`, with the help that is asked for then."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch has an exception for GPUs only; on a CPU its allocator raises a bare RuntimeError
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        raise CanvasError(f"not enough memory for {what}: {help_now()}") from None
