@@ -84,6 +84,7 @@ def signing_out(request: Request, response: Response, service: Serving) -> None:
     """This browser is forgotten."""
     if token := request.cookies.get(COOKIE):
         sign_out(service.database, token)
+        service.known.forget()
     response.delete_cookie(COOKIE)
 
 
@@ -127,6 +128,7 @@ def add_key(new: KeyName, service: Serving, user: Asking) -> dict[str, Any]:
 def remove_key(key_id: str, service: Serving, user: Asking) -> None:
     """The key opens nothing any more."""
     delete_key(service.database, user.id, key_id)
+    service.known.forget()
 
 
 @router.get("/webhooks")

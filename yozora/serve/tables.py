@@ -136,7 +136,9 @@ class Job(Base):
     __table_args__ = (
         sa.Index("jobs_of_account", "account_id", "created_at", "id"),
         sa.Index("jobs_waiting", "status", "admitted", "account_id"),
-        sa.Index("jobs_public", "public", "featured", "created_at"),
+        sa.Index("jobs_finished", "status", "finished_at"),
+        sa.Index("jobs_recent", "public", "status", "created_at", "id"),
+        sa.Index("jobs_featured", "featured", "created_at", "id"),
         sa.UniqueConstraint("account_id", "idempotency", name="jobs_once"),
     )
 
