@@ -93,6 +93,7 @@ def delete(video_id: str, service: Serving, user: Asking) -> None:
     jobs.delete(service, user, video_id)
 
 
+@router.head("/videos/{video_id}/content", include_in_schema=False)
 @router.get("/videos/{video_id}/content", response_class=Response)
 def download(video_id: str, request: Request, service: Serving, user: Asking, variant: Variant = "video") -> Response:
     """One of its files, or a range of it: one's own, or a public one."""

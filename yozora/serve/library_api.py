@@ -21,6 +21,7 @@ from yozora.serve.create_api import job_object
 from yozora.serve.errors import ApiError, missing
 from yozora.serve.looks import Page
 from yozora.serve.tables import COMPLETED, Favourite, Folder, Job, Lineage, new_id
+from yozora.serve.uploads import delete_character, list_characters
 
 __all__ = ["router"]
 
@@ -141,6 +142,19 @@ def _place(service: Service, user: User, video_id: str) -> tuple[float, str]:
     with service.database.reading() as session:
         job = jobs.find(session, user, video_id, public=True)
         return job.created_at, job.id
+
+
+@router.get("/characters")
+def characters(service: Serving, user: Asking) -> dict[str, Any]:
+    """One's characters, which `POST /v1/videos/characters` makes."""
+    rows = list_characters(service, user)
+    return {"characters": [{"id": row.id, "name": row.name, "created_at": row.created_at} for row in rows]}
+
+
+@router.delete("/characters/{character_id}", status_code=204)
+def remove_character(character_id: str, service: Serving, user: Asking) -> None:
+    """Removes a character and its clip."""
+    delete_character(service, user, character_id)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------

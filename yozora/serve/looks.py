@@ -13,7 +13,7 @@ from yozora.serve.tables import COMPLETED, Job
 
 __all__ = ["Page", "Seen", "look_at_pages", "look_at_videos"]
 
-Seen = sa.Row[Any]
+Seen = sa.Row[*tuple[Any, ...]]
 """Some columns of a job, by their names."""
 _WATCHED = (
     Job.id, Job.account_id, Job.status, Job.stage, Job.progress, Job.model, Job.prompt, Job.seconds, Job.width,
@@ -47,14 +47,14 @@ def look_at_pages(database: Database, pages: Sequence[Page]) -> dict[Page, list[
         return {page: list(connection.execute(*_query(page))) for page in pages}
 
 
-def _query(page: Page) -> tuple[sa.Select[Any], dict[str, Any]]:
+def _query(page: Page) -> tuple[sa.Select[*tuple[Any, ...]], dict[str, Any]]:
     values: dict[str, Any] = {"most": page.limit + 1}
     if page.after is not None:
         values["time"], values["name"] = page.after
     return _PAGES[page.featured, page.after is not None], values
 
 
-def _pages(featured: bool, after: bool) -> sa.Select[Any]:
+def _pages(featured: bool, after: bool) -> sa.Select[*tuple[Any, ...]]:
     query = sa.select(*_SHOWN).where(Job.public, Job.status == sa.literal(COMPLETED))
     if featured:
         query = query.where(Job.featured)

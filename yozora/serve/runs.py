@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from yozora.serve.context import Service
 from yozora.serve.database import persist
 from yozora.serve.jobs import settle
+from yozora.serve.metrics import WAIT_SECONDS
 from yozora.serve.orders import Order
 from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
 
@@ -143,12 +144,16 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
     """The next run of a job, which from now on is the only one. A job that is over has a run, too, that only looks.
     None where there is no such job, or nobody wants it. A job that has lost too many workers fails here."""
 
+    waited: list[tuple[str, float]] = []
+
     def claim() -> Run | None:
+        waited.clear()
         with service.database.writing() as session:
             job = session.scalar(sa.select(Job).where(Job.id == job_id).with_for_update())
             if job is None or job.status not in (QUEUED, RUNNING, COMPLETED, FAILED):
                 return None
             if job.status in (QUEUED, RUNNING):
+                waited.extend([] if job.started_at else [(job.lane, time.time() - job.created_at)])
                 job.status, job.worker_id, job.attempt = RUNNING, worker, job.attempt + 1
                 job.started_at = job.started_at or time.time()
             if job.status == RUNNING and job.attempt > service.settings.attempts:
@@ -156,4 +161,7 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
             scratch = service.settings.scratch / worker / f"{job_id}-{job.attempt}"
             return Run(service, job_id, worker, job.attempt, Order.model_validate(job.order), scratch, stopping)
 
-    return persist(claim)
+    run = persist(claim)
+    for lane, seconds in waited:
+        WAIT_SECONDS.labels(lane).observe(seconds)
+    return run

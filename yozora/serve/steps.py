@@ -1,9 +1,9 @@
 """The steps of a video, in their order: STEPS is the whole of it. Each takes a run and says what comes next.
 
-check → generate → encode → store → notify. A step leaves what it makes in the run's scratch folder for the next one.
-Where that is gone, because the worker that had it is, the step says that what is needed must be made again. What is to
-look at an order before anything is generated has its place after `check`, what changes frames after `generate`, and
-what looks at the finished file before `store`.
+check → rewrite → generate → encode → store → notify. A step leaves what it makes in the run's scratch folder for the
+next one. Where that is gone, because the worker that had it is, the step says that what is needed must be made again.
+What is to look at an order before anything is generated has its place after `rewrite`, what changes frames after
+`generate`, and what looks at the finished file before `store`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,9 @@ class Step:
     act: Callable[[Run, Models, Step], Verdict]
     begins: float = 0.0
     ends: float = 0.0
+    recorded: bool = True
+    """Whether its verdict is kept. What takes no time and always ends alike is done again in every run instead: so a
+    worker can go on with what another version, which knew no such step, has begun."""
 
     def report(self, run: Run, share: float, always: bool = False) -> None:
         """Tells that `share` of this step is done."""
@@ -64,11 +67,24 @@ def check(run: Run, models: Models, step: Step) -> Verdict:
     return NEXT
 
 
+def rewrite(run: Run, models: Models, step: Step) -> Verdict:
+    """Prompts are put into the words that the model learned, where that is wanted."""
+    step.report(run, 0, always=True)
+    rewriter = models.rewriter(run.order.model, run.service.settings.rewriter, run.order.rewrite)
+    words: dict[str, str] = {}
+    if rewriter is not None:
+        canvas = draw(run.order, models.native(run.order.model), fetch(run))
+        words = {cue.prompt: rewriter.rewrite(cue.prompt).text for cue in canvas.cues}
+    run.scratch.mkdir(parents=True, exist_ok=True)
+    _write(run.scratch / "words.json", words)
+    return NEXT
+
+
 def generate(run: Run, models: Models, step: Step) -> Verdict:
     """Samples the frames into scratch."""
-    files = fetch(run)
+    files, words = fetch(run), _read(run.scratch / "words.json") or {}
     generator = models.get(run.order.model)
-    canvas = draw(run.order, generator.native, files)
+    canvas = _in_words(draw(run.order, generator.native, files), words)
     seeds, sampling = [run.order.seed or 0], run.order.sampling
     settings = generator.settings(**sampling, negative=canvas.negative)
     recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
@@ -153,7 +169,8 @@ def notify(run: Run, models: Models, step: Step) -> Verdict:
 
 STEPS: tuple[Step, ...] = (
     Step("check", check, 0.0, 0.01),
-    Step("generate", generate, 0.01, 0.85),
+    Step("rewrite", rewrite, 0.01, 0.02, recorded=False),
+    Step("generate", generate, 0.02, 0.85),
     Step("encode", encode, 0.85, 0.97),
     Step("store", store, 0.97, 0.99),
     Step("notify", notify),
@@ -189,6 +206,17 @@ class _Kept:
         if self.seen in self.wanted:
             self.frames.append(np.array(frame))
         self.seen += 1
+
+
+def _in_words(canvas: Canvas, words: dict[str, str]) -> Canvas:
+    """The canvas with its prompts as they were rewritten; its cues know what was asked."""
+    cues = [
+        replace(cue, prompt=words[cue.prompt], asked=cue.prompt)
+        if words.get(cue.prompt, cue.prompt) != cue.prompt
+        else cue
+        for cue in canvas.cues
+    ]
+    return replace(canvas, cues=tuple(cues))
 
 
 def _describe(run: Run, canvas: Canvas, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = [
     "Account",
     "ApiKey",
+    "Attempt",
     "Base",
     "Character",
     "Delivery",
@@ -78,6 +79,15 @@ class SignIn(Base):
     account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     created_at: Mapped[float]
     expires_at: Mapped[float]
+
+
+class Attempt(Base):
+    """Somebody tried to sign in, or up; `name` is what that counts for."""
+
+    __tablename__ = "attempts"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    at: Mapped[float] = mapped_column(index=True)
 
 
 class Folder(Base):

@@ -36,7 +36,7 @@ __all__ = ["router", "video_object"]
 router = APIRouter(prefix="/v1", tags=["OpenAI Videos"])
 EXTRAS = (
     "negative", "aspect", "resolution", "fit", "enhance", "enhance_fps", "strength",
-    "seed", "steps", "guidance", "solver", "preset", "previews",
+    "seed", "steps", "guidance", "solver", "preset", "rewrite", "previews",
 )  # fmt: skip
 SECONDS = 4.0  # OpenAI's own default
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
@@ -111,6 +111,7 @@ def delete(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     return {"id": video_id, "deleted": True, "object": "video.deleted"}
 
 
+@router.head("/videos/{video_id}/content", include_in_schema=False)
 @router.get("/videos/{video_id}/content", response_class=Response)
 def download(video_id: str, request: Request, service: Serving, user: Asking, variant: Variant = "video") -> Response:
     """The video (MP4), its thumbnail (WebP) or its sheet of frames (JPEG)."""

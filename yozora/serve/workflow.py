@@ -40,7 +40,10 @@ def make_video(service: Service, models: Models, worker: str, stopping: Callable
     try:
         while place <= last:
             step = STEPS[place]
-            verdict = DBOS.run_step({"name": step.name}, perform, run, models, step)
+            if step.recorded:
+                verdict = DBOS.run_step({"name": step.name}, perform, run, models, step)
+            else:
+                verdict = perform(run, models, step)
             if verdict[0] == STOP:
                 break
             if verdict[0] == FAIL:
