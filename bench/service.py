@@ -6,9 +6,11 @@ Latency: so many clients ask for a video, or every tenth of them for the feed, o
 connections, of a server whose database holds so many videos and whose worker makes one. (What is asked for is finished;
 who waits for a video asks as often as `openai-poll-after-ms` says, which is once a second or less for all but the next
 few.) Beside the milliseconds that clients waited, which are the machine's as much as ours, stands what an answer cost
-the server's processor (on Linux, where threads that sample are nicer than those that answer). Workers: processes of their own
-on one PostgreSQL with a stand-in for a model that takes a fixed time for each video, so that what is measured is the
-queue and not how two processes share two cores. Without PostgreSQL, latency is measured on SQLite, and workers are not.
+the server's processor (on Linux, where threads that sample are nicer than those that answer).
+
+Workers: processes of their own on one PostgreSQL with a stand-in for a model that takes a fixed time for each video, so
+that what is measured is the queue and not how two processes share two cores. Without PostgreSQL, latency is measured on
+SQLite, and workers are not.
 """
 
 from __future__ import annotations
