@@ -53,7 +53,9 @@ class Database:
         # SQLite lets one writer in at a time; one that will write says so from the start, or two that have read wait
         # for one another for ever
         self._writer = self.engine.execution_options(yozora_writes=True)
-        self._looker = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        # on SQLite each statement is one by itself wherever we begin none; PostgreSQL's driver must be told
+        looks: dict[str, Any] = {"yozora_looks": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._looker = self.engine.execution_options(**looks)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
@@ -146,5 +148,5 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: sa.Connection) -> None:
     options = connection.get_execution_options()
-    if options.get("isolation_level") != "AUTOCOMMIT":
+    if not options.get("yozora_looks"):
         connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("yozora_writes") else "BEGIN")

@@ -20,7 +20,8 @@ FRESH = 1.0  # seconds that a look at the line is used
 NEWEST = 20  # finished videos that say how long one takes
 MOST = 5000  # waiting videos that are told apart
 UNKNOWN = 5.0  # seconds a video, where none was finished yet
-SHARE = 10  # a client asks again after a tenth of what is left: so it learns of the end at most a tenth too late
+SHARE = 10  # a client asks again after a tenth of what is left, and the official one keeps to what it was told first:
+# so it learns of the end at most a tenth too late
 SOONEST, LATEST = 250, 5000  # milliseconds
 _TIMES = sa.select(Job.finished_at - Job.started_at).where(Job.status == sa.literal(COMPLETED))
 _TIMES = _TIMES.order_by(Job.finished_at.desc()).limit(NEWEST)

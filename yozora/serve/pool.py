@@ -15,6 +15,7 @@ from yozora.create.generator import Generator, choose_device, load, read_native
 from yozora.create.sizes import Native
 from yozora.models.registry import find_model
 from yozora.prompts import DEFAULT, load_rewriter
+from yozora.serve.batches import Batches
 
 if TYPE_CHECKING:
     from yozora.models.enhancer import Enhancer
@@ -35,6 +36,7 @@ class Models:
         self._loaded: OrderedDict[str, tuple[Generator, int]] = OrderedDict()
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # not the same: whoever asks what is there must not wait for minutes
+        self.batches = Batches()
         self._rewriters: dict[str, Rewriter] = {}
 
     def get(self, name: str | None) -> Generator:

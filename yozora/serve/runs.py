@@ -24,6 +24,7 @@ from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
 
 __all__ = ["HandedBack", "Run", "Stopped", "begin"]
 
+EARLY = ("", "check", "rewrite")  # the steps before sampling
 OFTEN = 0.25  # seconds from one report to the next, where nobody waits for it
 
 
@@ -44,6 +45,7 @@ class Run:
     job_id: str
     worker: str
     attempt: int
+    group: str
     order: Order
     scratch: Path
     stopping: Callable[[], bool] = lambda: False
@@ -94,6 +96,21 @@ class Run:
                 return row.status if mine or row.status in (COMPLETED, FAILED) else ""
 
         return persist(look)
+
+    def beside(self) -> int:
+        """How many videos of the same order this worker is about to sample, this one among them: those that it has, and
+        those that are next in line, as many as it makes at a time."""
+        if self.service.settings.slots == 1:
+            return 1
+        ours = sa.and_(Job.status == RUNNING, Job.worker_id == self.worker, Job.stage.in_(EARLY))
+        soon = sa.and_(Job.status == QUEUED, Job.admitted)
+        alike = sa.select(sa.func.count()).where(Job.group_id == self.group, sa.or_(ours, soon))
+
+        def count() -> int:
+            with self.service.database.reading() as session:
+                return session.scalar(alike) or 1
+
+        return min(self.service.settings.slots, persist(count))
 
     def finish(self, files: dict[str, dict[str, object]], made: dict[str, object]) -> bool:
         """The job is completed with these files, unless it is not ours any more. `made` are further columns."""
@@ -159,7 +176,9 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
             if job.status == RUNNING and job.attempt > service.settings.attempts:
                 settle(service, session, job, FAILED, "worker_lost", "the workers that made this video were lost")
             scratch = service.settings.scratch / worker / f"{job_id}-{job.attempt}"
-            return Run(service, job_id, worker, job.attempt, Order.model_validate(job.order), scratch, stopping)
+            return Run(
+                service, job_id, worker, job.attempt, job.group_id, Order.model_validate(job.order), scratch, stopping
+            )
 
     run = persist(claim)
     for lane, seconds in waited:

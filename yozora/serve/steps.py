@@ -19,7 +19,7 @@ import numpy as np
 
 from yozora.clip import Clip, FrameWriter, Recipe
 from yozora.create.canvas import Canvas
-from yozora.create.streaming import Progress
+from yozora.create.streaming import Chunk, Progress
 from yozora.errors import YozoraError
 from yozora.serve.database import persist
 from yozora.serve.orders import draw, target_of
@@ -28,6 +28,7 @@ from yozora.serve.sources import fetch, portable
 from yozora.serve.webhooks import announce
 
 if TYPE_CHECKING:
+    from yozora.serve.batches import Begin
     from yozora.serve.pool import Models
 
 __all__ = ["AGAIN", "NEXT", "STEPS", "Step", "Verdict"]
@@ -48,8 +49,8 @@ class Step:
     begins: float = 0.0
     ends: float = 0.0
     recorded: bool = True
-    """Whether its verdict is kept. What takes no time and always ends alike is done again in every run instead: so a
-    worker can go on with what another version, which knew no such step, has begun."""
+    """Whether its verdict is kept. What takes no time and can be left out is done again in every run instead, and fails
+    no video: so a worker can go on with what another version, which knew no such step, has begun."""
 
     def report(self, run: Run, share: float, always: bool = False) -> None:
         """Tells that `share` of this step is done."""
@@ -90,7 +91,12 @@ def generate(run: Run, models: Models, step: Step) -> Verdict:
     recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
     shares = _Shares()
     with (run.scratch / "frames.part").open("wb") as out:
-        events = generator.stream(canvas, seeds, **sampling, previews=run.order.previews)
+        events = _events(
+            run,
+            models,
+            canvas,
+            lambda several: generator.stream(canvas, several, **sampling, previews=run.order.previews),
+        )
         with contextlib.closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, Progress):
@@ -178,6 +184,14 @@ STEPS: tuple[Step, ...] = (
 
 
 # ---- what is made ----------------------------------------------------------------------------------------------------
+
+
+def _events(run: Run, models: Models, canvas: Canvas, begin: Begin) -> Iterator[Progress | Chunk]:
+    """What sampling tells: in one batch with the variations of the same order that this worker has besides. Where files
+    are given, which each run reads from a folder of its own, or previews are wanted, each is sampled by itself."""
+    seed = run.order.seed or 0
+    several = 1 if canvas.anchors or run.order.previews else run.beside()
+    return begin([seed]) if several == 1 else models.batches.events(run.group, seed, several, begin)
 
 
 class _Shares:

@@ -56,6 +56,7 @@ class Worker:
         """Loads the default model, then takes jobs. Raises ModelError, ConfigError."""
         warnings.filterwarnings("ignore", category=YozoraWarning)  # clients are told otherwise
         self.models.get(self.settings.model)
+        self.models.rewriter(self.settings.model, self.settings.rewriter, None)  # what is wrong with it is said now
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.beat()
         config: DBOSConfig = {
