@@ -55,8 +55,8 @@ class Worker:
     def start(self) -> None:
         """Loads the default model, then takes jobs. Raises ModelError, ConfigError."""
         warnings.filterwarnings("ignore", category=YozoraWarning)  # clients are told otherwise
-        self.models.get(self.settings.model)
         self.models.rewriter(self.settings.model, self.settings.rewriter, None)  # what is wrong with it is said now
+        self.models.get(self.settings.model)
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.beat()
         config: DBOSConfig = {
