@@ -32,10 +32,10 @@ def test_a_model_that_is_loading_keeps_no_heartbeat_waiting(tiny_model: Path, mo
     """A worker that says nothing for some seconds is taken for dead."""
     begun, go, real = threading.Event(), threading.Event(), pool.load
 
-    def slow(*arguments: str) -> object:
+    def slow(name: str, device: str) -> object:
         begun.set()
         assert go.wait(30)
-        return real(*arguments)
+        return real(name, device)
 
     monkeypatch.setattr(pool, "load", slow)
     models = Models("cpu")
