@@ -51,6 +51,7 @@ import processes
 STEPS, STEP_SECONDS = 10, 0.1
 MOST_MS = 100.0
 LEAST_TIMES = 1.9
+USUAL = {"YOZORA_POLL_SECONDS": "0.2", "YOZORA_HEARTBEAT_SECONDS": "2", "YOZORA_DEAD_SECONDS": "15"}  # not as in tests
 
 
 class FixedCost(Models):
@@ -134,7 +135,7 @@ def latency(url: str | None, data: Path, clients: int, count: int, seconds: floa
     service = open_service(settings)
     ids = fill(service, count)
     arguments = ["--port", "0", "--data", str(data), *(["--database-url", url] if url else [])]
-    with processes.running("serve", *arguments, log=data / "log.txt") as server:
+    with processes.running("serve", *arguments, log=data / "log.txt", more=USUAL) as server:
         host, _, port = processes.address(server).removeprefix("http://").rpartition(":")
         busy = jobs.create(service, service.local, Order(prompt="a red ball", seconds=60, steps=1000))[0].id
         paths = ["/api/feeds/recent" if n % 10 == 9 else f"/v1/videos/{ids[n * 7 % count]}" for n in range(clients)]
