@@ -3,9 +3,14 @@
     python bench/service.py [--clients 500] [--jobs 10000] [--seconds 20]     # latency, then 1 and 2 workers
 
 Latency: so many clients ask for a video, or every tenth of them for the feed, once a second each, on kept-alive
-connections, of a server whose database holds so many videos and whose worker makes one. Workers: processes of their own
-on one PostgreSQL with a stand-in for a model that takes a fixed time for each video, so that what is measured is the
-queue and not how two processes share two cores. Without PostgreSQL, latency is measured on SQLite, and workers are not.
+connections, of a server whose database holds so many videos and whose worker makes one. (What is asked for is finished;
+who waits for a video asks as often as `openai-poll-after-ms` says, which is once a second or less for all but the next
+few.) Beside the milliseconds that clients waited, which are the machine's as much as ours, stands what an answer cost
+the server's processor (on Linux, where threads that sample are nicer than those that answer).
+
+Workers: processes of their own on one PostgreSQL with a stand-in for a model that takes a fixed time for each video, so
+that what is measured is the queue and not how two processes share two cores. Without PostgreSQL, latency is measured on
+SQLite, and workers are not.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -45,6 +51,7 @@ import processes
 STEPS, STEP_SECONDS = 10, 0.1
 MOST_MS = 100.0
 LEAST_TIMES = 1.9
+USUAL = {"YOZORA_POLL_SECONDS": "0.2", "YOZORA_HEARTBEAT_SECONDS": "2", "YOZORA_DEAD_SECONDS": "15"}  # not as in tests
 
 
 class FixedCost(Models):
@@ -108,26 +115,56 @@ async def poll(host: str, port: int, paths: list[str], seconds: float) -> dict[s
     return took
 
 
+def answering_seconds(pid: int) -> float:
+    """What the threads of a process that answer have computed: all but those that are nicer than its first one, which
+    sample. NaN where that cannot be said."""
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.is_dir():
+        return float("nan")
+    known = {}
+    for task in tasks.iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            known[int(task.name)] = int(fields[16]), int(fields[11]) + int(fields[12])  # proc(5): nice, utime, stime
+    return sum(spent for nice, spent in known.values() if nice == known[pid][0]) / os.sysconf("SC_CLK_TCK")
+
+
 def latency(url: str | None, data: Path, clients: int, count: int, seconds: float) -> dict[str, Any]:
     """The percentiles of both kinds of answers while a video is made."""
     settings = read_settings(data=data, database_url=url)
     service = open_service(settings)
     ids = fill(service, count)
     arguments = ["--port", "0", "--data", str(data), *(["--database-url", url] if url else [])]
-    with processes.running("serve", *arguments, log=data / "log.txt") as server:
+    with processes.running("serve", *arguments, log=data / "log.txt", more=USUAL) as server:
         host, _, port = processes.address(server).removeprefix("http://").rpartition(":")
         busy = jobs.create(service, service.local, Order(prompt="a red ball", seconds=60, steps=1000))[0].id
         paths = ["/api/feeds/recent" if n % 10 == 9 else f"/v1/videos/{ids[n * 7 % count]}" for n in range(clients)]
+        _wait_for_sampling(service, busy)
+        pid, begun = server.process.pid, time.perf_counter()
+        before, others = answering_seconds(pid), os.getloadavg()[0]
         took = asyncio.run(poll(host, int(port), paths, seconds))
+        spent, lasted = answering_seconds(pid) - before, time.perf_counter() - begun
         with service.database.reading() as session:
             made = jobs.find(session, service.local, busy)
             assert made.status in UNFINISHED and made.progress >= 0, "the video was finished before the measure"
         jobs.cancel(service, service.local, busy)
     service.close()
-    return {
+    answers = sum(map(len, took.values()))
+    told = {
         kind: {"answers": len(times)} | {f"p{p}": round(float(np.percentile(times, p)), 2) for p in (50, 95, 99)}
         for kind, times in took.items()
     }
+    rates = {"asked_a_second": clients, "answered_a_second": round(answers / lasted, 1)}
+    return told | {"load": rates | {"cpu_ms_an_answer": round(1000 * spent / answers, 3), "load_before": others}}
+
+
+def _wait_for_sampling(service: Service, name: str) -> None:
+    """The model is loaded, and the measure begins when it works."""
+    while True:
+        with service.database.reading() as session:
+            if jobs.find(session, service.local, name).stage == "generate":
+                return
+        time.sleep(0.1)
 
 
 def throughput(url: str, data: Path, workers: int, count: int) -> float:
@@ -198,12 +235,15 @@ def main() -> None:
             data = Path(folder) / name
             data.mkdir()
             results[name] = latency(url, data, options.clients, options.jobs, options.seconds)
-            for kind, said in results[name].items():
-                rows.append([f"{name}, {kind}", *(f"{said[key]}" for key in ("answers", "p50", "p95", "p99"))])
+            load = results[name]["load"]
+            for kind in ("video", "feed"):
+                said = results[name][kind]
+                shown = [f"{said[key]}" for key in ("answers", "p50", "p95", "p99")]
+                rows.append([f"{name}, {kind}", *shown, f"{load['answered_a_second']}", f"{load['cpu_ms_an_answer']}"])
         title = (
             f"Answers in ms; {options.clients} clients, {options.jobs} videos, one being made (p99 below {MOST_MS:g})"
         )
-        show_table(title, ["", "answers", "p50", "p95", "p99"], rows)
+        show_table(title, ["", "answers", "p50", "p95", "p99", "a second", "CPU each"], rows)
         if server is not None:
             rates = {}
             for count in (1, 2):

@@ -20,6 +20,7 @@ from yozora.serve.database import Database
         (["serve", "--database-url", "mysql://x"], "postgresql://"),
         (["worker", "--storage", "gs://x"], "s3://"),
         (["worker", "--database-url", "postgresql://nobody@127.0.0.1:1/none"], "database cannot be used"),
+        (["worker", "--rewriter", "nobody"], "no rewriter"),
         (["keys", "create", "one@example.org"], "--birth-year"),
         (["keys", "create", "one@example.org", "--birth-year", "2020"], "18"),
         (["keys", "list", "one@example.org"], "no account"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.datastructures import UploadFile
+from starlette.types import Message, Receive, Scope, Send
 
+from yozora.serve import bodies
 from yozora.serve.app import answer_well
-from yozora.serve.bodies import Sent, data_url
+from yozora.serve.bodies import LimitBody, Sent, data_url
 from yozora.serve.errors import ApiError
 
 
@@ -103,3 +106,30 @@ def test_data_addresses() -> None:
     for wrong in ("http://example.org/x.png", "file:///etc/passwd", "data:image/png,abc", "data:;base64,???"):
         with pytest.raises(ApiError):
             data_url(wrong, "x")
+
+
+def test_a_body_that_does_not_end_is_not_waited_for() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    async def receive() -> Message:
+        if came:
+            await asyncio.sleep(60)
+        came.append(1)
+        return {"type": "http.request", "body": b"{", "more_body": True}
+
+    async def send(_: Message) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    came: list[int] = []
+    scope: Scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+    with pytest.raises(ApiError) as raised:
+        asyncio.run(LimitBody(app, 100, silence=0.05)(scope, receive, send))
+    assert raised.value.status == 408 and raised.value.headers["Connection"] == "close"
+
+
+def test_json_is_held_in_memory_and_so_has_its_own_limit(monkeypatch: pytest.MonkeyPatch, echo: TestClient) -> None:
+    monkeypatch.setattr(bodies, "MAX_JSON", 100)
+    assert echo.post("/", json={"a": "x" * 200}).status_code == 413
+    assert echo.post("/", files={"a": b"x" * 200}).json() == {"a": "file 200"}

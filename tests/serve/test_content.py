@@ -60,3 +60,10 @@ def test_what_is_not_there(local: TestClient, path: str, service: Service) -> No
     waiting = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
     answer = local.get(f"/v1/videos/{waiting}/content")
     assert (answer.status_code, answer.headers["x-should-retry"]) == (409, "false")
+
+
+def test_what_there_is_can_be_asked_without_fetching_it(local: TestClient, path: str) -> None:
+    for address in (path, path.replace("/v1/", "/api/")):
+        answer = local.head(address)
+        assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, "200", b"")
+        assert answer.headers["content-type"] == "video/mp4"

@@ -116,3 +116,14 @@ def test_what_there_is(local: TestClient) -> None:
     assert "/v1/videos/{video_id}/content" in local.get("/openapi.json").json()["paths"]
     assert local.get("/nowhere").json()["error"]["code"] == "not_found"
     assert local.put("/v1/videos").json()["error"]["code"] == "method_not_allowed"
+
+
+def test_characters_are_listed_and_removed(local: TestClient, service: Service, tmp_path: Path) -> None:
+    Clip(np.zeros((5, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+    video = (tmp_path / "clip.mp4").read_bytes()
+    made = local.post("/v1/videos/characters", data={"name": "Ball"}, files={"video": ("c.mp4", video)}).json()
+    listed = local.get("/api/characters").json()["characters"]
+    assert [(each["id"], each["name"]) for each in listed] == [(made["id"], "Ball")]
+    assert local.delete(f"/api/characters/{made['id']}").status_code == 204
+    assert local.get("/api/characters").json() == {"characters": []} and list(service.storage.keys()) == []
+    assert local.delete(f"/api/characters/{made['id']}").status_code == 404

@@ -23,6 +23,10 @@ Url = Annotated[str | None, typer.Option(help="postgresql://… for many machine
 Files = Annotated[str | None, typer.Option("--storage", help="s3://BUCKET/PREFIX or a folder; else one in --data.")]
 Model = Annotated[str | None, typer.Option(help="The model that is used where none is asked for.")]
 Others = Annotated[str | None, typer.Option(help="Further models, separated by commas.")]
+Words = Annotated[
+    str | None,
+    typer.Option("--rewriter", help="mini, openai:MODEL@URL, a folder, or none; mini for the shipped model."),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …: a worker a GPU.")]
 Memory = Annotated[float | None, typer.Option("--memory-gb", help="For loaded models; 0: two of any size.")]
 Slots = Annotated[int | None, typer.Option(help="Videos that a worker makes at a time.")]
@@ -34,12 +38,14 @@ def serve(
     port: Annotated[int | None, typer.Option(help="0 is any that is free.")] = None,
     accounts: Annotated[bool, typer.Option("--accounts", help="API keys and sign-in, for many users.")] = False,
     hosts: Annotated[str | None, typer.Option(help="Further names of this machine, separated by commas.")] = None,
+    proxies: Annotated[str | None, typer.Option(help="Addresses of proxies that are believed; * is any.")] = None,
     workers: Annotated[int | None, typer.Option(help="1, or 0 where `yozora worker` does the work.")] = None,
     data: Data = None,
     database_url: Url = None,
     storage: Files = None,
     model: Model = None,
     models: Others = None,
+    rewriter: Words = None,
     device: Device = None,
     memory: Memory = None,
     slots: Slots = None,
@@ -47,8 +53,9 @@ def serve(
 ) -> None:
     """Serve OpenAI's Videos API under /v1, and Yozora's own under /api. Needs nothing else on one machine."""
     settings = _settings(
-        host=host, port=port, accounts=accounts or None, hosts=hosts, workers=workers, data=data, models=models,
-        database_url=database_url, storage=storage, model=model, device=device, memory_gb=memory, slots=slots,
+        host=host, port=port, accounts=accounts or None, hosts=hosts, proxies=proxies, workers=workers, data=data,
+        models=models, database_url=database_url, storage=storage, model=model, rewriter=rewriter, device=device,
+        memory_gb=memory, slots=slots,
     )  # fmt: skip
     from yozora.serve.run import run_server
 
@@ -61,6 +68,7 @@ def worker(
     storage: Files = None,
     model: Model = None,
     models: Others = None,
+    rewriter: Words = None,
     device: Device = None,
     memory: Memory = None,
     slots: Slots = None,
@@ -69,8 +77,8 @@ def worker(
 ) -> None:
     """Make the videos that any `yozora serve` on the same database has been asked for."""
     settings = _settings(
-        data=data, database_url=database_url, storage=storage, model=model, models=models, device=device,
-        memory_gb=memory, slots=slots,
+        data=data, database_url=database_url, storage=storage, model=model, models=models, rewriter=rewriter,
+        device=device, memory_gb=memory, slots=slots,
     )  # fmt: skip
     from yozora.serve.run import run_worker
 

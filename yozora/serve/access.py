@@ -17,26 +17,26 @@ COOKIE = "yozora_session"
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
-def serving(request: Request) -> Service:
+async def serving(request: Request) -> Service:
     """The service that answers."""
     return request.app.state.service
 
 
-def asking(request: Request) -> User:
+async def asking(request: Request) -> User:
     """Who asks. Raises ApiError for nobody that is known."""
-    service = serving(request)
+    service: Service = request.app.state.service
     if not service.settings.accounts:
         _check_local(request, service)
         return service.local
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
-        return user_of_key(service.database, key.strip())
+        return await service.known.user(key.strip(), user_of_key, service.database)
     token = request.cookies.get(COOKIE)
     if not token:
         raise unauthorized("no API key was given: send it as Authorization: Bearer yz-…")
     if request.method not in SAFE:
         _check_origin(request, {request.headers.get("host", "")})
-    return user_of_session(service.database, token)
+    return await service.known.user(token, user_of_session, service.database)
 
 
 def _check_local(request: Request, service: Service) -> None:
@@ -62,13 +62,13 @@ def _name(host: str) -> str:
     return host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdigit() else host
 
 
-def _reviewer(user: Annotated[User, Depends(asking)]) -> User:
+async def _reviewer(user: Annotated[User, Depends(asking)]) -> User:
     if not user.is_reviewer:
         raise ApiError(403, "this is for reviewers", code="not_allowed")
     return user
 
 
-def _admin(user: Annotated[User, Depends(asking)]) -> User:
+async def _admin(user: Annotated[User, Depends(asking)]) -> User:
     if not user.is_admin:
         raise ApiError(403, "this is for administrators", code="not_allowed")
     return user

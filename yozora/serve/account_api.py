@@ -18,6 +18,7 @@ from yozora.serve.accounts import (
     sign_in,
     sign_out,
 )
+from yozora.serve.attempts import count_sign_in, count_sign_up, forget_sign_in
 from yozora.serve.context import Service
 from yozora.serve.errors import forbidden
 from yozora.serve.plans import load_plans
@@ -66,6 +67,7 @@ class WebhookUrl(BaseModel):
 def sign_up(new: SignUp, request: Request, response: Response, service: Serving) -> dict[str, Any]:
     """A new account, signed in; for adults."""
     _needs_accounts(service)
+    count_sign_up(service.database, _address(request))
     user = create_account(service.database, new.email, new.password, new.birth_year)
     _remember(service, request, response, new.email, new.password)
     return {"id": user.id, "email": user.email, "plan": user.plan.name, "role": user.role}
@@ -75,7 +77,9 @@ def sign_up(new: SignUp, request: Request, response: Response, service: Serving)
 def signing_in(form: SignInForm, request: Request, response: Response, service: Serving) -> dict[str, Any]:
     """A cookie for this browser."""
     _needs_accounts(service)
+    attempt = count_sign_in(service.database, form.email, _address(request))
     _remember(service, request, response, form.email, form.password)
+    forget_sign_in(service.database, attempt)
     return {"ok": True}
 
 
@@ -84,6 +88,7 @@ def signing_out(request: Request, response: Response, service: Serving) -> None:
     """This browser is forgotten."""
     if token := request.cookies.get(COOKIE):
         sign_out(service.database, token)
+        service.known.forget()
     response.delete_cookie(COOKIE)
 
 
@@ -127,6 +132,7 @@ def add_key(new: KeyName, service: Serving, user: Asking) -> dict[str, Any]:
 def remove_key(key_id: str, service: Serving, user: Asking) -> None:
     """The key opens nothing any more."""
     delete_key(service.database, user.id, key_id)
+    service.known.forget()
 
 
 @router.get("/webhooks")
@@ -156,6 +162,11 @@ def webhook_object(row: Webhook) -> dict[str, Any]:
 def _needs_accounts(service: Service) -> None:
     if not service.settings.accounts:
         raise forbidden("this service has one user: start it with --accounts for more")
+
+
+def _address(request: Request) -> str:
+    """Where a request comes from; behind a proxy that is trusted, what that says."""
+    return request.client.host if request.client else ""
 
 
 def _remember(service: Service, request: Request, response: Response, email: str, password: str) -> None:

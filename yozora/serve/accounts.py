@@ -25,6 +25,7 @@ __all__ = [
     "create_account",
     "create_key",
     "delete_key",
+    "digest",
     "find_account",
     "list_keys",
     "local_user",
@@ -121,7 +122,7 @@ def create_key(database: Database, account_id: str, name: str = "") -> tuple[str
         id=new_id("key"),
         account_id=account_id,
         name=name.strip()[:100],
-        hash=_digest(key),
+        hash=digest(key),
         hint=key[-4:],
         created_at=time.time(),
     )
@@ -150,7 +151,7 @@ def user_of_key(database: Database, key: str) -> User:
     if not key.startswith(PREFIX) or len(key) > 200:
         raise unauthorized()
     with database.reading() as session:
-        query = sa.select(Account).join(ApiKey, ApiKey.account_id == Account.id).where(ApiKey.hash == _digest(key))
+        query = sa.select(Account).join(ApiKey, ApiKey.account_id == Account.id).where(ApiKey.hash == digest(key))
         account = session.scalar(query)
         if account is None or account.disabled:
             raise unauthorized()
@@ -172,7 +173,7 @@ def sign_in(database: Database, email: str, password: str, days: float) -> str:
     token, now = secrets.token_urlsafe(32), time.time()
     with database.writing() as session:
         session.execute(sa.delete(SignIn).where(SignIn.expires_at < now))
-        session.add(SignIn(hash=_digest(token), account_id=account.id, created_at=now, expires_at=now + 86400 * days))
+        session.add(SignIn(hash=digest(token), account_id=account.id, created_at=now, expires_at=now + 86400 * days))
     return token
 
 
@@ -180,7 +181,7 @@ def user_of_session(database: Database, token: str) -> User:
     """Whose browser it is. Raises ApiError for a token that is not known, or no longer."""
     with database.reading() as session:
         query = sa.select(Account).join(SignIn, SignIn.account_id == Account.id)
-        query = query.where(SignIn.hash == _digest(token[:200]), SignIn.expires_at > time.time())
+        query = query.where(SignIn.hash == digest(token[:200]), SignIn.expires_at > time.time())
         account = session.scalar(query)
         if account is None or account.disabled:
             raise unauthorized("you are not signed in")
@@ -190,7 +191,7 @@ def user_of_session(database: Database, token: str) -> User:
 def sign_out(database: Database, token: str) -> None:
     """The token is known no more."""
     with database.writing() as session:
-        session.execute(sa.delete(SignIn).where(SignIn.hash == _digest(token)))
+        session.execute(sa.delete(SignIn).where(SignIn.hash == digest(token)))
 
 
 def user_by_id(session: Session, account_id: str) -> User:
@@ -217,7 +218,7 @@ def _scrypt(password: str, salt: bytes) -> bytes:
     return hashlib.scrypt(password.encode("utf-8", "replace"), salt=salt, dklen=32, **_SCRYPT)  # type: ignore[arg-type]
 
 
-def _digest(token: str) -> str:
+def digest(token: str) -> str:
     """Tokens are 256 random bits, so a plain hash cannot be guessed from."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 

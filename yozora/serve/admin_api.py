@@ -70,7 +70,8 @@ def change(account_id: str, new: AccountChange, service: Serving, admin: Admin) 
         account.role = new.role or account.role
         account.plan = find_plan(new.plan).name if new.plan else account.plan
         account.disabled = account.disabled if new.disabled is None else new.disabled
-        return account_object(account)
+    service.known.forget()
+    return account_object(account)
 
 
 @router.get("/workers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -22,10 +23,13 @@ from yozora.serve.bodies import LimitBody
 from yozora.serve.context import Service
 from yozora.serve.database import is_outage
 from yozora.serve.errors import ApiError, error_object
+from yozora.serve.line import Line
 from yozora.serve.logs import REQUEST
+from yozora.serve.looks import look_at_pages, look_at_videos
 from yozora.serve.metrics import REQUEST_SECONDS, REQUESTS
 from yozora.serve.schemas import failures
 from yozora.serve.storage import StorageError
+from yozora.serve.together import Together
 
 __all__ = ["answer_well", "create_app"]
 
@@ -37,6 +41,11 @@ def create_app(service: Service) -> FastAPI:
     """The application of a service; whoever opened that closes it."""
     app = FastAPI(title="Yozora", version=__version__, description=ABOUT, docs_url="/api/docs", redoc_url=None)
     app.state.service, app.state.worker = service, None
+    app.state.videos = Together(partial(look_at_videos, service.database))
+    app.state.line = Line(service.database)
+    app.state.pages = Together(partial(look_at_pages, service.database))
+    if not service.settings.accounts:
+        _ = service.local  # known from the start: requests do not wait for it
     common = failures(400, 401, 403, 404, 409, 413, 415, 416, 429, 503)
     rooms = (videos_api, create_api, library_api, account_api, admin_api)
     for room in rooms:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -18,7 +19,9 @@ from yozora.serve.errors import ApiError, invalid
 
 __all__ = ["Body", "LimitBody", "Sent", "data_url", "read_body"]
 
-MAX_TEXT = 2**20  # bytes of a form's text field, or of a whole JSON body that carries no picture
+MAX_TEXT = 2**20  # bytes of a form's text field
+MAX_JSON = 2**25  # bytes of a JSON body, which is held in memory, with the pictures in it
+SILENCE = 60.0  # seconds in which nothing comes of a body that has not ended
 MAX_FIELDS, MAX_FILES, MAX_DEPTH = 200, 80, 20
 _BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 Body = dict[str, Any]
@@ -59,37 +62,43 @@ def data_url(text: str, param: str) -> bytes:
 
 
 class LimitBody:
-    """ASGI middleware: a body that is too large is refused as soon as it is, not when it has all come."""
+    """ASGI middleware: a body that is too large is refused as soon as it is, not when it has all come; and one of which
+    nothing comes any more is not waited for for ever."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
+    def __init__(self, app: ASGIApp, most: int, silence: float = SILENCE) -> None:
+        self.app, self.most, self.silence = app, most, silence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, counting."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        came = 0
+        headers = dict(scope["headers"])
+        most = min(self.most, MAX_JSON) if b"json" in headers.get(b"content-type", b"").lower() else self.most
+        came, ended = 0, False
 
         async def counted() -> Message:
-            nonlocal came
-            message = await receive()
+            nonlocal came, ended
+            try:
+                message = await (receive() if ended else asyncio.wait_for(receive(), self.silence))
+            except TimeoutError:
+                told = f"nothing came for {self.silence:g} s of a request that has not ended"
+                raise ApiError(408, told, code="timeout", headers={"Connection": "close"}) from None
             if message["type"] == "http.request":
+                ended = not message.get("more_body", False)
                 came += len(message.get("body", b""))
-                if came > self.most:
-                    self._refuse()
+                if came > most:
+                    self._refuse(most)
             return message
 
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if said.isdigit() and int(said) > self.most:
-            self._refuse()
+        said = headers.get(b"content-length", b"0")
+        if said.isdigit() and int(said) > most:
+            self._refuse(most)
         await self.app(scope, counted, send)
 
-    def _refuse(self) -> NoReturn:
-        most = f"{self.most / 2**20:g} MiB"
-        raise ApiError(
-            413, f"this request is too large: at most {most}", code="too_large", headers={"Connection": "close"}
-        )
+    def _refuse(self, most: int) -> NoReturn:
+        told = f"this request is too large: at most {most / 2**20:g} MiB of such"
+        raise ApiError(413, told, code="too_large", headers={"Connection": "close"})
 
 
 def _json(raw: bytes) -> Any:

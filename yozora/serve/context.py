@@ -13,6 +13,7 @@ from yozora.create.sizes import Native
 from yozora.serve.accounts import User, local_user
 from yozora.serve.database import Database
 from yozora.serve.errors import ApiError
+from yozora.serve.known import Known
 from yozora.serve.settings import Settings
 from yozora.serve.storage import Storage
 
@@ -32,6 +33,7 @@ class Service:
     settings: Settings
     database: Database
     storage: Storage
+    known: Known = field(default_factory=Known)
     _natives: dict[str, Native] = field(default_factory=dict)
 
     @cached_property

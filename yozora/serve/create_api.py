@@ -19,14 +19,15 @@ from yozora.create.presets import load_presets
 from yozora.models.registry import find_model, read_card
 from yozora.serve import jobs
 from yozora.serve.access import Asking, Serving
-from yozora.serve.accounts import User
 from yozora.serve.bodies import Sent
 from yozora.serve.content import Variant, content
 from yozora.serve.context import Service
-from yozora.serve.errors import invalid
+from yozora.serve.errors import invalid, missing
+from yozora.serve.looks import Seen
 from yozora.serve.orders import MAX_VARIATIONS, Order
 from yozora.serve.schemas import UPLOAD, takes
 from yozora.serve.tables import RUNNING, UNFINISHED, Favourite, Job, Preview, Upload
+from yozora.serve.together import Together
 from yozora.serve.uploads import find_upload, receive
 
 __all__ = ["job_object", "router"]
@@ -92,6 +93,7 @@ def delete(video_id: str, service: Serving, user: Asking) -> None:
     jobs.delete(service, user, video_id)
 
 
+@router.head("/videos/{video_id}/content", include_in_schema=False)
 @router.get("/videos/{video_id}/content", response_class=Response)
 def download(video_id: str, request: Request, service: Serving, user: Asking, variant: Variant = "video") -> Response:
     """One of its files, or a range of it: one's own, or a public one."""
@@ -101,13 +103,15 @@ def download(video_id: str, request: Request, service: Serving, user: Asking, va
 
 
 @router.get("/videos/{video_id}/events", response_class=StreamingResponse)
-def events(video_id: str, service: Serving, user: Asking) -> StreamingResponse:
+async def events(video_id: str, request: Request, service: Serving, user: Asking) -> StreamingResponse:
     """Server-sent events until it is finished: `progress`, `preview` (a JPEG in base64, where the order says previews),
     and `done`."""
-    with service.database.reading() as session:
-        jobs.find(session, user, video_id)
+    videos: Together[str, Seen] = request.app.state.videos
+    job = await videos.ask(video_id)
+    if job is None or job.account_id != user.id:
+        raise missing("video", video_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_followed(service, user, video_id), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(_followed(service, videos, video_id), headers=headers, media_type="text/event-stream")
 
 
 @router.post("/uploads", status_code=201, openapi_extra=takes(UPLOAD))
@@ -154,7 +158,7 @@ def models(service: Serving, user: Asking) -> dict[str, Any]:
 # ---- objects ---------------------------------------------------------------------------------------------------------
 
 
-def job_object(job: Job, own: bool = True) -> dict[str, Any]:
+def job_object(job: Job | Seen, own: bool = True) -> dict[str, Any]:
     """A job as this API tells it; who does not own it sees what it shows, and not how it was ordered."""
     shown = {
         "id": job.id,
@@ -203,11 +207,15 @@ def upload_object(row: Upload) -> dict[str, Any]:
 # ---- following -------------------------------------------------------------------------------------------------------
 
 
-async def _followed(service: Service, user: User, video_id: str) -> AsyncIterator[bytes]:
+async def _followed(service: Service, videos: Together[str, Seen], video_id: str) -> AsyncIterator[bytes]:
     last: dict[str, Any] | None = None
     step, silent = -1, 0.0
     while True:
-        told, preview = await run_in_threadpool(_seen, service, user, video_id, step)
+        job = await videos.ask(video_id)
+        told = _standing(job, video_id)
+        preview = None
+        if job is not None and job.status == RUNNING:
+            preview = await run_in_threadpool(_preview, service, video_id, step)
         if told != last:
             last, silent = told, 0.0
             yield _event("progress", told)
@@ -224,16 +232,16 @@ async def _followed(service: Service, user: User, video_id: str) -> AsyncIterato
         silent += LOOK
 
 
-def _seen(service: Service, user: User, video_id: str, step: int) -> tuple[dict[str, Any], Preview | None]:
-    """How a video stands, and a preview where there is another one than that of `step`."""
+def _standing(job: Seen | None, video_id: str) -> dict[str, Any]:
+    if job is None:
+        return {"id": video_id, "status": "deleted", "stage": "", "progress": 0, "error": None}
+    return {"id": job.id, "status": job.status, "stage": job.stage, "progress": job.progress, "error": job.error}
+
+
+def _preview(service: Service, video_id: str, step: int) -> Preview | None:
+    """What a video looks like by now, where that is another picture than that of `step`."""
     with service.database.reading() as session:
-        job = session.get(Job, video_id)
-        if job is None or job.account_id != user.id:
-            return {"id": video_id, "status": "deleted", "stage": "", "progress": 0, "error": None}, None
-        newer = sa.select(Preview).where(Preview.job_id == video_id, Preview.step != step)
-        preview = session.scalar(newer) if job.status == RUNNING else None
-        told = {"id": job.id, "status": job.status, "stage": job.stage, "progress": job.progress, "error": job.error}
-        return told, preview
+        return session.scalar(sa.select(Preview).where(Preview.job_id == video_id, Preview.step != step))
 
 
 def _event(kind: str, data: dict[str, Any]) -> bytes:

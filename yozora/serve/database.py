@@ -32,7 +32,8 @@ _T = TypeVar("_T")
 
 
 class Database:
-    """An engine, and sessions on it: `reading()` sees one state, `writing()` commits all or nothing."""
+    """An engine, and sessions on it: `reading()` sees one state, `writing()` commits all or nothing; `looking()` is a
+    plain connection."""
 
     def __init__(self, url: str, pool: int = 20) -> None:
         self.url = url
@@ -52,12 +53,19 @@ class Database:
         # SQLite lets one writer in at a time; one that will write says so from the start, or two that have read wait
         # for one another for ever
         self._writer = self.engine.execution_options(yozora_writes=True)
+        # on SQLite each statement is one by itself wherever we begin none; PostgreSQL's driver must be told
+        looks: dict[str, Any] = {"yozora_looks": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._looker = self.engine.execution_options(**looks)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """A session for looking only."""
         with Session(self.engine) as session:
             yield session
+
+    def looking(self) -> sa.Connection:
+        """A connection without transactions: each statement sees its own state, and costs one trip."""
+        return self._looker.connect()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Session]:
@@ -139,5 +147,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    writes = connection.get_execution_options().get("yozora_writes")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("yozora_looks"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("yozora_writes") else "BEGIN")

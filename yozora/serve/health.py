@@ -28,7 +28,7 @@ def readyz(request: Request, service: Serving) -> JSONResponse:
     """The database answers, and the worker in this process, where there is one, works."""
     worker = request.app.state.worker
     checks = {"database": _answers(service), "worker": worker is None or worker.is_alive}
-    fine = all(checks.values()) and not getattr(request.app.state, "stopping", False)
+    fine = all(checks.values())
     return JSONResponse({"ok": fine} | checks, 200 if fine else 503)
 
 

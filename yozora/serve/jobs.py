@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from yozora.serve.accounts import User, user_by_id
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
+from yozora.serve.line import pace
 from yozora.serve.orders import Order, expected, sources_of
 from yozora.serve.plans import Plan
 from yozora.serve.tables import (
@@ -131,7 +132,7 @@ def cost(service: Service, user: User, order: Order, count: int = 1) -> dict[str
         seconds = _with_sources(session, user, order, seconds)
         used = _used(session, user.id)
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
-        pace = _pace(session)
+        each = pace(session, service.database)
     _check_plan(user.plan, *size, seconds)
     left = None if not user.plan.monthly_seconds else max(0.0, user.plan.monthly_seconds - used)
     return {
@@ -141,7 +142,7 @@ def cost(service: Service, user: User, order: Order, count: int = 1) -> dict[str
         "allowance_left": left,
         "allowed": left is None or seconds * count <= left,
         "videos_waiting": waiting,
-        "expected_wait": round(waiting * pace, 1),
+        "expected_wait": round(waiting * each, 1),
     }
 
 
@@ -249,11 +250,11 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
         _lock(session, user.id)
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
         own = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED, Job.account_id == user.id)) or 0
-        pace = _pace(session)
+        each = pace(session, service.database)
         if waiting + len(jobs) > service.settings.queue_limit:
-            raise wait(f"{waiting} videos are waiting, which is all there is room for", waiting * pace / 10)
+            raise wait(f"{waiting} videos are waiting, which is all there is room for", waiting * each / 10)
         if user.plan.waiting and own + len(jobs) > user.plan.waiting:
-            raise wait(f"{own} of your videos are waiting, all that the plan {user.plan.name} has room for", pace)
+            raise wait(f"{own} of your videos are waiting, all that the plan {user.plan.name} has room for", each)
         total = seconds * len(jobs)
         if user.plan.monthly_seconds and _used(session, user.id) + total > user.plan.monthly_seconds:
             raise ApiError(
@@ -336,14 +337,3 @@ def _charge(session: Session, account_id: str, month: str, seconds: float) -> No
         session.add(Usage(account_id=account_id, month=month, seconds=max(0.0, seconds)))
     else:
         row.seconds = max(0.0, row.seconds + seconds)
-
-
-def _pace(session: Session) -> float:
-    """Seconds from one finished job to the next, of late; 5 where nothing is known."""
-    ends = list(
-        session.scalars(
-            sa.select(Job.finished_at).where(Job.status == COMPLETED).order_by(Job.created_at.desc()).limit(20)
-        )
-    )
-    times = sorted(end for end in ends if end is not None)
-    return min(600.0, max(0.05, (times[-1] - times[0]) / (len(times) - 1))) if len(times) > 1 else 5.0

@@ -6,16 +6,22 @@ import time
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from yozora.serve import jobs
 from yozora.serve.access import Asking, Serving
 from yozora.serve.accounts import User
+from yozora.serve.context import Service
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import ApiError, missing
+from yozora.serve.looks import Page
 from yozora.serve.tables import COMPLETED, Favourite, Folder, Job, Lineage, new_id
+from yozora.serve.uploads import delete_character, list_characters
 
 __all__ = ["router"]
 
@@ -31,6 +37,13 @@ class Change(BaseModel):
     model_config = ConfigDict(extra="forbid")
     folder: str | None = Field(default=None, max_length=60)
     public: bool | None = None
+
+
+class Feed(BaseModel):
+    """A part of a feed."""
+
+    videos: list[dict[str, Any]]
+    has_more: bool
 
 
 class FolderName(BaseModel):
@@ -112,19 +125,36 @@ def unlike(video_id: str, service: Serving, user: Asking) -> None:
         session.execute(sa.delete(Favourite).where(Favourite.account_id == user.id, Favourite.job_id == video_id))
 
 
-@router.get("/feeds/{feed}")
-def feed(
-    feed: Literal["recent", "featured"], service: Serving, user: Asking, limit: Limit = 20, after: After = None
-) -> dict[str, Any]:
-    """Public videos: the most recent, or those that reviewers chose."""
-    query = sa.select(Job).where(Job.public, Job.status == COMPLETED)
-    if feed == "featured":
-        query = query.where(Job.featured)
+@router.get("/feeds/{feed}", response_class=JSONResponse, responses={200: {"model": Feed}})
+async def feed(
+    feed: Literal["recent", "featured"], request: Request, service: Serving, user: Asking,
+    limit: Limit = 20, after: After = None,
+) -> Response:  # fmt: skip
+    """Public videos, as everybody sees them: the most recent, or those that reviewers chose."""
+    place = None if after is None else await run_in_threadpool(_place, service, user, after)
+    found = await request.app.state.pages.ask(Page(feed == "featured", limit, place))
+    videos = [job_object(job, own=False) | {"own": job.account_id == user.id} for job in found[:limit]]
+    return Response(to_json({"videos": videos, "has_more": len(found) > limit}), media_type="application/json")
+
+
+def _place(service: Service, user: User, video_id: str) -> tuple[float, str]:
+    """Where a video stands in a feed. Raises ApiError."""
     with service.database.reading() as session:
-        last = None if after is None else jobs.find(session, user, after, public=True)
-        found, more = jobs.page(session, query, limit, last)
-        videos = [job_object(job, own=job.account_id == user.id) for job in found]
-    return {"videos": videos, "has_more": more}
+        job = jobs.find(session, user, video_id, public=True)
+        return job.created_at, job.id
+
+
+@router.get("/characters")
+def characters(service: Serving, user: Asking) -> dict[str, Any]:
+    """One's characters, which `POST /v1/videos/characters` makes."""
+    rows = list_characters(service, user)
+    return {"characters": [{"id": row.id, "name": row.name, "created_at": row.created_at} for row in rows]}
+
+
+@router.delete("/characters/{character_id}", status_code=204)
+def remove_character(character_id: str, service: Serving, user: Asking) -> None:
+    """Removes a character and its clip."""
+    delete_character(service, user, character_id)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------

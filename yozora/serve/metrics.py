@@ -14,12 +14,19 @@ from yozora.serve.database import Database
 from yozora.serve.jobs import LANES
 from yozora.serve.tables import QUEUED, Job, WorkerRow
 
-__all__ = ["REQUESTS", "REQUEST_SECONDS", "STAGE_SECONDS", "Shared", "own", "rendered"]
+__all__ = ["REQUESTS", "REQUEST_SECONDS", "STAGE_SECONDS", "WAIT_SECONDS", "Shared", "own", "rendered"]
 
 PROCESS = CollectorRegistry()
 _SPANS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUESTS = Counter("yozora_requests", "Requests answered", ["method", "route", "status"], registry=PROCESS)
 REQUEST_SECONDS = Histogram("yozora_request_seconds", "Time to an answer", ["route"], buckets=_SPANS, registry=PROCESS)
+WAIT_SECONDS = Histogram(
+    "yozora_wait_seconds",
+    "Time a video waited for a worker",
+    ["lane"],
+    buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200),
+    registry=PROCESS,
+)
 STAGE_SECONDS = Histogram(
     "yozora_stage_seconds",
     "Time a step of a video took",

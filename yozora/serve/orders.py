@@ -106,6 +106,9 @@ class Order(BaseModel):
     guidance: float | None = Field(default=None, ge=0, le=MAX_GUIDANCE)
     solver: Short | None = None
     preset: Annotated[str, StringConstraints(max_length=200)] | None = None
+    rewrite: bool | None = Field(
+        default=None, description="Put prompts into the model's own words first; None: as usual."
+    )
     previews: bool = Field(default=False, description="Show a frame at every step.")
 
     @property

@@ -13,9 +13,13 @@ import torch
 from yozora.create.enhance import load_enhancer
 from yozora.create.generator import Generator, choose_device, load, read_native
 from yozora.create.sizes import Native
+from yozora.models.registry import find_model
+from yozora.prompts import DEFAULT, load_rewriter
+from yozora.serve.batches import Batches
 
 if TYPE_CHECKING:
     from yozora.models.enhancer import Enhancer
+    from yozora.prompts import Rewriter
 
 __all__ = ["Models"]
 
@@ -31,19 +35,24 @@ class Models:
         self.budget = budget
         self._loaded: OrderedDict[str, tuple[Generator, int]] = OrderedDict()
         self._lock = threading.Lock()
+        self._loading = threading.Lock()  # not the same: whoever asks what is there must not wait for minutes
+        self.batches = Batches()
+        self._rewriters: dict[str, Rewriter] = {}
 
     def get(self, name: str | None) -> Generator:
         """The model, loaded where it is not yet. Raises ModelError."""
         name = name or "mini"
-        with self._lock:
-            if name in self._loaded:
-                self._loaded.move_to_end(name)
-                return self._loaded[name][0]
-            self._make_room(0)
+        with self._loading:
+            with self._lock:
+                if name in self._loaded:
+                    self._loaded.move_to_end(name)
+                    return self._loaded[name][0]
+                self._make_room(size_on_disk(name))
             generator = load(name, str(self.device))
             size = size_of(generator)
-            self._make_room(size)
-            self._loaded[name] = (generator, size)
+            with self._lock:
+                self._make_room(size)
+                self._loaded[name] = (generator, size)
             _log.info("model loaded", extra={"model": name, "bytes": size})
             return generator
 
@@ -56,6 +65,18 @@ class Models:
     def enhancer(self) -> Enhancer:
         """The network that enlarges. Raises ModelError where there are no weights."""
         return load_enhancer(device=self.device)
+
+    def rewriter(self, model: str | None, name: str, asked: bool | None) -> Rewriter | None:
+        """Who puts prompts for a model into other words, `name` as in the settings: None where nobody does. Raises
+        ConfigError, ModelError."""
+        shipped = (model or "mini") == "mini"
+        if name == "none" or not ((bool(name) or shipped) if asked is None else asked):
+            return None
+        with self._loading:
+            key = f"{name or DEFAULT}, {shipped}"
+            if key not in self._rewriters:
+                self._rewriters[key] = load_rewriter(name or DEFAULT, world=shipped)
+            return self._rewriters[key]
 
     @property
     def names(self) -> list[str]:
@@ -75,6 +96,12 @@ class Models:
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+
+def size_on_disk(name: str) -> int:
+    """Bytes of a model's weights as they lie there: what it will take, about, known before it is loaded. Raises
+    ModelError."""
+    return sum(file.stat().st_size for file in find_model(name).rglob("*.safetensors"))
 
 
 def size_of(generator: Generator) -> int:

@@ -34,7 +34,7 @@ def run_server(settings: Settings, log_level: str = "info") -> int:
     tracing.set_up()
     with _bound(settings) as listener, _service(settings) as service:
         app = create_app(service)
-        worker = Worker(service) if settings.workers else None
+        worker = Worker(service, behind=True) if settings.workers else None
         try:
             if worker is not None:
                 worker.start()
@@ -75,6 +75,7 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=DRAIN,
         timeout_keep_alive=30,
         server_header=False,
+        forwarded_allow_ips=settings.proxies,
         h11_max_incomplete_event_size=2**16,
     )
     server = uvicorn.Server(config)

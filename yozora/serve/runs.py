@@ -18,11 +18,13 @@ import sqlalchemy as sa
 from yozora.serve.context import Service
 from yozora.serve.database import persist
 from yozora.serve.jobs import settle
+from yozora.serve.metrics import WAIT_SECONDS
 from yozora.serve.orders import Order
 from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
 
 __all__ = ["HandedBack", "Run", "Stopped", "begin"]
 
+EARLY = ("", "check", "rewrite")  # the steps before sampling
 OFTEN = 0.25  # seconds from one report to the next, where nobody waits for it
 
 
@@ -43,6 +45,7 @@ class Run:
     job_id: str
     worker: str
     attempt: int
+    group: str
     order: Order
     scratch: Path
     stopping: Callable[[], bool] = lambda: False
@@ -94,6 +97,21 @@ class Run:
 
         return persist(look)
 
+    def beside(self) -> int:
+        """How many videos of the same order this worker is about to sample, this one among them: those that it has, and
+        those that are next in line, as many as it makes at a time."""
+        if self.service.settings.slots == 1:
+            return 1
+        ours = sa.and_(Job.status == RUNNING, Job.worker_id == self.worker, Job.stage.in_(EARLY))
+        soon = sa.and_(Job.status == QUEUED, Job.admitted)
+        alike = sa.select(sa.func.count()).where(Job.group_id == self.group, sa.or_(ours, soon))
+
+        def count() -> int:
+            with self.service.database.reading() as session:
+                return session.scalar(alike) or 1
+
+        return min(self.service.settings.slots, persist(count))
+
     def finish(self, files: dict[str, dict[str, object]], made: dict[str, object]) -> bool:
         """The job is completed with these files, unless it is not ours any more. `made` are further columns."""
 
@@ -143,17 +161,26 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
     """The next run of a job, which from now on is the only one. A job that is over has a run, too, that only looks.
     None where there is no such job, or nobody wants it. A job that has lost too many workers fails here."""
 
+    waited: list[tuple[str, float]] = []
+
     def claim() -> Run | None:
+        waited.clear()
         with service.database.writing() as session:
             job = session.scalar(sa.select(Job).where(Job.id == job_id).with_for_update())
             if job is None or job.status not in (QUEUED, RUNNING, COMPLETED, FAILED):
                 return None
             if job.status in (QUEUED, RUNNING):
+                waited.extend([] if job.started_at else [(job.lane, time.time() - job.created_at)])
                 job.status, job.worker_id, job.attempt = RUNNING, worker, job.attempt + 1
                 job.started_at = job.started_at or time.time()
             if job.status == RUNNING and job.attempt > service.settings.attempts:
                 settle(service, session, job, FAILED, "worker_lost", "the workers that made this video were lost")
             scratch = service.settings.scratch / worker / f"{job_id}-{job.attempt}"
-            return Run(service, job_id, worker, job.attempt, Order.model_validate(job.order), scratch, stopping)
+            return Run(
+                service, job_id, worker, job.attempt, job.group_id, Order.model_validate(job.order), scratch, stopping
+            )
 
-    return persist(claim)
+    run = persist(claim)
+    for lane, seconds in waited:
+        WAIT_SECONDS.labels(lane).observe(seconds)
+    return run

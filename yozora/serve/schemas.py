@@ -23,6 +23,7 @@ _EXTRAS: dict[str, Schema] = {
     "guidance": _NUMBER,
     "solver": {"type": "string"},
     "preset": {"type": "string"},
+    "rewrite": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
     "previews": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
 }
 _VIDEO_ID: Schema = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}

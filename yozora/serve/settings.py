@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     """Keys and sign-in. Without, there is one user, and the service is bound to this machine."""
     hosts: str = ""
     """Names besides localhost that requests may be addressed to in single-user mode, separated by commas."""
+    proxies: str = "127.0.0.1"
+    """Addresses or networks of the proxies before us, separated by commas, or *: who they say is asking, and by http or
+    https, is believed."""
     session_days: float = Field(default=30, gt=0)
 
     # what is made
@@ -57,6 +60,10 @@ class Settings(BaseSettings):
     device: str = "auto"
     memory_gb: float = Field(default=0, ge=0)
     """For loaded models, a worker; 0: two models, whatever their size."""
+
+    rewriter: str = ""
+    """Who puts prompts into the model's own words: mini, openai:MODEL@URL, a folder, or none; empty: mini for the
+    shipped model, none for others."""
 
     # the queue
     slots: int = Field(default=1, ge=1, le=64)

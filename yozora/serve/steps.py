@@ -1,9 +1,9 @@
 """The steps of a video, in their order: STEPS is the whole of it. Each takes a run and says what comes next.
 
-check → generate → encode → store → notify. A step leaves what it makes in the run's scratch folder for the next one.
-Where that is gone, because the worker that had it is, the step says that what is needed must be made again. What is to
-look at an order before anything is generated has its place after `check`, what changes frames after `generate`, and
-what looks at the finished file before `store`.
+check → rewrite → generate → encode → store → notify. A step leaves what it makes in the run's scratch folder for the
+next one. Where that is gone, because the worker that had it is, the step says that what is needed must be made again.
+What is to look at an order before anything is generated has its place after `rewrite`, what changes frames after
+`generate`, and what looks at the finished file before `store`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from yozora.clip import Clip, FrameWriter, Recipe
 from yozora.create.canvas import Canvas
-from yozora.create.streaming import Progress
+from yozora.create.streaming import Chunk, Progress
 from yozora.errors import YozoraError
 from yozora.serve.database import persist
 from yozora.serve.orders import draw, target_of
@@ -28,6 +28,7 @@ from yozora.serve.sources import fetch, portable
 from yozora.serve.webhooks import announce
 
 if TYPE_CHECKING:
+    from yozora.serve.batches import Begin
     from yozora.serve.pool import Models
 
 __all__ = ["AGAIN", "NEXT", "STEPS", "Step", "Verdict"]
@@ -47,6 +48,9 @@ class Step:
     act: Callable[[Run, Models, Step], Verdict]
     begins: float = 0.0
     ends: float = 0.0
+    recorded: bool = True
+    """Whether its verdict is kept. What takes no time and can be left out is done again in every run instead, and fails
+    no video: so a worker can go on with what another version, which knew no such step, has begun."""
 
     def report(self, run: Run, share: float, always: bool = False) -> None:
         """Tells that `share` of this step is done."""
@@ -64,17 +68,35 @@ def check(run: Run, models: Models, step: Step) -> Verdict:
     return NEXT
 
 
+def rewrite(run: Run, models: Models, step: Step) -> Verdict:
+    """Prompts are put into the words that the model learned, where that is wanted."""
+    step.report(run, 0, always=True)
+    rewriter = models.rewriter(run.order.model, run.service.settings.rewriter, run.order.rewrite)
+    words: dict[str, str] = {}
+    if rewriter is not None:
+        canvas = draw(run.order, models.native(run.order.model), fetch(run))
+        words = {cue.prompt: rewriter.rewrite(cue.prompt).text for cue in canvas.cues}
+    run.scratch.mkdir(parents=True, exist_ok=True)
+    _write(run.scratch / "words.json", words)
+    return NEXT
+
+
 def generate(run: Run, models: Models, step: Step) -> Verdict:
     """Samples the frames into scratch."""
-    files = fetch(run)
+    files, words = fetch(run), _read(run.scratch / "words.json") or {}
     generator = models.get(run.order.model)
-    canvas = draw(run.order, generator.native, files)
+    canvas = _in_words(draw(run.order, generator.native, files), words)
     seeds, sampling = [run.order.seed or 0], run.order.sampling
     settings = generator.settings(**sampling, negative=canvas.negative)
     recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
     shares = _Shares()
     with (run.scratch / "frames.part").open("wb") as out:
-        events = generator.stream(canvas, seeds, **sampling, previews=run.order.previews)
+        events = _events(
+            run,
+            models,
+            canvas,
+            lambda several: generator.stream(canvas, several, **sampling, previews=run.order.previews),
+        )
         with contextlib.closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, Progress):
@@ -153,7 +175,8 @@ def notify(run: Run, models: Models, step: Step) -> Verdict:
 
 STEPS: tuple[Step, ...] = (
     Step("check", check, 0.0, 0.01),
-    Step("generate", generate, 0.01, 0.85),
+    Step("rewrite", rewrite, 0.01, 0.02, recorded=False),
+    Step("generate", generate, 0.02, 0.85),
     Step("encode", encode, 0.85, 0.97),
     Step("store", store, 0.97, 0.99),
     Step("notify", notify),
@@ -161,6 +184,14 @@ STEPS: tuple[Step, ...] = (
 
 
 # ---- what is made ----------------------------------------------------------------------------------------------------
+
+
+def _events(run: Run, models: Models, canvas: Canvas, begin: Begin) -> Iterator[Progress | Chunk]:
+    """What sampling tells: in one batch with the variations of the same order that this worker has besides. Where files
+    are given, which each run reads from a folder of its own, or previews are wanted, each is sampled by itself."""
+    seed = run.order.seed or 0
+    several = 1 if canvas.anchors or run.order.previews else run.beside()
+    return begin([seed]) if several == 1 else models.batches.events(run.group, seed, several, begin)
 
 
 class _Shares:
@@ -189,6 +220,17 @@ class _Kept:
         if self.seen in self.wanted:
             self.frames.append(np.array(frame))
         self.seen += 1
+
+
+def _in_words(canvas: Canvas, words: dict[str, str]) -> Canvas:
+    """The canvas with its prompts as they were rewritten; its cues know what was asked."""
+    cues = [
+        replace(cue, prompt=words[cue.prompt], asked=cue.prompt)
+        if words.get(cue.prompt, cue.prompt) != cue.prompt
+        else cue
+        for cue in canvas.cues
+    ]
+    return replace(canvas, cues=tuple(cues))
 
 
 def _describe(run: Run, canvas: Canvas, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = [
     "Account",
     "ApiKey",
+    "Attempt",
     "Base",
     "Character",
     "Delivery",
@@ -80,6 +81,15 @@ class SignIn(Base):
     expires_at: Mapped[float]
 
 
+class Attempt(Base):
+    """Somebody tried to sign in, or up; `name` is what that counts for."""
+
+    __tablename__ = "attempts"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    at: Mapped[float] = mapped_column(index=True)
+
+
 class Folder(Base):
     """A place in somebody's library."""
 
@@ -136,7 +146,9 @@ class Job(Base):
     __table_args__ = (
         sa.Index("jobs_of_account", "account_id", "created_at", "id"),
         sa.Index("jobs_waiting", "status", "admitted", "account_id"),
-        sa.Index("jobs_public", "public", "featured", "created_at"),
+        sa.Index("jobs_finished", "status", "finished_at"),
+        sa.Index("jobs_recent", "public", "status", "created_at", "id"),
+        sa.Index("jobs_featured", "featured", "created_at", "id"),
         sa.UniqueConstraint("account_id", "idempotency", name="jobs_once"),
     )
 

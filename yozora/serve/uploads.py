@@ -22,9 +22,17 @@ from yozora.serve.context import Service
 from yozora.serve.errors import invalid, missing, wait
 from yozora.serve.tables import Character, Upload, new_id
 
-__all__ = ["create_character", "find_character", "find_upload", "receive"]
+__all__ = [
+    "create_character",
+    "delete_character",
+    "find_character",
+    "find_upload",
+    "list_characters",
+    "receive",
+]
 
 MOST = 200  # uploads an account at a time
+MOST_CHARACTERS = 100  # an account
 LONGEST_NAME = 100
 Row = TypeVar("Row", Upload, Character)
 
@@ -64,6 +72,10 @@ def create_character(service: Service, user: User, name: str, part: UploadFile |
     name = name.strip()
     if not 1 <= len(name) <= LONGEST_NAME:
         raise invalid(f"a character's name has 1 to {LONGEST_NAME} characters", "name")
+    with service.database.reading() as session:
+        own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
+    if own >= MOST_CHARACTERS:
+        raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
     with _looked_at(service, part, "video") as (path, _, _, _):
         new = new_id("char")
         character = Character(id=new, account_id=user.id, name=name, key=f"characters/{new}", created_at=time.time())
@@ -76,6 +88,21 @@ def create_character(service: Service, user: User, name: str, part: UploadFile |
 def find_character(service: Service, user: User, character_id: str) -> Character:
     """Somebody's own character. Raises ApiError."""
     return _own(service, user, Character, "character", character_id)
+
+
+def list_characters(service: Service, user: User) -> list[Character]:
+    """Somebody's own characters, oldest first."""
+    with service.database.reading() as session:
+        found = sa.select(Character).where(Character.account_id == user.id).order_by(Character.created_at)
+        return list(session.scalars(found))
+
+
+def delete_character(service: Service, user: User, character_id: str) -> None:
+    """Removes a character and its clip. Raises ApiError."""
+    character = find_character(service, user, character_id)
+    with service.database.writing() as session:
+        session.execute(sa.delete(Character).where(Character.id == character_id))
+    service.storage.delete([character.key])
 
 
 def _own(service: Service, user: User, table: type[Row], what: str, name: str) -> Row:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 
 from yozora.create.sizes import parse_size
@@ -23,9 +25,10 @@ from yozora.serve.bodies import Body, Sent, data_url
 from yozora.serve.content import Variant, content
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, invalid, missing
+from yozora.serve.looks import Seen
 from yozora.serve.orders import parse_order
 from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, REMIX, answers, takes
-from yozora.serve.tables import CANCELLED, COMPLETED, FAILED, Character, Job, Upload
+from yozora.serve.tables import CANCELLED, COMPLETED, FAILED, UNFINISHED, Character, Job, Upload
 from yozora.serve.uploads import create_character, find_character, find_upload, receive
 
 __all__ = ["router", "video_object"]
@@ -33,10 +36,9 @@ __all__ = ["router", "video_object"]
 router = APIRouter(prefix="/v1", tags=["OpenAI Videos"])
 EXTRAS = (
     "negative", "aspect", "resolution", "fit", "enhance", "enhance_fps", "strength",
-    "seed", "steps", "guidance", "solver", "preset", "previews",
+    "seed", "steps", "guidance", "solver", "preset", "rewrite", "previews",
 )  # fmt: skip
 SECONDS = 4.0  # OpenAI's own default
-POLL_MS = (250, 2000)
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
 
 
@@ -90,15 +92,16 @@ def character(character_id: str, service: Serving, user: Asking) -> dict[str, An
     return character_object(find_character(service, user, character_id))
 
 
-@router.get("/videos/{video_id}", responses=answers("video"))
-def retrieve(video_id: str, response: Response, service: Serving, user: Asking) -> dict[str, Any]:
+@router.get("/videos/{video_id}", response_class=JSONResponse, responses=answers("video"))
+async def retrieve(video_id: str, request: Request, user: Asking) -> Response:
     """A video of one's own, finished or not."""
-    with service.database.reading() as session:
-        job = jobs.find(session, user, video_id)
-        if job.status not in (COMPLETED, FAILED, CANCELLED):
-            least, most = POLL_MS
-            response.headers["openai-poll-after-ms"] = str(least if job.started_at else most // 2)
-        return video_object(job)
+    job = await request.app.state.videos.ask(video_id)
+    if job is None or job.account_id != user.id:
+        raise missing("video", video_id)
+    answer = Response(to_json(video_object(job)), media_type="application/json")
+    if job.status in UNFINISHED:
+        answer.headers["openai-poll-after-ms"] = str(await request.app.state.line.ask_again(job))
+    return answer
 
 
 @router.delete("/videos/{video_id}", responses=answers("deleted"))
@@ -108,6 +111,7 @@ def delete(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     return {"id": video_id, "deleted": True, "object": "video.deleted"}
 
 
+@router.head("/videos/{video_id}/content", include_in_schema=False)
 @router.get("/videos/{video_id}/content", response_class=Response)
 def download(video_id: str, request: Request, service: Serving, user: Asking, variant: Variant = "video") -> Response:
     """The video (MP4), its thumbnail (WebP) or its sheet of frames (JPEG)."""
@@ -140,7 +144,7 @@ def model(name: str, service: Serving, user: Asking) -> dict[str, Any]:
 # ---- objects ---------------------------------------------------------------------------------------------------------
 
 
-def video_object(job: Job) -> dict[str, Any]:
+def video_object(job: Job | Seen) -> dict[str, Any]:
     """A job as OpenAI's Video. It has no word for cancelled, which is a failure there."""
     failed = job.status in (FAILED, CANCELLED)
     return {

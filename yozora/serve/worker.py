@@ -3,11 +3,13 @@ left."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import shutil
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -28,6 +30,7 @@ from yozora.serve.workflow import make_video
 
 __all__ = ["Worker"]
 
+BEHIND = 5  # how much nicer than the rest of a process its sampling is, where it answers requests, too
 GRACE = 30.0  # seconds that a running sampling step may take to be given back
 _log = logging.getLogger(__name__)
 
@@ -35,13 +38,15 @@ _log = logging.getLogger(__name__)
 class Worker:
     """One a process (DBOS is). `start` returns at once; `stop` hands running jobs back to the others."""
 
-    def __init__(self, service: Service, models: Models | None = None) -> None:
+    def __init__(self, service: Service, models: Models | None = None, behind: bool = False) -> None:
+        """`behind`: this process answers requests, too, and these come first."""
         settings = service.settings
         self.service, self.settings = service, settings
         self.host, self.pid = socket.gethostname()[:100], os.getpid()
         self.id = f"{self.host}-{self.pid}-{secrets.token_hex(4)}"
         self.models = models or Models(settings.device, int(settings.memory_gb * 2**30))
         self.scratch = settings.scratch / self.id
+        self._behind = behind
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._running = 0
@@ -50,6 +55,7 @@ class Worker:
     def start(self) -> None:
         """Loads the default model, then takes jobs. Raises ModelError, ConfigError."""
         warnings.filterwarnings("ignore", category=YozoraWarning)  # clients are told otherwise
+        self.models.rewriter(self.settings.model, self.settings.rewriter, None)  # what is wrong with it is said now
         self.models.get(self.settings.model)
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.beat()
@@ -103,6 +109,8 @@ class Worker:
     def _make(self, job_id: str) -> None:
         with self._count:
             self._running += 1
+        if self._behind:
+            _step_back()
         try:
             make_video(self.service, self.models, self.id, self._stop.is_set, job_id)
         finally:
@@ -170,6 +178,15 @@ class Worker:
             for row in rows
             if row.id != self.id and (row[3] or (row.host == self.host and not _exists(row.pid, self.pid)))
         ]
+
+
+def _step_back() -> None:
+    """This thread, and those that it starts to compute with, get a core after the others of this process. Linux knows
+    such threads; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, os.getpid())  # the first thread's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice + BEHIND))
 
 
 def _exists(pid: int, own: int) -> bool:

@@ -19,7 +19,7 @@ from yozora.serve.context import Service
 from yozora.serve.metrics import STAGE_SECONDS
 from yozora.serve.pool import Models
 from yozora.serve.runs import Run, Stopped, begin
-from yozora.serve.steps import AGAIN, STEPS, Step, Verdict
+from yozora.serve.steps import AGAIN, NEXT, STEPS, Step, Verdict
 from yozora.serve.storage import StorageError
 from yozora.serve.tables import RUNNING
 from yozora.serve.tracing import step_span
@@ -40,7 +40,12 @@ def make_video(service: Service, models: Models, worker: str, stopping: Callable
     try:
         while place <= last:
             step = STEPS[place]
-            verdict = DBOS.run_step({"name": step.name}, perform, run, models, step)
+            if step.recorded:
+                verdict = DBOS.run_step({"name": step.name}, perform, run, models, step)
+            else:
+                verdict = perform(run, models, step)
+                if verdict[0] == FAIL:  # which another run might not: what follows must not depend on it
+                    verdict = NEXT
             if verdict[0] == STOP:
                 break
             if verdict[0] == FAIL:
