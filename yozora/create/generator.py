@@ -234,6 +234,7 @@ class Generator(Verbs):
                 guidance=settings.guidance,
                 solver=settings.solver,
                 lora=[str(use) for use in self.bundle.loras],
+                lora_sha256=[use.sha256 for use in self.bundle.loras],
                 reuse=self.bundle.reuse,
                 canvas=canvas.to_dict(),
             )

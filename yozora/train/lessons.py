@@ -57,6 +57,16 @@ class _Drawing:
     def pool(self) -> LatentPool:
         return LatentPool(self.config.pool)
 
+    @cached_property
+    def world(self) -> LatentPool | None:
+        return LatentPool(self.config.world) if self.config.world and self.config.prior else None
+
+    def _draw(self, bucket: Bucket, random: np.random.Generator) -> Drawn:
+        """A clip of the pool, or of what is gone over again."""
+        if self.world is not None and random.random() < self.config.prior:
+            return self.world.draw(bucket.model_copy(update={"exact": False}), random)
+        return self.pool.draw(bucket, random)
+
     def _say(self, drawn: list[Drawn], random: np.random.Generator) -> list[str]:
         """A caption for each clip."""
         detail = pick(self.config.details, random)  # one for all: a long caption would pad every short one
@@ -87,7 +97,7 @@ class PoolBatches(_Drawing):
     def batch(self, step: int) -> Captioned:
         random = np.random.default_rng((self.config.run.seed, step))
         bucket = pick_bucket(self.config.buckets, random)
-        drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
+        drawn = [self._draw(bucket, random) for _ in range(bucket.batch)]
         captions = self._say(drawn, random)
         first, end = (bucket.batch * n // self.shards for n in (self.shard, self.shard + 1))
         own, layouts = drawn[first:end], self._layouts(drawn[first:end])
