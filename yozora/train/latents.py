@@ -35,7 +35,7 @@ from yozora.train.config import Bucket, Footage, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
 from yozora.train.footage import Item, Piece, Skipped, cut, footage_digest, pieces_of_shard, units_of
 from yozora.train.layout import body_maps
-from yozora.train.loop import autocast, make_folder, pick_device
+from yozora.train.loop import autocast, make_folder, memory_errors, pick_device
 from yozora.world import Scene, sample_scene
 
 BATCH = 16
@@ -149,7 +149,12 @@ def _write_shard(
 def _encoded(autoencoder: Autoencoder | WanAutoencoder, device: torch.device, precision: str, frames: Tensor) -> Tensor:
     """Frames uint8 [n, 3, T, H, W] → latents float16 on the CPU; by Wan's autoencoders in float32, since that is done
     once."""
-    with autocast(device, "fp32" if isinstance(autoencoder, WanAutoencoder) else precision):
+    *_, count, height, width = frames.shape
+    advice = "give smaller sizes or fewer frames (footage.sizes, footage.frames), or run.device=cpu"
+    with (
+        memory_errors(f"encoding {count} frames of {width}x{height}", advice),
+        autocast(device, "fp32" if isinstance(autoencoder, WanAutoencoder) else precision),
+    ):
         return autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16)
 
 
