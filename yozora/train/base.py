@@ -146,7 +146,7 @@ class WrittenStates:
     def _read(self, caption: str) -> Tensor:
         path = self.index.get(_key(caption))
         if path is None:
-            raise ConfigError(f"{self.folder} lacks what the text encoder makes of {caption[:60]!r}; use --no-resume")
+            raise ConfigError(f"{self.folder} lacks what the text encoder made of {caption[:60]!r}; begin again")
         with safe_open(path, "pt") as file:  # memory-mapped: all of them together may be large
             return file.get_tensor(_key(caption))
 

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from yozora.diffusion import FLOW_MAP
 from yozora.errors import ConfigError
 from yozora.models.folder import load_module, read_config, read_json, weights_digest, write_json
 from yozora.models.lora import LoraConfig
-from yozora.models.registry import CARD, load_bundle
+from yozora.models.registry import CARD
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.models.wan_folder import is_wan
 from yozora.train.base import Base, find_base
@@ -143,7 +145,7 @@ def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool) -> 
         made = make_open_folder(base, trained, output)
     except OSError as error:
         raise ConfigError(f"cannot write {output} ({error.strerror}); the transformer is in {trained}") from None
-    load_bundle(made)  # what cannot be loaded must not be called done
+    find_base(made).load(torch.device("cpu"), torch.bfloat16)  # what cannot be loaded must not be called done
     return _put(made, output)
 
 
@@ -156,6 +158,7 @@ def _put(made: Path, output: Path) -> Path:
             shutil.rmtree(beside, ignore_errors=True)
             shutil.move(made, beside)  # which may be to another disk
         if output.exists():
+            shutil.rmtree(before, ignore_errors=True)  # of a run that was killed here, once
             os.replace(output, before)
         try:
             os.replace(beside, output)
@@ -179,7 +182,7 @@ def _read(folder: Path, output: Path, base: Base, defaults: Defaults, settings: 
     card = base.card
     raw = {name: dict(value) if isinstance(value, dict) else value for name, value in defaults.items()}
     raw["run"]["out"] = str(output.with_name(f"{output.name}.run"))
-    sizes = [(width // GRID * GRID, height // GRID * GRID) for width, height in card.sizes]
+    sizes = [tuple(max(GRID, side // GRID * GRID) for side in size) for size in card.sizes]
     raw["footage"] = {"path": str(folder), "frames": card.frames_max, "fps": card.fps, "sizes": sizes}
     if card.one_level:
         raw["anchored"] = 0.0
