@@ -216,6 +216,7 @@ def _prepare(config: Finetune, base: Base, resume: bool) -> dict[str, Any]:
         "shift": largest,
         "world": world,
         "prior": 0.0 if world is None else PRIOR if config.prior is None else config.prior,
+        "details": {"short": 1.0},  # of the world's scenes: longer ones would be cut, and be padding for the footage's
     }
 
 
