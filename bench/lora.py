@@ -41,7 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a LoRA on eight clips of a new thing changes.")
     parser.add_argument("--model", default="mini", help="name or folder")
     parser.add_argument("--steps", type=int, default=400, help="of training")
-    parser.add_argument("--prior", type=float, action="append", help="share of its own world; again, to compare")
+    parser.add_argument(
+        "--prior", type=float, action="append", help="scenes of its world for each clip; again, to compare"
+    )
     parser.add_argument("--frames", type=int, default=25, help="of each clip, to learn from and to judge")
     parser.add_argument("--seeds", type=int, default=12, help="videos of a zorbo")
     parser.add_argument("--others", type=int, default=24, help="prompts of something else")

@@ -205,8 +205,8 @@ class Lessons(Section):
     shift: float = Field(default=2.0, gt=0, le=100)
     layout: float = Field(default=0.0, ge=0)  # weight of the second task: see yozora.train.layout
     things: float = Field(default=0.0, ge=0)  # how much more what is near a body counts in the loss
-    world: Path | None = None  # a second pool, of which `prior` of a batch's clips are drawn: see yozora.train.finetune
-    prior: float = Field(default=0.0, ge=0, lt=1)
+    world: Path | None = None  # a second pool: for each clip of a batch, `prior` of it are added (see train.finetune)
+    prior: float = Field(default=0.0, ge=0, le=8)
     compile: bool = False  # the blocks by torch.compile, which needs a C++ compiler
     run: Run
     optim: Optim
@@ -304,12 +304,13 @@ class LoraStage(TuneStage):
 
 class Finetune(Section):
     """What `yozora train lora` and `yozora train finetune` make of a folder of clips. Lessons are of `batch` clips of
-    one size and length; `languages`, `details` and the like are the captions' own affair. Of a model that has learned
-    from the simulated world, `prior` of the clips are scenes of it, so that the rest is not forgotten (None: half)."""
+    one size and length; `languages`, `details` and the like are the captions' own affair. Where a model has learned
+    from the simulated world, `prior` scenes of it are added for each clip, so that less of it is forgotten (None: one
+    for two)."""
 
     footage: Footage
     batch: int = Field(default=4, gt=0)
-    prior: float | None = Field(default=None, ge=0, lt=1)
+    prior: float | None = Field(default=None, ge=0, le=8)
     drop_prompt: float = Field(default=0.1, ge=0, le=1)
     anchored: float = Field(default=0.4, ge=0, le=1)
     level_std: float = Field(default=1.0, gt=0, le=10)

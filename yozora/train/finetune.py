@@ -44,7 +44,7 @@ from yozora.train.settings import build, check_config
 from yozora.train.transformer import grow, train_transformer
 from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 
-PRIOR = 0.5  # of the clips of a model that has learned from the simulated world are scenes of it
+PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
 SCENES = 256  # of the world that it goes over again, and at least so many of each size
 LEAST = 16
 GRID = 32  # pixels that the sides of what is learned from are multiples of
