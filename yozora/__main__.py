@@ -1,5 +1,6 @@
 """The process: `yozora`, or `python -m yozora`."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -15,7 +16,8 @@ def run() -> int:
 
         return main()
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
+            print("error: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -44,6 +44,7 @@ class Recipe:
     guidance: float | None = None
     solver: str = ""
     lora: list[str] = field(default_factory=list)
+    lora_sha256: list[str] = field(default_factory=list)
     reuse: float = 0.0
     weights: str = ""
     tile: int = 0
@@ -69,14 +70,16 @@ class Recipe:
             "reuse": (int, float),
             "lora": list,
             "tile": int,
+            "lora_sha256": list,
             "canvas": dict,
         }
         known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
         for name, value in known.items():
             if not isinstance(value, types.get(name, str)):
                 raise MediaError(f"this recipe's {name} is of the wrong type")
-        if not all(isinstance(each, str) for each in known.get("lora", ())):
-            raise MediaError("this recipe's lora is of the wrong type")
+        for name in ("lora", "lora_sha256"):
+            if not all(isinstance(each, str) for each in known.get(name, ())):
+                raise MediaError(f"this recipe's {name} is of the wrong type")
         return cls(**known)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,12 @@ from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
 from yozora.models.lora import LoraUse, read_lora
 from yozora.models.registry import load_bundle, merge_loras
-from yozora.train.config import TransformerStage
+from yozora.train import finetune as of_finetune
+from yozora.train.config import LoraStage, TransformerStage
+from yozora.train.data import LatentPool
 from yozora.train.finetune import finetune, train_lora
-from yozora.train.settings import read_config
+from yozora.train.lessons import PoolBatches
+from yozora.train.settings import check_config, read_config
 
 QUICK = ["run.device=cpu", "run.precision=fp32", "run.workers=0", "run.sample_every=0", "run.log_every=1", "batch=2"]
 
@@ -98,6 +104,13 @@ def test_from_the_command_line(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["again", "../a.mp4", "-o", "b.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 0
     assert Clip.read("b.mp4").recipe.lora == ["../z.safetensors:0.5"]  # type: ignore[union-attr]
+    assert "warning" not in capsys.readouterr().err
+    other = (tmp_path / "z.safetensors").read_bytes()
+    train_lora(clips, tmp_path / "z.safetensors", str(tiny_model), [*QUICK, "run.steps=3", "model.rank=2"])
+    assert (tmp_path / "z.safetensors").read_bytes() != other
+    assert main(["again", "../a.mp4", "-o", "b.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: ../z.safetensors is not the LoRA that ../a.mp4 was made with" in said
     (tmp_path / "z.safetensors").rename(tmp_path / "y.safetensors")
     assert main(["again", "../a.mp4", "-o", "c.mp4", "--model", str(tiny_model), "--device", "cpu"]) == 2
     assert "was made from z.safetensors, which is not here" in capsys.readouterr().err
@@ -216,6 +229,65 @@ def test_a_finetuned_model_takes_the_place_of_models_only(tiny_model: Path, clip
     (tmp_path / "photos" / "a.png").touch()
     with pytest.raises(ConfigError, match="photos holds something that is no model"):
         finetune(clips, tmp_path / "photos", str(tiny_model), settings)
+
+
+def test_a_model_that_cannot_take_its_place_leaves_the_one_that_was_there(
+    tiny_model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, settings = tmp_path / "mine", [*QUICK, "run.steps=1"]
+    finetune(clips, out, str(tiny_model), settings)
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    real = os.replace
+
+    def fails(source: Path | str, target: Path | str) -> None:
+        if Path(target) == out and Path(source).name == ".mine.new":
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(ConfigError, match=r"cannot write .*mine \(No space left on device\); the model is in .*"):
+        finetune(clips, out, str(tiny_model), [*settings, "run.steps=2"])
+    assert before == {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(os, "replace", real)
+    finetune(clips, out, str(tiny_model), [*settings, "run.steps=2"])
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.run"}
+    with pytest.raises(ConfigError, match="does not fit"):
+        finetune(clips, tmp_path / "wide", str(tiny_model), [*settings, "model.width=64"])
+    assert not (tmp_path / "wide.run").exists()  # nothing had been encoded
+
+
+def test_a_model_of_the_world_goes_over_it_again(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    model = tmp_path / "of the world"
+    shutil.copytree(tiny_model, model)
+    card = json.loads((model / "model.json").read_text()) | {"world": "simple"}
+    (model / "model.json").write_text(json.dumps(card))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(of_finetune, "SCENES", 20)
+        train_lora(clips, tmp_path / "a.safetensors", str(model), [*QUICK, "run.steps=1"])
+    run = tmp_path / "a.safetensors.run"
+    stage = LoraStage.model_validate(
+        {
+            "start_from": model, "name": "tiny", "states": run / "captions", "autoencoder": model / "autoencoder",
+            "pool": run / "latents", "world": run / "world", "prior": 0.25, "drop_prompt": 0.0,
+            "buckets": [{"width": 64, "height": 64, "frames": 9, "batch": 4, "exact": True}],
+            "run": {"out": run, "steps": 1}, "optim": {"adamw": 1e-3},
+        }
+    )  # fmt: skip
+    world = LatentPool(run / "world")
+    assert {size: len(of) for size, of in world.clips.items()} == {(64, 64, 9): 20}
+    for step in range(5):
+        batch = PoolBatches(stage).batch(step)
+        assert len(batch.latents) == batch.whole == len(batch.captions) == 5
+        assert [caption == "a zorb" for caption in batch.captions] == [True] * 4 + [False]
+        without = PoolBatches(stage.model_copy(update={"prior": 0.0})).batch(step)
+        assert torch.equal(without.latents, batch.latents[:4])  # of the footage it is the same that is learned from
+    with pytest.raises(ConfigError, match="prior needs world"):
+        check_config(LoraStage, stage.model_dump() | {"world": None}, "a stage")
+    train_lora(clips, tmp_path / "b.safetensors", str(model), [*QUICK, "run.steps=1", "prior=0"])
+    assert not (tmp_path / "b.safetensors.run" / "world").exists()
+    with pytest.raises(ConfigError, match="prior is for models"):
+        train_lora(clips, tmp_path / "c.safetensors", str(tiny_model), [*QUICK, "prior=0.5"])
 
 
 def test_captions_with_odd_ends_of_lines_and_a_mark_at_the_beginning(

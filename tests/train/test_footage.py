@@ -18,9 +18,11 @@ from yozora.clip import Clip
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module
+from yozora.train import footage as footage_of
+from yozora.train import latents
 from yozora.train.config import Bucket, Footage, Job, LatentsStage
 from yozora.train.data import LatentPool, to_signed
-from yozora.train.footage import Piece, Skipped, cut, list_folder, size_of, units_of
+from yozora.train.footage import Item, Piece, Skipped, cut, list_folder, size_of, units_of
 from yozora.train.latents import build_pool
 
 
@@ -173,6 +175,44 @@ def test_a_pool_of_a_folder_with_a_corrupt_clip(
     write(folder / "d.png", frames=1, said="five")
     with pytest.raises(ConfigError, match="other settings, footage"):
         build_pool(config)
+
+
+@pytest.mark.parametrize("kind", ["folder", "shard"])
+def test_encoding_that_is_broken_off_goes_on_at_the_file_that_it_was_at(
+    kind: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = tmp_path / "clips"
+    for number in range(5):
+        write(clips / f"{number}.mp4", frames=9 if number % 2 else 5, said=f"clip {number}")
+    (clips / "3.mp4").write_bytes(b"broken")
+    if kind == "shard":
+        with tarfile.open(tmp_path / "clips.tar", "w") as tar:
+            for path in sorted(clips.iterdir()):
+                tar.add(path, path.name)
+        clips = tmp_path / "clips.tar"
+    whole = LatentPool(build_pool(stage(tmp_path / "whole", tiny_model, footage(clips))))
+    read: list[str] = []
+
+    def until_the_fourth(item: Item, said: Footage) -> list[Piece] | Skipped:
+        read.append(item.name.removeprefix("clips.tar:").removesuffix(".mp4"))
+        if read == ["0", "1", "2"]:
+            raise KeyboardInterrupt
+        return cut(item, said)
+
+    for module in (latents, footage_of):
+        monkeypatch.setattr(module, "cut", until_the_fourth)
+    monkeypatch.setattr(latents, "KEEP_SECONDS", 0)
+    with pytest.raises(KeyboardInterrupt):
+        build_pool(stage(tmp_path, tiny_model, footage(clips)))
+    (stray,) = (tmp_path / "pool").glob("*9-u00000-00001.jsonl")
+    stray.with_name(stray.name.replace("00001.", "00002.")).write_text("{}\n")  # of a part that was being written
+    broken_off = LatentPool(build_pool(stage(tmp_path, tiny_model, footage(clips))))
+    assert read == ["0", "1", "2", "2", "3", "4"]
+    assert {size: [clip.line for clip in of] for size, of in broken_off.clips.items()} == {
+        size: [clip.line for clip in of] for size, of in whole.clips.items()
+    }
+    said = json.loads((tmp_path / "pool" / "unit-00000.json").read_text())
+    assert (said["done"], said["files"], said["clips"], len(said["skipped"])) == (True, 5, 4, 1)
 
 
 def test_when_nothing_can_be_read_that_is_said(tiny_model: Path, tmp_path: Path) -> None:

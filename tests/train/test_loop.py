@@ -175,6 +175,17 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     assert torch.equal(model.weight, before)
 
 
+def test_memory_that_is_not_there_is_told_with_what_helps(tmp_path: Path) -> None:
+    class Hungry(Regression):
+        def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            return super().loss(torch.cat((batch, torch.empty(1 << 45, 4))) if self.step == 3 else batch, generator)
+
+    with pytest.raises(
+        ConfigError, match=r"not enough memory for step 4: give smaller batches .*checkpointing to full"
+    ):
+        fit(Hungry(), run(tmp_path), OPTIM)
+
+
 def test_muon_trains_channels_last_kernels_as_it_trains_contiguous_ones() -> None:
     def trained(memory_format: torch.memory_format) -> Tensor:
         torch.manual_seed(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,33 @@ def test_a_figure_is_the_mean_over_the_steps_that_have_it(tmp_path: Path, capsys
     assert last["mfu"] == pytest.approx(last["flops_per_second"] / matmul_rate(CPU, "fp32"), rel=1e-5)
     assert last["tokens_per_second"] == pytest.approx(20 * last["samples_per_second"], rel=1e-5)
     assert last["memory_mib"] > 50
+
+
+FULL = """
+import resource, sys, time
+from pathlib import Path
+import torch
+from yozora.errors import ConfigError
+from yozora.train.config import Run
+from yozora.train.log import Log
+
+log = Log(Run(out=Path(sys.argv[1]), steps=99, log_every=1, precision="fp32"), torch.device("cpu"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+try:
+    for step in range(1, 99):
+        log.step(step, 1, {"loss": 1.0})
+    log.close()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_curves_on_a_full_disk_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last == f"cannot write {tmp_path / 'tensorboard'} (File too large); is the disk full?"
 
 
 def test_a_spike_is_no_lesson_but_what_grows_for_good_becomes_one() -> None:

@@ -90,6 +90,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    if message:  # none where the help was printed instead
+    if message and _speaks(message):  # none where the help was printed instead
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _speaks(message: str) -> bool:
+    """Whether this process is to say what is wrong: of those that torchrun starts, the first that gets to it."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from yozora.train.mesh import says_first
+
+    return says_first(message)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,7 +103,7 @@ def again(
         options,
         seed=recipe.seed if options.seed is None else options.seed,
         model=options.model or recipe.model or None,
-        lora=[_found_lora(text, file) for text in recipe.lora] if options.lora is None else options.lora,
+        lora=_found_loras(recipe, file) if options.lora is None else options.lora,
         reuse=recipe.reuse if options.reuse is None else options.reuse,
         weights=options.weights or recipe.weights or None,
         tile=options.tile or recipe.tile or None,
@@ -134,12 +136,21 @@ def _find_sources(raw: dict[str, Any], file: Path) -> None:
                 anchor[key] = _found(name, file)
 
 
-def _found_lora(text: str, file: Path) -> str:
-    """A LoRA of `file`, FILE or FILE:SCALE, where it is found. Raises CanvasError."""
+def _found_loras(recipe: Recipe, file: Path) -> list[str]:
+    """The LoRAs of `file`, each FILE or FILE:SCALE, where they are found; one that is not what it was then is named in
+    a warning. Raises CanvasError."""
+    from yozora.models.folder import weights_digest
     from yozora.models.lora import parse_lora
 
-    use = parse_lora(text)
-    return str(replace(use, path=_found(use.path, file)))
+    found = []
+    for text, was in zip_longest(recipe.lora, recipe.lora_sha256[: len(recipe.lora)]):
+        use = parse_lora(text)
+        path = _found(use.path, file)
+        if was and os.access(path, os.R_OK) and weights_digest(Path(path)) != was:
+            line = f"warning: {path} is not the LoRA that {file} was made with (its SHA-256 is another)"
+            print(f"{line}: what is made now is not the same", file=sys.stderr)
+        found.append(str(replace(use, path=path)))
+    return found
 
 
 def _found(name: str, file: Path) -> str:

@@ -74,7 +74,8 @@ def lora(
         from yozora.train.finetune import train_lora
 
         made = train_lora(folder, output, model, [*settings, *(overrides or [])], resume)
-    print(f'lora: written to {made}; try: yozora generate "…" --lora {made}')
+    asked = "" if model == "mini" else f" --model {model}"
+    print(f'lora: written to {made}; try: yozora generate "…"{asked} --lora {made}')
 
 
 @train.command()

@@ -251,6 +251,7 @@ class Generator(Verbs):
                 guidance=settings.guidance,
                 solver=settings.solver,
                 lora=[str(use) for use in self.bundle.loras],
+                lora_sha256=[use.sha256 for use in self.bundle.loras],
                 reuse=self.bundle.reuse,
                 weights=self.bundle.running.weights or "",
                 tile=self.bundle.tile,

@@ -27,6 +27,7 @@ from yozora.errors import ModelError
 CONFIG, STEM = "config.json", "model"
 WEIGHTS, INDEX = f"{STEM}.safetensors", f"{STEM}.safetensors.index.json"
 SHARD_BYTES = 15 * 2**20
+PIECE = 2**22  # bytes that are read at a time
 SMALL = 256  # a number up to this is never taken for one that the weights should show
 SCALE = ".scale_of_rows"  # ends the name of the tensor that an int8 matrix is multiplied by
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -170,11 +171,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of a module's weights, hexadecimal."""
+def weights_digest(place: Path) -> str:
+    """SHA-256 of a module's weights, hexadecimal: of a folder's safetensors, or of one file."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
+    for path in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):  # some are larger than the memory
+                digest.update(piece)
     return digest.hexdigest()
 
 

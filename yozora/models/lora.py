@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from yozora.errors import ModelError
 from yozora.models.adapter import LowRank, matrices_of
-from yozora.models.folder import first_line
+from yozora.models.folder import first_line, weights_digest
 from yozora.models.transformer import MAX_WIDTH, Transformer
 
 A, B = ".lora_A.weight", ".lora_B.weight"
@@ -32,11 +32,12 @@ MAX_SCALE = 10.0
 @dataclass(frozen=True)
 class LoraConfig:
     """`rank` of the changes; they count `alpha` / `rank` (None: 1). `text`: whether what reads the text is changed,
-    too."""
+    too. `blocks`: whether it is the blocks alone that are changed, as LoRAs for the open models do."""
 
     rank: int = 16
     alpha: float | None = None
     text: bool = True
+    blocks: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= MAX_WIDTH:
@@ -54,7 +55,9 @@ class Lora(LowRank):
     """The changes while they are trained: a fresh one changes nothing."""
 
     def __init__(self, config: LoraConfig, base: Transformer) -> None:
-        super().__init__(matrices_of(base, config.text), config.rank)
+        matrices = matrices_of(base, config.text)
+        chosen = {name: each for name, each in matrices.items() if name.startswith("blocks.") or not config.blocks}
+        super().__init__(chosen, config.rank)
         self.config = config
 
     @contextmanager
@@ -83,20 +86,31 @@ class Lora(LowRank):
     def save(self, path: str | Path, model: str) -> None:
         """Writes the file that `read_lora` reads; `model` is the name of what it was made for. Raises ModelError."""
         tensors = {}
-        for key in self.up:
-            name = key.replace("/", ".").removesuffix(".weight")
-            tensors[name + A] = self.down[key].detach().to("cpu", torch.float16).contiguous()
-            tensors[name + B] = self.up[key].detach().to("cpu", torch.float16).contiguous()
-        about = {"format": "pt", "model": model, "lora": json.dumps(asdict(self.config))}
-        temporary = Path(f"{path}.part")
-        try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata=about)
-            temporary.chmod(0o644)  # safetensors makes it private
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise ModelError(f"cannot write {path} ({first_line(error)}); is the disk full?") from None
+        for name, (down, up) in self.parts().items():
+            tensors[name + A], tensors[name + B] = down.half(), up.half()
+        write_lora(tensors, {"model": model, "lora": json.dumps(asdict(self.config))}, path)
+
+    def parts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The two parts of each change, [rank, columns] and [rows, rank] on the CPU, by the name of its layer."""
+
+        def given(part: Tensor) -> Tensor:
+            return part.detach().to("cpu", torch.float32, copy=True)
+
+        names = {key: key.replace("/", ".").removesuffix(".weight") for key in self.up}
+        return {name: (given(self.down[key]), given(self.up[key])) for key, name in names.items()}
+
+
+def write_lora(tensors: dict[str, Tensor], about: dict[str, str], path: str | Path) -> None:
+    """Writes a LoRA's file, whole or not at all; `about` is what it says of itself. Raises ModelError."""
+    temporary = Path(f"{path}.part")
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata={"format": "pt"} | about)
+        temporary.chmod(0o644)  # safetensors makes it private
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelError(f"cannot write {path} ({first_line(error)}); is the disk full?") from None
 
 
 # ---- use -------------------------------------------------------------------------------------------------------------
@@ -104,10 +118,11 @@ class Lora(LowRank):
 
 @dataclass(frozen=True)
 class LoraUse:
-    """A LoRA's file, and how much of it: 1 is as it was trained."""
+    """A LoRA's file, and how much of it: 1 is as it was trained. `sha256` is that of the file as it was loaded."""
 
     path: str
     scale: float = 1.0
+    sha256: str = ""
 
     def __str__(self) -> str:
         return (
@@ -127,6 +142,11 @@ def parse_lora(text: str) -> LoraUse:
             raise ModelError(f"a LoRA's scale is from {-MAX_SCALE:g} to {MAX_SCALE:g}, not {number[:20]}")
         return LoraUse(path, scale)
     return LoraUse(text)
+
+
+def known_by_content(use: LoraUse) -> LoraUse:
+    """The same use, which says what is in the file."""
+    return replace(use, sha256=weights_digest(Path(use.path)))
 
 
 @torch.no_grad()

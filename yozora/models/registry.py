@@ -24,8 +24,8 @@ from yozora.errors import ModelError
 from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.fetch import fetched, is_hub_name
-from yozora.models.folder import describe_invalid, load_module, read_config, read_json, save_module, write_json
-from yozora.models.lora import LoraUse, add_loras
+from yozora.models.folder import CONFIG, describe_invalid, load_module, read_config, read_json, save_module, write_json
+from yozora.models.lora import LoraUse, add_loras, known_by_content
 from yozora.models.running import AS_IT_IS, Running
 from yozora.models.text import TextEncoder
 from yozora.models.tiled import Tiled
@@ -70,6 +70,8 @@ class ModelInfo:
     """Whether all of a clip must have one noise level, so that nothing of it can be held."""
     deblock: bool = True
     """Whether a latent frame's details come in evenly over its frames once they are decoded."""
+    world: str | None = None
+    """The mix of scenes of the simulated world that it has learned from: fine-tuning goes over them again."""
 
     def __post_init__(self) -> None:
         if not self.name or not self.sizes:
@@ -153,7 +155,8 @@ def load_bundle(
     autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
     text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
     adapter = None if card.few_steps is None else load_module(Adapter, folder / "few_steps", device, dtype)
-    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, adapter, tuple(loras))
+    used = tuple(map(known_by_content, loras))
+    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, adapter, used)
     if adapter is not None:
         adapter.check(transformer)
     _check_parts(folder, bundle)
@@ -175,7 +178,7 @@ def load_wan_bundle(
         card,
         device,
         dtype,
-        loras=loras,
+        loras=tuple(map(known_by_content, loras)),
         running=running,
     )
     _check_parts(folder, bundle)
@@ -197,6 +200,15 @@ def read_parts(folder: Path) -> tuple[ModelInfo, AutoencoderConfig | WanAutoenco
         return ModelInfo(**fields), autoencoder, transformer
     except ValueError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from None
+
+
+def load_autoencoder(
+    place: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Autoencoder | WanAutoencoder:
+    """An autoencoder alone: the folder of Yozora's own, or that of Wan's, or its file. Raises ModelError."""
+    if place.is_file() or "_class_name" in (read_json(place / CONFIG) if (place / CONFIG).is_file() else {}):
+        return load_wan_autoencoder(place, device, dtype)
+    return load_module(Autoencoder, place, device, dtype)
 
 
 def merge_loras(name_or_folder: str | Path, loras: Sequence[LoraUse], output: Path) -> None:

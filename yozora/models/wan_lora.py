@@ -1,4 +1,5 @@
-"""LoRAs for Wan as other programs write them: diffusers, peft, kohya and musubi, and the original release's names.
+"""LoRAs for Wan as other programs write them: diffusers, peft, kohya and musubi, and the original release's names; and
+ours, written as diffusers does.
 
 Each names a module, of either layout, and gives two narrow matrices for it (lora_A and lora_B, or lora_down and
 lora_up) and their alpha, or a whole difference (diff, diff_b), as few-step LoRAs do for norms and biases. What they
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from yozora.errors import ModelError
 from yozora.models.folder import first_line
-from yozora.models.lora import LoraUse, read_lora
+from yozora.models.lora import Lora, LoraUse, read_lora, write_lora
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.models.wan import transformer_keys
 
@@ -133,6 +135,25 @@ def pieces_of(
                     f"{name}.{tail}", index, count, len(whole), whole.numel(),
                     lambda whole=whole: use.scale * whole.float(),
                 )  # fmt: skip
+
+
+def save_wan_lora(lora: Lora, base: TransformerConfig, path: str | Path, model: str) -> None:
+    """Writes a LoRA of a transformer of Wan by diffusers' names, for `--lora` and for other programs: `model` is the
+    name of what it was made for. What one matrix of ours changes in several of theirs, several pairs say, of which the
+    first parts are the same. Raises ModelError."""
+    tensors = {}
+    names = transformer_keys(base.depth, "diffusers", base.cross_norm)
+    for name, (down, up) in lora.parts().items():
+        theirs = names[f"{name}.weight"]
+        for each, rows in zip(theirs, (lora.config.scale * up).chunk(len(theirs)), strict=True):
+            first, second = down.half(), rows.half()
+            if name == "patch":  # a convolution there
+                first = first.reshape(len(first), base.channels, *base.patch)
+                second = second[..., None, None, None]
+            module = f"transformer.{each.removesuffix('.weight')}"
+            tensors[f"{module}.lora_A.weight"] = first.clone()
+            tensors[f"{module}.lora_B.weight"] = second.contiguous()
+    write_lora(tensors, {"model": model}, path)
 
 
 def read_tensors(path: str) -> dict[str, Tensor]:

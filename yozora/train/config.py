@@ -205,6 +205,8 @@ class Lessons(Section):
     shift: float = Field(default=2.0, gt=0, le=100)
     layout: float = Field(default=0.0, ge=0)  # weight of the second task: see yozora.train.layout
     things: float = Field(default=0.0, ge=0)  # how much more what is near a body counts in the loss
+    world: Path | None = None  # a second pool: for each clip of a batch, `prior` of it are added (see train.finetune)
+    prior: float = Field(default=0.0, ge=0, le=8)
     compile: bool = False  # the blocks by torch.compile, which needs a C++ compiler
     run: Run
     optim: Optim
@@ -215,7 +217,12 @@ class Lessons(Section):
             raise ValueError("give buckets, or packed")
         if self.packed and (self.layout or self.compile):
             raise ValueError("layout and compile are for batches of one size: leave packed out")
+        if self.prior and (self.packed or not self.world):
+            raise ValueError("prior needs world, a second pool, and batches of one size: leave packed out")
         return self
+
+
+Checkpointing = Literal["none", "selective", "full"]
 
 
 class Parallel(Section):
@@ -225,7 +232,7 @@ class Parallel(Section):
     blocks' matrix products in eight bits, on GPUs that have them."""
 
     context: int = Field(default=1, ge=1)
-    checkpointing: Literal["none", "selective", "full"] = "none"
+    checkpointing: Checkpointing = "none"
     float8: bool = False
 
 
@@ -279,24 +286,35 @@ class DistillStage(Lessons):
         return self
 
 
-class LoraStage(FlowLessons):
-    """`yozora train lora`: a LoRA for the transformer of `start_from`, a model folder. [model] is its `rank`, `alpha`
-    and `text`."""
+class TuneStage(FlowLessons):
+    """Fine-tuning of the transformer of `start_from`, a model folder, called `name`. `states`: where the text encoder
+    of an open model has written down what it makes of the captions."""
 
     start_from: Path
-    name: str  # of the model
+    name: str
+    states: Path
+    checkpointing: Checkpointing = "none"
+
+
+class LoraStage(TuneStage):
+    """`yozora train lora`. [model] is the LoRA's `rank`, `alpha`, `text` and `blocks`."""
+
     model: dict[str, Any] = {}
 
 
 class Finetune(Section):
     """What `yozora train lora` and `yozora train finetune` make of a folder of clips. Lessons are of `batch` clips of
-    one size and length; `languages`, `details` and the like are the captions' own affair."""
+    one size and length; `languages`, `details` and the like are the captions' own affair. Where a model has learned
+    from the simulated world, `prior` scenes of it are added for each clip, so that less of it is forgotten (None: one
+    for two)."""
 
     footage: Footage
     batch: int = Field(default=4, gt=0)
+    prior: float | None = Field(default=None, ge=0, le=8)
     drop_prompt: float = Field(default=0.1, ge=0, le=1)
     anchored: float = Field(default=0.4, ge=0, le=1)
     level_std: float = Field(default=1.0, gt=0, le=10)
+    checkpointing: Checkpointing = "none"
     compile: bool = False
     run: Run
     optim: Optim

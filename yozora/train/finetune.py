@@ -1,7 +1,8 @@
-"""Fine-tuning on one's own clips, in one command: a LoRA, or the whole transformer.
+"""Fine-tuning on one's own clips, in one command: a LoRA, or the whole transformer, of Yozora's own models or of Wan.
 
 The clips are cut and encoded once, into a pool beside what is made; then the transformer learns from it as it did from
-the pools that it was trained with.
+the pools that it was trained with. A model that has learned from the simulated world goes over scenes of it meanwhile,
+so that it does not forget what it knows (rehearsal: Robins 1995).
 """
 
 from __future__ import annotations
@@ -9,37 +10,60 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from yozora.diffusion import FLOW_MAP, guided, sample, schedule
+from yozora.diffusion import FLOW_MAP
 from yozora.errors import ConfigError
-from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, read_config, read_json, weights_digest, write_json
-from yozora.models.lora import Lora, LoraConfig
-from yozora.models.registry import CARD, ModelInfo, find_model, read_card
-from yozora.models.text import TextEncoder
+from yozora.models.lora import LoraConfig
+from yozora.models.registry import CARD
 from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.models.wan_folder import is_wan
+from yozora.train.base import Base, find_base
 from yozora.train.bundle import make_bundle
-from yozora.train.config import BundleStage, Finetune, Job, LatentsStage, LoraStage, TransformerStage
-from yozora.train.data import LatentPool, stream
-from yozora.train.flow import flow_lesson
+from yozora.train.config import (
+    BundleStage,
+    Finetune,
+    Job,
+    LatentsStage,
+    LoraStage,
+    Parallel,
+    PoolBucket,
+    TransformerStage,
+    TuneStage,
+)
+from yozora.train.data import LatentPool, load_mix
 from yozora.train.latents import build_pool
-from yozora.train.lessons import Captioned, PoolBatches
-from yozora.train.loop import fit, pick_device
+from yozora.train.loop import fit, make_folder, pick_device
 from yozora.train.mesh import refuse_several
 from yozora.train.settings import build, check_config
-from yozora.train.transformer import train_transformer, write_samples
+from yozora.train.transformer import grow, train_transformer
+from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 
-LORA_FILE = "lora.safetensors"  # in the run's folder, whether it is done or was stopped
-SHOWN = 4  # captions that sample videos are made of
-LORA = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98}}
-FULL = {"run": {"steps": 400, "sample_every": 100}, "optim": {"adamw": 1e-4, "warmup": 20, "decay": 0.7, "ema": 0.98}}
+PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
+SCENES = 256  # of the world that it goes over again, and at least so many of each size
+LEAST = 16
+GRID = 32  # pixels that the sides of what is learned from are multiples of
+Defaults = dict[str, Any]
+LORA: Defaults = {
+    "run": {"steps": 400, "sample_every": 100},
+    "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98},
+}
+FULL: Defaults = LORA | {"optim": LORA["optim"] | {"adamw": 1e-4}}
+OPEN: Defaults = {"batch": 1, "checkpointing": "full"}  # one clip of an open model fills a GPU
+OPEN_LORA: Defaults = OPEN | {
+    "run": {"steps": 1000},
+    "optim": {"adamw": 1e-4, "warmup": 50, "decay": 0.5, "ema": 0.98},
+    "model": {"blocks": True},
+}
+OPEN_FULL: Defaults = OPEN | {
+    "run": {"steps": 1000},
+    "optim": {"adamw": 1e-5, "warmup": 50, "decay": 0.5, "ema": 0.98},
+}
 
 
 def train_lora(
@@ -48,14 +72,16 @@ def train_lora(
     """A LoRA of `model` from the clips in a folder (see `yozora.train.footage`), written to the file `output`; what it
     is made with lies in OUTPUT.run. `settings` are overrides of Finetune, `section.key=value`. Raises ConfigError,
     ModelError, KeyboardInterrupt."""
-    base, card = _base(model)
-    config = _read(folder, output, card, LORA, settings)
+    refuse_several("fine-tuning")
+    base = find_base(model)
+    if output.is_dir() or not output.name:
+        raise ConfigError(f"{output} cannot be written: name a file with -o")
+    config = _read(folder, output, base, OPEN_LORA if base.wan else LORA, settings)
     if config.compile:
         raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
     build(LoraConfig, config.model)
-    pool = _pool(config, base, resume)
-    _claim(config, base, resume)
-    stage = LoraStage(start_from=base, name=card.name, model=config.model, **_lessons(config, base, card, pool))
+    lessons = _prepare(config, base, resume)
+    stage = LoraStage(**lessons, **_tuned(config, base), model=config.model)
     made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
     try:
         shutil.copyfile(made, partial := output.with_name(f"{output.name}.part"))
@@ -70,139 +96,167 @@ def finetune(
 ) -> Path:
     """As `train_lora`, but all weights learn and the folder `output` becomes a model of its own, in place of one that
     was there. It has no few-step weights: those of its base lead where that one led."""
-    base, card = _base(model)
-    config = _read(folder, output, card, FULL, settings)
-    build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base / "transformer")) | config.model)
-    pool = _pool(config, base, resume)
-    _claim(config, base, resume)
-    lessons = _lessons(config, base, card, pool)
-    stage = TransformerStage(start_from=base, text_rate=0.0, model=config.model, **lessons)
+    refuse_several("fine-tuning")
+    base = find_base(model)
+    if output.is_file() or not output.name:
+        raise ConfigError(f"{output} cannot be written: name a folder with -o")
+    if output.is_dir() and any(output.iterdir()) and not ((output / CARD).exists() or is_wan(output)):
+        raise ConfigError(f"{output} holds something that is no model: name another folder with -o")
+    if output.is_dir() and output.resolve() == base.folder.resolve():
+        raise ConfigError(f"{output} is the model that is learned from: name another folder with -o")
+    config = _read(folder, output, base, OPEN_FULL if base.wan else FULL, settings)
+    return _finetune_open(config, base, output, resume) if base.wan else _finetune_own(config, base, output, resume)
+
+
+def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
+    """All of a transformer of Yozora's own. Its folder is made of the same parts as any other's."""
+    card = base.card
+    build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base.weights)) | config.model)
+    if config.model:
+        grow(load_module(Transformer, base.weights), config.model)  # what does not fit is said before any work
+    lessons = _prepare(config, base, resume)
+    stage = TransformerStage(
+        **lessons,
+        start_from=base.folder,
+        text_rate=0.0,
+        parallel=Parallel(checkpointing=config.checkpointing),
+        compile=config.compile,
+        model=config.model,
+    )
     trained = train_transformer(stage, resume)
     said = dataclasses.asdict(card) | {"name": output.name, "few_steps": None}
     if card.solver == FLOW_MAP:
         del said["solver"]  # the one that a card has without saying so is for full weights
     made = make_bundle(
-        BundleStage(out=config.run.out / "model", transformer=trained, autoencoder=base / "autoencoder", card=said)
+        BundleStage(out=config.run.out / "model", transformer=trained, autoencoder=base.autoencoder, card=said)
     )
     if card.few_steps:
         print(f"{output.name} has no few-step weights: those of {card.name} are for its own; see yozora train distill")
     return _put(made, output)
 
 
-def _put(made: Path, output: Path) -> Path:
-    """Moves a finished model to its place, where another may be. Raises ConfigError where that cannot be."""
+def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
+    """All of an open model's transformer. Its folder has the other parts as they are."""
+    if config.compile or config.model:
+        raise ConfigError("compile and model are for models of Yozora's own: leave them out")
+    stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
+    trained = fit(OpenTask(stage), stage.run, stage.optim, resume)
     try:
-        with tempfile.TemporaryDirectory(prefix=".replaced-", dir=output.parent) as before:
-            if output.exists():
-                os.replace(output, Path(before) / "model")
-            os.replace(made, output)
+        made = make_open_folder(base, trained, output)
     except OSError as error:
-        raise ConfigError(f"cannot write {output} ({error.strerror}); the model is in {made}") from None
+        raise ConfigError(f"cannot write {output} ({error.strerror}); the transformer is in {trained}") from None
+    find_base(made).load(torch.device("cpu"), torch.bfloat16)  # what cannot be loaded must not be called done
+    return _put(made, output)
+
+
+def _put(made: Path, output: Path) -> Path:
+    """Moves a finished model to its place, where another may be, which stays there until the new one is beside it.
+    Raises ConfigError where that cannot be."""
+    before, beside = (output.with_name(f".{output.name}.{end}") for end in ("before", "new"))
+    try:
+        if made != beside:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.move(made, beside)  # which may be to another disk
+        if output.exists():
+            shutil.rmtree(before, ignore_errors=True)  # of a run that was killed here, once
+            os.replace(output, before)
+        try:
+            os.replace(beside, output)
+        except OSError:
+            if before.exists():
+                os.replace(before, output)
+            raise
+    except OSError as error:
+        where = beside if beside.exists() else made
+        raise ConfigError(f"cannot write {output} ({error.strerror}); the model is in {where}") from None
+    shutil.rmtree(before, ignore_errors=True)
     return output
 
 
-def _claim(config: Finetune, base: Path, resume: bool) -> None:
-    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's."""
-    note, asked = config.run.out / "base.json", {"transformer_sha256": weights_digest(base / "transformer")}
-    if resume and note.exists() and read_json(note) != asked:
-        raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
-    write_json(note, asked)
+# ---- what is learned from --------------------------------------------------------------------------------------------
 
 
-def _base(model: str) -> tuple[Path, ModelInfo]:
-    refuse_several("fine-tuning")
-    folder = find_model(model)
-    return folder, read_card(folder)
-
-
-def _read(
-    folder: Path, output: Path, card: ModelInfo, defaults: dict[str, dict[str, Any]], settings: Sequence[str]
-) -> Finetune:
-    """The settings: those of the model, else `defaults`, unless told."""
-    if not output.name or (output.is_dir() and defaults is LORA) or (output.is_file() and defaults is FULL):
-        raise ConfigError(f"{output} cannot be written: name a {'file' if defaults is LORA else 'folder'} with -o")
-    if output.is_dir() and any(output.iterdir()) and not (output / CARD).exists():
-        raise ConfigError(f"{output} holds something that is no model: name another folder with -o")
-    raw: dict[str, Any] = {name: dict(section) for name, section in defaults.items()}
+def _read(folder: Path, output: Path, base: Base, defaults: Defaults, settings: Sequence[str]) -> Finetune:
+    """The settings: those of the model, else `defaults`, unless told. Raises ConfigError for what cannot be, before
+    anything is encoded."""
+    card = base.card
+    raw = {name: dict(value) if isinstance(value, dict) else value for name, value in defaults.items()}
     raw["run"]["out"] = str(output.with_name(f"{output.name}.run"))
-    raw["footage"] = {"path": str(folder), "frames": card.frames_max, "fps": card.fps, "sizes": card.sizes}
-    return check_config(Finetune, raw, f"fine-tuning on {folder}", settings)
+    sizes = [tuple(max(GRID, side // GRID * GRID) for side in size) for size in card.sizes]
+    raw["footage"] = {"path": str(folder), "frames": card.frames_max, "fps": card.fps, "sizes": sizes}
+    if card.one_level:
+        raw["anchored"] = 0.0
+    config = check_config(Finetune, raw, f"fine-tuning on {folder}", settings)
+    if card.one_level and config.anchored:
+        raise ConfigError(f"{card.name} has one noise level a clip, so that nothing of it can be held: anchored is 0")
+    if card.world is not None:
+        load_mix(card.world)
+    elif config.prior:
+        raise ConfigError(f"prior is for models that have learned from the simulated world; {card.name} has not")
+    pick_device(config.run.device)
+    make_folder(output.parent)
+    return config
 
 
-def _pool(config: Finetune, base: Path, resume: bool) -> LatentPool:
-    run = config.run
-    job = Job(out=run.out / "latents", seed=run.seed, device=run.device, precision=run.precision, workers=run.workers)
-    stage = LatentsStage(run=job, autoencoder=base / "autoencoder", footage=config.footage)
-    return LatentPool(build_pool(stage, resume))
-
-
-def _lessons(config: Finetune, base: Path, card: ModelInfo, pool: LatentPool) -> dict[str, Any]:
-    """What LoraStage and TransformerStage share: a bucket for each size and length in the pool, drawn as often as there
-    are clips of it."""
-    buckets = tuple(bucket.model_copy(update={"batch": config.batch}) for bucket in pool.buckets())
-    kept = {name: getattr(config, name) for name in ("drop_prompt", "anchored", "level_std", "compile", "optim")}
-    run = config.run.model_copy(update={"out": config.run.out / "training"})
+def _prepare(config: Finetune, base: Base, resume: bool) -> dict[str, Any]:
+    """Encodes what is learned from. Returns what all stages of fine-tuning share: a bucket for each size and length in
+    the pool, drawn as often as there are clips of it."""
+    pool = LatentPool(_encode(config, base, "latents", resume))
+    world = _go_over(config, base, pool, resume) if base.card.world is not None and config.prior != 0 else None
+    captions = [said for each in pool.captions() for said in each]
+    base.write_states(captions, config.run.out / "captions", config.run.precision)
+    _claim(config, base, resume)
+    largest = max(base.card.shift_for((width, height)) for width, height, _ in pool.clips)
+    kept = {name: getattr(config, name) for name in ("drop_prompt", "anchored", "level_std", "optim")}
     return kept | {
-        "run": run,
+        "run": config.run.model_copy(update={"out": config.run.out / "training"}),
         "pool": pool.folder,
-        "autoencoder": base / "autoencoder",
-        "buckets": buckets,
-        "shift": card.shift,
+        "autoencoder": base.autoencoder,
+        "buckets": tuple(bucket.model_copy(update={"batch": config.batch}) for bucket in pool.buckets()),
+        "shift": largest,
+        "world": world,
+        "prior": 0.0 if world is None else PRIOR if config.prior is None else config.prior,
+        "details": {"short": 1.0},  # of the world's scenes: longer ones would be cut, and be padding for the footage's
     }
 
 
-class LoraTask:
-    """See `yozora.train.loop.Task`."""
+def _tuned(config: Finetune, base: Base) -> dict[str, Any]:
+    """What TuneStage has besides."""
+    return {
+        "start_from": base.folder,
+        "name": base.card.name,
+        "states": config.run.out / "captions",
+        "checkpointing": config.checkpointing,
+    }
 
-    def __init__(self, config: LoraStage) -> None:
-        self.config = config
-        torch.manual_seed(config.run.seed)
-        device = pick_device(config.run.device)
-        self.device = device
-        self.autoencoder = load_module(Autoencoder, config.autoencoder, device)
-        self.text = load_module(TextEncoder, config.start_from / "text_encoder", device)
-        self.base = load_module(Transformer, config.start_from / "transformer", device).requires_grad_(False)
-        self.lora = Lora(build(LoraConfig, config.model), self.base)
-        self.source = PoolBatches(config)
 
-    @property
-    def model(self) -> nn.Module:
-        return self.lora
+def _go_over(config: Finetune, base: Base, pool: LatentPool, resume: bool) -> Path:
+    """A pool of scenes of the world that the model has learned from, in the sizes of the footage and as long."""
+    longest: dict[tuple[int, int], int] = {}
+    clips: dict[tuple[int, int], int] = {}
+    for (width, height, frames), of in pool.clips.items():
+        longest[width, height] = max(frames, longest.get((width, height), 1))
+        clips[width, height] = clips.get((width, height), 0) + len(of)
+    total = sum(clips.values())
+    buckets = tuple(
+        PoolBucket(width=width, height=height, frames=frames, clips=max(LEAST, SCENES * clips[width, height] // total))
+        for (width, height), frames in sorted(longest.items())
+    )
+    assert base.card.world is not None
+    return _encode(config, base, "world", resume, mix=base.card.world, fps=config.footage.fps, buckets=buckets)
 
-    def is_hidden(self, name: str, parameter: Tensor) -> bool:
-        return False
 
-    def rate(self, name: str) -> float:
-        return 1.0
+def _encode(config: Finetune, base: Base, name: str, resume: bool, **rendered: Any) -> Path:
+    """A pool of the run: of what is `rendered`, or else of the footage."""
+    run = config.run
+    job = Job(out=run.out / name, seed=run.seed, device=run.device, precision=run.precision, workers=run.workers)
+    given = rendered or {"footage": config.footage}
+    return build_pool(LatentsStage(run=job, autoencoder=base.autoencoder, **given), resume)
 
-    def batches(self, start: int) -> Iterator[Captioned]:
-        return stream(self.source, start, self.config.run.steps, self.config.run.workers)
 
-    def size(self, batch: Captioned) -> int:
-        return len(batch.captions)
-
-    def loss(self, batch: Captioned, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """See `flow_lesson`."""
-        with torch.no_grad():
-            states, mask = self.text(batch.captions)
-        with self.lora.attached(self.base):
-            return flow_lesson(
-                self.config, batch, self.device, generator, lambda noisy, at: self.base(noisy, at, states, mask)
-            )
-
-    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
-        """Videos of the footage's own captions."""
-        assert isinstance(model, Lora)
-        captions = list(dict.fromkeys(said[0] for said in self.source.pool.captions()))[:SHOWN]
-        with torch.no_grad(), model.attached(self.base):
-            velocity = guided(self.base, self.text(captions), self.text([""]), 2.5)
-
-            def draw(noise: Tensor) -> Tensor:
-                *_, last = sample(velocity, noise, schedule(16, self.config.shift))
-                return last.latents
-
-            write_samples(draw, self.autoencoder, self.config, step, folder, len(captions))
-
-    def export(self, model: nn.Module, folder: Path) -> None:
-        assert isinstance(model, Lora)
-        model.save(folder / LORA_FILE, self.config.name)
+def _claim(config: Finetune, base: Base, resume: bool) -> None:
+    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's."""
+    note, asked = config.run.out / "base.json", {"transformer_sha256": weights_digest(base.weights)}
+    if resume and note.exists() and read_json(note) != asked:
+        raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
+    write_json(note, asked)

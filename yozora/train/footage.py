@@ -75,10 +75,10 @@ def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
     return [*(items[i : i + UNIT] for i in range(0, len(items), UNIT)), *shards]
 
 
-def pieces_of_shard(shard: Path, footage: Footage) -> Iterator[list[Piece] | Skipped]:
-    """The pieces of each of a shard's clips."""
+def pieces_of_shard(shard: Path, footage: Footage, first: int = 0) -> Iterator[list[Piece] | Skipped]:
+    """The pieces of each of a shard's clips, from the `first` on."""
     with tempfile.TemporaryDirectory() as folder:
-        for item in read_shard(shard, Path(folder), footage.caption):
+        for item in islice(read_shard(shard, Path(folder), footage.caption), first, None):
             yield item if isinstance(item, Skipped) else cut(item, footage)
 
 

@@ -4,9 +4,9 @@ transformer.
 A pool is a folder of shards: `WxHxF-00007.safetensors` with a tensor `latents` `[n, C, 1+k, h, w]` (float16) and, of
 rendered clips, a tensor `bodies` (what stands where: `yozora.train.layout.body_maps`), and a `.jsonl` beside it with a
 line for each clip: a scene, which is described anew each time that it is drawn, or the captions of a piece of footage.
-Shards of footage are called `WxHxF-u00003`, by the unit of files that they hold; `unit-00003.json` says how many clips
-came of it and what was skipped. `pool.json` says with which settings, files and autoencoder the shards were made, so
-that a resumed run cannot mix two.
+Shards of footage are called `WxHxF-u00003-00001`, by the unit of files that they hold, and the part of it;
+`unit-00003.json` says how many of its files are done, how many clips came of them and what was skipped. `pool.json`
+says with which settings, files and autoencoder the shards were made, so that a resumed run cannot mix two.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,27 @@ from torch import Tensor
 
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module, read_json, weights_digest, write_json
+from yozora.models.folder import read_json, weights_digest, write_json
+from yozora.models.registry import load_autoencoder
+from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.train.config import Bucket, Footage, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
 from yozora.train.footage import Item, Piece, Skipped, cut, footage_digest, pieces_of_shard, units_of
 from yozora.train.layout import body_maps
-from yozora.train.loop import autocast, make_folder, pick_device
+from yozora.train.loop import autocast, make_folder, memory_errors, pick_device
 from yozora.world import Scene, sample_scene
 
 BATCH = 16
 MANIFEST = "pool.json"
+KEEP_SECONDS = 20.0  # of encoding that a kill may cost, and the file that it was at
 
 
 def build_pool(config: LatentsStage, resume: bool = True) -> Path:
     """Renders and encodes what the configuration asks for; with `resume`, shards that are there are kept."""
     device = pick_device(config.run.device)
-    autoencoder = load_module(Autoencoder, config.autoencoder, device).eval()
-    autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    autoencoder = load_autoencoder(config.autoencoder, device)
+    if isinstance(autoencoder, Autoencoder):
+        autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue, reportArgumentType]
     _claim(config, resume)
     for number, bucket in enumerate(config.buckets):
         shards = -(-bucket.clips // config.shard)
@@ -121,7 +126,7 @@ def clip_start(scene: Scene, frames: int, fps: float) -> float:
 @torch.no_grad()
 def _write_shard(
     config: LatentsStage,
-    autoencoder: Autoencoder,
+    autoencoder: Autoencoder | WanAutoencoder,
     device: torch.device,
     bucket: PoolBucket,
     key: tuple[int, int, int],
@@ -134,12 +139,23 @@ def _write_shard(
     bodies: list[Tensor] = []
     scenes: list[Scene] = []
     for frames, maps, batch in stream(source, 0, -(-clips // BATCH), config.run.workers):
-        with autocast(device, config.run.precision):
-            latents.append(autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16))
+        latents.append(_encoded(autoencoder, device, config.run.precision, frames))
         bodies.append(maps)
         scenes += batch
     tensors = {"latents": torch.cat(latents).contiguous(), "bodies": torch.cat(bodies).contiguous()}
     _store(stem, tensors, scene_lines(scenes))
+
+
+def _encoded(autoencoder: Autoencoder | WanAutoencoder, device: torch.device, precision: str, frames: Tensor) -> Tensor:
+    """Frames uint8 [n, 3, T, H, W] → latents float16 on the CPU; by Wan's autoencoders in float32, since that is done
+    once."""
+    *_, count, height, width = frames.shape
+    advice = "give smaller sizes or fewer frames (footage.sizes, footage.frames), or run.device=cpu"
+    with (
+        memory_errors(f"encoding {count} frames of {width}x{height}", advice),
+        autocast(device, "fp32" if isinstance(autoencoder, WanAutoencoder) else precision),
+    ):
+        return autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16)
 
 
 def _store(stem: Path, tensors: dict[str, Tensor], lines: str) -> None:
@@ -170,52 +186,85 @@ class _Cuts:
 
 
 def _encode_footage(
-    config: LatentsStage, footage: Footage, autoencoder: Autoencoder, device: torch.device, resume: bool
+    config: LatentsStage,
+    footage: Footage,
+    autoencoder: Autoencoder | WanAutoencoder,
+    device: torch.device,
+    resume: bool,
 ) -> None:
-    """Cuts and encodes all footage; with `resume`, units that are there are kept. Raises ConfigError where nothing of
-    it could be read."""
+    """Cuts and encodes all footage; with `resume`, what is there is kept. Raises ConfigError where nothing of it could
+    be read."""
     units, clips, skipped = units_of(footage), 0, 0
     for number, unit in enumerate(units):
-        report = config.run.out / f"unit-{number:05d}.json"
-        if not (resume and report.exists()):
+        stored = _Unit(config.run.out, number)
+        if not (resume and stored.done):
+            first = stored.begin(resume)
             if isinstance(unit, Path):
-                cuts = pieces_of_shard(unit, footage)
+                cuts = pieces_of_shard(unit, footage, first)
             else:
-                cuts = stream(_Cuts(unit, footage), 0, len(unit), config.run.workers)
-            _note(report, _encode_unit(config, autoencoder, device, cuts, number))
-        said = read_json(report)
-        clips, skipped = clips + said["clips"], skipped + len(said["skipped"])
+                cuts = stream(_Cuts(unit, footage), first, len(unit), config.run.workers)
+            with torch.no_grad():
+                for pieces in cuts:
+                    stored.add(pieces, partial(_encoded, autoencoder, device, config.run.precision))
+            stored.finish()
+        clips, skipped = clips + stored.said["clips"], skipped + len(stored.said["skipped"])
         print(f"footage  {number + 1}/{len(units)}  {clips} clips, {skipped} files skipped", flush=True)
     if not clips:
         raise ConfigError(f"nothing in {footage.path} could be read: {skipped} files were skipped, as said above")
 
 
-@torch.no_grad()
-def _encode_unit(
-    config: LatentsStage,
-    autoencoder: Autoencoder,
-    device: torch.device,
-    cuts: Iterable[list[Piece] | Skipped],
-    number: int,
-) -> dict[str, Any]:
-    """Writes a unit's shards, one for each size and length in it; returns its report."""
-    latents: dict[tuple[int, int, int], list[Tensor]] = {}
-    lines: dict[tuple[int, int, int], str] = {}
-    skipped: list[Skipped] = []
-    for pieces in cuts:
+class _Unit:
+    """What has been encoded of a unit's files: parts that are written every few seconds, each with a shard for each
+    size and length in it, and the unit's report, which says how much of it is whole."""
+
+    def __init__(self, out: Path, number: int) -> None:
+        self.out, self.name = out, f"u{number:05d}"
+        self.report = out / f"unit-{number:05d}.json"
+        self.said: dict[str, Any] = {"clips": 0, "skipped": [], "files": 0, "parts": 0, "done": False}
+        if self.report.exists():
+            self.said |= {"done": True} | read_json(self.report)  # those of before were written when all was done
+        self.latents: dict[tuple[int, int, int], list[Tensor]] = {}
+        self.lines: dict[tuple[int, int, int], str] = {}
+        self.since = time.monotonic()
+
+    @property
+    def done(self) -> bool:
+        return bool(self.said["done"])
+
+    def begin(self, resume: bool) -> int:
+        """Makes ready to go on from what is whole; returns of how many files that is."""
+        if not resume or self.done:
+            self.said = {"clips": 0, "skipped": [], "files": 0, "parts": 0, "done": False}
+        for path in self.out.glob(f"*-{self.name}-*"):
+            if int(path.stem.rpartition("-")[2]) >= self.said["parts"]:
+                path.unlink()  # of a part that was being written
+        return int(self.said["files"])
+
+    def add(self, pieces: list[Piece] | Skipped, encoded: Callable[[Tensor], Tensor]) -> None:
+        """The next file's pieces."""
+        self.said["files"] += 1
         if isinstance(pieces, Skipped):
             print(f"skipped {pieces.name}: {pieces.reason}", flush=True)
-            skipped.append(pieces)
-            continue
+            self.said["skipped"].append(pieces._asdict())
+            return
         for piece in pieces:
             _, frames, height, width = piece.frames.shape
             key = (width, height, frames)
-            with autocast(device, config.run.precision):
-                encoded = autoencoder.encode(to_signed(piece.frames[None].to(device)))
-            latents.setdefault(key, []).append(encoded.to("cpu", torch.float16))
-            lines[key] = lines.get(key, "") + json.dumps(piece.line, ensure_ascii=False) + "\n"
-    for key, parts in latents.items():
-        stem = config.run.out / ("x".join(map(str, key)) + f"-u{number:05d}")
-        _store(stem, {"latents": torch.cat(parts).contiguous()}, lines[key])
-    count = sum(len(parts) for parts in latents.values())
-    return {"clips": count, "skipped": [each._asdict() for each in skipped]}
+            self.latents.setdefault(key, []).append(encoded(piece.frames[None]))
+            self.lines[key] = self.lines.get(key, "") + json.dumps(piece.line, ensure_ascii=False) + "\n"
+        if time.monotonic() - self.since > KEEP_SECONDS:
+            self._store()
+
+    def finish(self) -> None:
+        """After the last file."""
+        self.said["done"] = True
+        self._store()
+
+    def _store(self) -> None:
+        for key, parts in self.latents.items():
+            stem = self.out / ("x".join(map(str, key)) + f"-{self.name}-{self.said['parts']:05d}")
+            _store(stem, {"latents": torch.cat(parts).contiguous()}, self.lines[key])
+            self.said["clips"] += len(parts)
+        self.said["parts"] += 1
+        _note(self.report, self.said)  # last: before it, the part counts for nothing
+        self.latents, self.lines, self.since = {}, {}, time.monotonic()

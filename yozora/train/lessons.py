@@ -75,7 +75,8 @@ class _Drawing:
 
 @dataclass(frozen=True)
 class PoolBatches(_Drawing):
-    """Batches of clips of one size. Raises ConfigError where one has too few clips to share."""
+    """Batches of clips of one size, to which `prior` times as many of a second pool, the `world`, are added. Raises
+    ConfigError where one has too few clips to share."""
 
     def __post_init__(self) -> None:
         if (least := min((bucket.batch for bucket in self.config.buckets), default=self.shards)) < self.shards:
@@ -88,12 +89,19 @@ class PoolBatches(_Drawing):
         random = np.random.default_rng((self.config.run.seed, step))
         bucket = pick_bucket(self.config.buckets, random)
         drawn = [self.pool.draw(bucket, random) for _ in range(bucket.batch)]
+        if self.world is not None:
+            longer = bucket.model_copy(update={"exact": False})
+            drawn += [self.world.draw(longer, random) for _ in range(round(self.config.prior * bucket.batch))]
         captions = self._say(drawn, random)
-        first, end = (bucket.batch * n // self.shards for n in (self.shard, self.shard + 1))
+        first, end = (len(drawn) * n // self.shards for n in (self.shard, self.shard + 1))
         own, layouts = drawn[first:end], self._layouts(drawn[first:end])
         latents = torch.stack([clip.latents for clip in own]).float()
         layout = None if layouts is None else torch.stack(layouts)
-        return Captioned(latents, captions[first:end], layout, first, bucket.batch)
+        return Captioned(latents, captions[first:end], layout, first, len(drawn))
+
+    @cached_property
+    def world(self) -> LatentPool | None:
+        return LatentPool(self.config.world) if self.config.world and self.config.prior else None
 
 
 @dataclass(frozen=True)

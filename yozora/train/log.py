@@ -7,8 +7,10 @@ from __future__ import annotations
 import math
 import resource
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -104,14 +106,34 @@ class _TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
-        self.writer = SummaryWriter(str(run.out / "tensorboard"))
+        self.folder, self.before = run.out / "tensorboard", threading.excepthook
+        with self._writing():
+            self.writer = SummaryWriter(str(self.folder))
+        threading.excepthook = self._unless_written_by
 
     def __call__(self, means: dict[str, float], step: int) -> None:
-        for name, value in means.items():
-            self.writer.add_scalar(name, value, step)
+        with self._writing():
+            for name, value in means.items():
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.writer.close()
+        with self._writing():
+            self.writer.close()
+        threading.excepthook = self.before
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises ConfigError where the disk does not take it."""
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.folder} ({error.strerror}); is the disk full?") from None
+
+    def _unless_written_by(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard writes in a thread of its own; what fails there is raised here, at the next figure, and need not
+        be printed as well."""
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            self.before(failed)
 
 
 class _WeightsAndBiases:

@@ -25,6 +25,11 @@ from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 from yozora.train.parallel import whole
 
+SMALLER = (
+    "give smaller batches (batch, packed), smaller or shorter clips, or set checkpointing to full (of a stage, "
+    "parallel.checkpointing)"
+)
+
 
 class Task(Protocol):
     """What a stage gives the loop."""
@@ -142,13 +147,14 @@ class _Training:
         generator = torch.Generator().manual_seed(self.run.seed * 1_000_003 + step)
         task.model.train()
         said = []
-        for part in task.parts(batch, generator) if isinstance(task, SharedTask) else [batch]:
-            with autocast(self.device, self.run.precision):
-                loss, figures = task.loss(part, generator)
-            (loss * self.mesh.size).backward()  # sharding takes the mean of the processes' gradients
-            said.append(figures | {"loss": loss.item()})
         scale = rate_scale(step, self.run.steps, self.optim)
-        norm = self.optimisers.step(scale, self.guard.limit)
+        with memory_errors(f"step {step + 1}", SMALLER):
+            for part in task.parts(batch, generator) if isinstance(task, SharedTask) else [batch]:
+                with autocast(self.device, self.run.precision):
+                    loss, figures = task.loss(part, generator)
+                (loss * self.mesh.size).backward()  # sharding takes the mean of the processes' gradients
+                said.append(figures | {"loss": loss.item()})
+            norm = self.optimisers.step(scale, self.guard.limit)
         if skipped := self.guard.judge(norm):
             if self.mesh.first:
                 print(f"step {step + 1}: {skipped}; this step changed nothing", flush=True)
@@ -191,6 +197,18 @@ class _Training:
         named = {"model": self.task.model.state_dict(), "average": self.average.model.state_dict()}
         named["optimisers"] = self.optimisers.state()
         return {f"{part}.{name}": tensor for part, tensors in named.items() for name, tensor in tensors.items()}
+
+
+@contextmanager
+def memory_errors(what: str, advice: str) -> Iterator[None]:
+    """In the block, memory that is not there is a ConfigError with `advice`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch has an exception for GPUs only; on a CPU its allocator raises a bare RuntimeError
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+            raise
+        raise ConfigError(f"not enough memory for {what}: {advice}") from None
 
 
 def make_folder(path: Path) -> None:

@@ -7,6 +7,7 @@ which nothing here costs anything.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
@@ -102,6 +103,19 @@ def restarted() -> bool:
 
 def _attempt() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def says_first(message: str) -> bool:
+    """Whether no other process that torchrun has started has said the same. They tell one another by torchrun's own
+    store, since what is wrong is often wrong before they have met; where that does not answer, each speaks."""
+    if processes() == 1:
+        return True
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"yozora {_attempt()} {hashlib.sha256(message.encode()).hexdigest()}", 1) == 1
+    except (KeyError, ValueError, RuntimeError):
+        return True
 
 
 def refuse_several(what: str) -> None:

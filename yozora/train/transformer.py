@@ -24,6 +24,7 @@ from yozora.models.packed import run_packed
 from yozora.models.presets import PRESETS
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
+from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.train.config import Lessons, TransformerStage
 from yozora.train.context import run_shared
 from yozora.train.data import LatentPool, stream
@@ -161,26 +162,30 @@ class TransformerTask:
 @torch.no_grad()
 def write_samples(
     draw: Callable[[Tensor], Tensor],
-    autoencoder: Autoencoder,
+    autoencoder: Autoencoder | WanAutoencoder,
     config: Lessons,
     step: int,
     folder: Path,
     count: int = len(PROMPTS),
+    fps: float = 12.0,
 ) -> None:
     """A video of each of `count` prompts, and one contact sheet; `draw` makes latents of noise, a clip for each."""
+    sizes = autoencoder.config
     buckets = config.buckets or LatentPool(config.pool).buckets()
     bucket = max(buckets, key=lambda b: b.weight)
-    shape = (count, autoencoder.config.channels, 1 + (bucket.frames - 1) // 4, bucket.height // 16)
-    noise = torch.randn(*shape, bucket.width // 16, generator=torch.Generator().manual_seed(0))
-    latents = draw(noise.to(next(autoencoder.parameters()).device))
-    frames = autoencoder.decode(latents).float().clamp(-1, 1)
+    shape = (count, sizes.channels, 1 + (bucket.frames - 1) // sizes.temporal, bucket.height // sizes.spatial)
+    noise = torch.randn(*shape, bucket.width // sizes.spatial, generator=torch.Generator().manual_seed(0))
+    device = next(autoencoder.parameters()).device
+    latents = draw(noise.to(device))
+    with torch.autocast(device.type, enabled=False) if isinstance(autoencoder, WanAutoencoder) else nullcontext():
+        frames = autoencoder.decode(latents).float().clamp(-1, 1)
     pixels = ((frames.cpu() + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).numpy()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = np.linspace(0, bucket.frames - 1, min(8, bucket.frames)).astype(int)
     sheet = np.concatenate([np.concatenate(list(clip[chosen]), axis=1) for clip in pixels])
     Clip(sheet[None], fps=1).write(folder / f"{step:07d}.png")
     for number, clip in enumerate(pixels):
-        Clip(clip, fps=12).write(folder / f"{step:07d}-{number}.mp4")
+        Clip(clip, fps=fps).write(folder / f"{step:07d}-{number}.mp4")
 
 
 def begin(config: TransformerStage, channels: int) -> tuple[Transformer, TextEncoder]:
