@@ -6,9 +6,10 @@ seed and window, so that it depends neither on the device nor on what else is ma
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,13 +24,25 @@ from yozora.create.deblock import deblock
 from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.pace import closing, even_pace, in_transition
 from yozora.create.sizes import Native
-from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
+from yozora.create.windows import (
+    Decoded,
+    Made,
+    Past,
+    Window,
+    given_frames,
+    part_before,
+    part_of,
+    plan,
+    plan_leads,
+    turn_of,
+)
 from yozora.diffusion import (
     FLOW_MAP,
     SCHEDULES,
     SOLVERS,
     Text,
     Velocity,
+    begin_at,
     cue_text,
     flow_map,
     guided,
@@ -93,7 +106,7 @@ class Stream:
     ) -> None:
         self.bundle, self.native, self.grid = bundle, native, native.grid
         self.canvas, self.seeds, self.settings, self.previews = canvas, seeds, settings, previews
-        self.windows = plan(canvas, native)
+        self.windows, self.leads = plan(canvas, native), plan_leads(canvas, native)
         self.pasts = [Past(canvas, native) for _ in seeds]
         self.places = [0] * len(seeds)
         self.turned, self.turning = turn_of(canvas, native), in_transition(canvas, self.grid)
@@ -104,7 +117,8 @@ class Stream:
         with _memory_errors(self.canvas):
             self.texts = {prompt: self._encode_text(prompt) for prompt in self._prompts()}
             yield self._progress("text", 1, 1)
-            index = 0
+            yield from self._lead_up()
+            index = len(self.leads)
             for window in self.windows:
                 if window.sampled:
                     yield from self._make(window, index)
@@ -121,19 +135,61 @@ class Stream:
                 yield from self._emit(row, frames)
         yield self._progress_decoded((window.end - window.fresh) * len(self.seeds))
 
+    def _lead_up(self) -> Iterator[Progress | Chunk]:
+        """What comes before all that is given: made from there backward, and handed out in order of time. What was made
+        waits in nameless files, so that memory does not grow with it."""
+        began: list[np.ndarray | None] = [None] * len(self.seeds)
+        with ExitStack() as stack:
+            files = []
+            for index, lead in enumerate(self.leads):
+                parts = [part_before(self.canvas, lead, made, self.grid) for made in (began if index else began[:1])]
+                latents, maps, known = yield from self._sampled(parts, index)
+                assert known is not None
+                for row, latent in enumerate(latents.split(1)):
+                    held, own = maps[row % len(maps)], known[row % len(maps)][None]
+                    assert held.frames is not None
+                    frames = np.concatenate([each for each, _ in self._decode(latent)])
+                    frames, _ = composite(frames, held.frames, held.kept, None, self._own(held, own))
+                    frames = frames[self.grid.first_frame(lead.fresh - lead.start) :]
+                    file = stack.enter_context(tempfile.TemporaryFile())
+                    new = lead.until - lead.fresh
+                    files.append(file)
+                    np.save(file, frames[: self.grid.first_frame(new) if not lead.start else self.grid.temporal * new])
+                    began[row] = frames[: self.grid.temporal * self.native.overlap]
+                    yield self._progress_decoded(new)
+            for number, file in reversed(list(enumerate(files))):
+                file.seek(0)
+                yield from self._emit(number % len(self.seeds), np.load(file))
+
     def _make(self, window: Window, index: int) -> Iterator[Progress | Chunk]:
         """A window that is sampled, the `index`-th."""
         shared = window.start == window.fresh and window.end <= self.grid.latent_frames(self.canvas.frames)
         parts = [part_of(self.canvas, window, past, self.grid) for past in (self.pasts[:1] if shared else self.pasts)]
+        latents, maps, known = yield from self._sampled(parts, index, window)
+        owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
+        for row, latent in enumerate(latents.split(1)):
+            which = row % len(maps)
+            yield from self._finish(window, row, latent, maps[which], owns[which])
+
+    def _sampled(
+        self, parts: Sequence[Canvas], index: int, window: Window | None = None
+    ) -> Generator[Progress, None, tuple[Tensor, list[HoldMap], Tensor | None]]:
+        """Fills the `index`-th window, whose canvases are `parts`, one a seed or one for all: its latents
+        [B, C, T, h, w], what is held, and the same as latents. In a `window` that follows others, what they have made
+        is known as they made it."""
         maps = [part.hold_map(self.grid) for part in parts]
         known, hold = None, None
         if maps[0].frames is not None:
             hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
             encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
-            known = torch.cat([p.recall(k, window.start) for p, k in zip(self.pasts, encoded, strict=False)])
+            if window is not None:
+                encoded = [past.recall(k, window.start) for past, k in zip(self.pasts, encoded, strict=False)]
+            known = torch.cat(encoded)
         latents = noise = self._noise(parts[0], index)
         card = self.bundle.card
         levels = SCHEDULES[card.schedule](self.settings.steps, card.shift_for(self.canvas.size))
+        if hold is not None:
+            levels = begin_at(levels, 1 - float(hold.min()))
         velocity = self._velocity(parts[0])
         if self.bundle.device.type == "cpu":
             alone = self.bundle.reuse == 0  # else each row has a past of its own
@@ -142,14 +198,11 @@ class Stream:
             latents = step.latents
             preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
             self.sampled += 1
-            total = step.total * sum(each.sampled for each in self.windows)
+            total = step.total * (len(self.leads) + sum(each.sampled for each in self.windows))
             yield self._progress("sample", self.sampled, total, preview)
         if not latents.isfinite().all():
             raise ModelError("the model gave numbers that are not finite: lower the guidance, or check its weights")
-        owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
-        for row, latent in enumerate(latents.split(1)):
-            which = row % len(maps)
-            yield from self._finish(window, row, latent, maps[which], owns[which])
+        return latents, maps, known
 
     def _finish(
         self, window: Window, row: int, latents: Tensor, held: HoldMap, own: np.ndarray | None

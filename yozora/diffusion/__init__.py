@@ -4,7 +4,7 @@ What a canvas is stays outside: the sampler needs a velocity function, noise, an
 """
 
 from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided, in_whole_levels
-from yozora.diffusion.levels import SCHEDULES, sample_levels, schedule, shift_levels, whole_levels
+from yozora.diffusion.levels import SCHEDULES, begin_at, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_count, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
 from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
@@ -17,6 +17,7 @@ __all__ = [
     "Text",
     "Velocity",
     "add_noise",
+    "begin_at",
     "cue_text",
     "flow_count",
     "flow_error",
