@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,10 @@ SAMPLING = ("text", "sample", "decode")
 SHEET_FRAMES = 12
 
 
-def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
+Draw = Callable[["Native", Options], "Canvas"]
+
+
+def make(options: Options, draw: Draw) -> None:
     """Draws a way's canvas for the model that is asked for, fills it, writes the files and says so. What is wrong is
     said as early as it can be known: before torch is imported, before weights are read, before anything is sampled."""
     files, sheets = options.files()
@@ -165,9 +168,7 @@ class Video:
         }
 
 
-def _load(
-    options: Options, draw: Callable[[Native], Canvas]
-) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
+def _load(options: Options, draw: Draw) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
@@ -179,11 +180,14 @@ def _load(
         check_solver(options.solver)
     model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
-    canvas = understand(draw(native), options)
+    asked, options = options, options.within(native)
+    canvas = understand(draw(native, options), options)
     if options.style:
         canvas = options.style.on(canvas)
     canvas.check(native.grid)
     target = options.target(canvas.size, canvas.fps, canvas.shown)
+    if target:
+        canvas = replace(canvas, notes=(*canvas.notes, *options.cautions(canvas.size, target, options is not asked)))
     enhancer = load_enhancer(device=choose_device(options.device)) if target else None
     return load(model, options.device, lora=options.lora or (), reuse=options.reuse or 0.0), canvas, target, enhancer
 
