@@ -27,7 +27,7 @@ class Pace:
     step by step, as what is done of it took. (In a long video they take turns, so that the bar of one says little.)"""
 
     def __init__(self, stages: Sequence[str], now: float) -> None:
-        self.steps = dict.fromkeys(stages, (0, 0))
+        self.steps: dict[str, tuple[int, int]] = dict.fromkeys(stages, (0, 0))
         self.spent = dict.fromkeys(stages, 0.0)
         self.mark = now
 
@@ -73,9 +73,10 @@ def bars(stages: Sequence[str], together: bool = True) -> Iterator[Show]:
     columns += [TimeElapsedColumn(), TextColumn("{task.fields[left]}")]
     own = [] if together else [TextColumn("left"), TimeRemainingColumn()]
     with Progress(*columns, *own, console=Console(stderr=True), transient=True) as progress:
-        nothing = {"count": "", "left": ""}
-        whole = progress.add_task("all", total=1.0, **nothing) if together else None
-        tasks = {stage: progress.add_task(STAGES[stage], total=None, start=False, **nothing) for stage in stages}
+        whole = progress.add_task("all", total=1.0, count="", left="") if together else None
+        tasks = {
+            stage: progress.add_task(STAGES[stage], total=None, start=False, count="", left="") for stage in stages
+        }
         pace = Pace(stages, time.perf_counter())
 
         def show(stage: str, step: int, total: int) -> None:
