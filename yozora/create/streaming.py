@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,6 +47,7 @@ from yozora.diffusion import (
     flow_map,
     guided,
     in_whole_levels,
+    row_by_row,
     sample,
 )
 from yozora.diffusion.reuse import Reuse
@@ -139,18 +140,26 @@ class Stream:
         """What comes before all that is given: made from there backward, and handed out in order of time. What was made
         waits in nameless files, so that memory does not grow with it."""
         began: list[np.ndarray | None] = [None] * len(self.seeds)
+        ahead: list[Tensor] = []  # the same as latents
         with ExitStack() as stack:
             files = []
             for index, lead in enumerate(self.leads):
                 parts = [part_before(self.canvas, lead, made, self.grid) for made in (began if index else began[:1])]
-                latents, maps, known = yield from self._sampled(parts, index)
+
+                def recall(row: int, known: Tensor, made: list[Tensor] = ahead) -> Tensor:
+                    return torch.cat([known[:, :, : -made[row].shape[2]], made[row]], dim=2) if made else known
+
+                latents, maps, known = yield from self._sampled(parts, index, recall)
                 assert known is not None
+                ahead = []
                 for row, latent in enumerate(latents.split(1)):
-                    held, own = maps[row % len(maps)], known[row % len(maps)][None]
+                    held, first = maps[row % len(maps)], lead.fresh - lead.start
                     assert held.frames is not None
+                    own = None if index else self._own(held, known)
                     frames = np.concatenate([each for each, _ in self._decode(latent)])
-                    frames, _ = composite(frames, held.frames, held.kept, None, self._own(held, own))
-                    frames = frames[self.grid.first_frame(lead.fresh - lead.start) :]
+                    frames, _ = composite(frames, held.frames, held.kept, None, own)
+                    ahead.append(latent[:, :, first : first + self.native.overlap])
+                    frames = frames[self.grid.first_frame(first) :]
                     file = stack.enter_context(tempfile.TemporaryFile())
                     new = lead.until - lead.fresh
                     files.append(file)
@@ -165,26 +174,28 @@ class Stream:
         """A window that is sampled, the `index`-th."""
         shared = window.start == window.fresh and window.end <= self.grid.latent_frames(self.canvas.frames)
         parts = [part_of(self.canvas, window, past, self.grid) for past in (self.pasts[:1] if shared else self.pasts)]
-        latents, maps, known = yield from self._sampled(parts, index, window)
+
+        def recall(row: int, known: Tensor) -> Tensor:
+            return self.pasts[row].recall(known, window.start)
+
+        latents, maps, known = yield from self._sampled(parts, index, recall)
         owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
         for row, latent in enumerate(latents.split(1)):
             which = row % len(maps)
             yield from self._finish(window, row, latent, maps[which], owns[which])
 
     def _sampled(
-        self, parts: Sequence[Canvas], index: int, window: Window | None = None
+        self, parts: Sequence[Canvas], index: int, recall: Callable[[int, Tensor], Tensor]
     ) -> Generator[Progress, None, tuple[Tensor, list[HoldMap], Tensor | None]]:
         """Fills the `index`-th window, whose canvases are `parts`, one a seed or one for all: its latents
-        [B, C, T, h, w], what is held, and the same as latents. In a `window` that follows others, what they have made
-        is known as they made it."""
+        [B, C, T, h, w], what is held, and the same as latents, of which `recall` puts in place, for one seed, those
+        that other windows made."""
         maps = [part.hold_map(self.grid) for part in parts]
         known, hold = None, None
         if maps[0].frames is not None:
             hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
             encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
-            if window is not None:
-                encoded = [past.recall(k, window.start) for past, k in zip(self.pasts, encoded, strict=False)]
-            known = torch.cat(encoded)
+            known = torch.cat([recall(row, each) for row, each in enumerate(encoded)])
         latents = noise = self._noise(parts[0], index)
         card = self.bundle.card
         levels = SCHEDULES[card.schedule](self.settings.steps, card.shift_for(self.canvas.size))
@@ -353,17 +364,6 @@ class Stream:
         self.decoded += latents
         total = self.grid.latent_frames(self.canvas.frames) * len(self.seeds)
         return self._progress("decode", self.decoded, total)
-
-
-def row_by_row(velocities: Sequence[Velocity]) -> Velocity:
-    """A velocity of one clip for each of a batch. A CPU is no slower at that, and rounds in a batch otherwise than
-    alone: so each variation is, to the bit, what its seed gives by itself."""
-
-    def each(latents: Tensor, levels: Tensor, reach: Tensor) -> Tensor:
-        rows = zip(velocities, latents.split(1), levels.split(1), reach.split(1), strict=True)
-        return torch.cat([velocity(*row) for velocity, *row in rows])
-
-    return each
 
 
 def window_seed(seed: int, index: int) -> int:
