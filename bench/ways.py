@@ -41,7 +41,7 @@ from yozora.evaluate import Finding, Prompt, inspect_clip, psnr
 
 SEAM, STEP = 1.2, 2.0  # times the median step: a loop's seam; any step of a blend or at a window's border
 LIKE = 0.9  # of the prompts that are followed in a video of their own, how many must be followed elsewhere
-STRENGTHS = (0.2, 0.35, 0.6, 0.8, 1.0)
+STRENGTHS = (0.3, *ways.STRENGTHS.values(), 1.0)
 CARD = 2.0  # seconds that a card of a storyboard is shown
 
 
@@ -264,22 +264,26 @@ def blend(lab: Lab) -> list[Row]:
 
 
 def remix(lab: Lab) -> list[Row]:
-    """Each clip under the next one's prompt."""
-    table = []
+    """Each clip under the next one's prompt; where that names another colour, whether a strong remix shows it."""
+    table, recoloured = [], []
     for film, other in lab.each(list(zip(lab.mixed, lab.mixed[1:] + lab.mixed[:1], strict=True)), "remix"):
         given, text, seed = film.clip, other.prompt.text, film.prompt.seed
         made = [lab.generator.remix(given, text, strength=s, seed=seed, **lab.sampling) for s in STRENGTHS]
         table.append([distance(clip.frames, given.frames) for clip in made])
+        if other.prompt.colour != film.prompt.colour:
+            strong = made[STRENGTHS.index(ways.STRENGTHS["strong"])]
+            recoloured.append(inspect_clip(strong, lab.inspector).colour == other.prompt.colour)
     means = np.mean(table, 0)
     rising = int((np.diff(table, axis=1) > 0).all(1).sum())
     names = ", ".join(f"{strength:g}" for strength in STRENGTHS)
     return [
         Row(
             "remix: distance from the source",
-            f"{' '.join(f'{mean:.1f}' for mean in means)} at {names} (rising in {rising} of {len(table)})",
+            f"{' '.join(f'{mean:.1f}' for mean in means)} at {names} (rising in {rising} of {len(table)}); "
+            f"a strong one has the new colour in {sum(recoloured)} of {len(recoloured)}",
             "rising with the strength",
             bool((np.diff(means) > 0).all()),
-            {"strengths": STRENGTHS, "distances": table},
+            {"strengths": STRENGTHS, "distances": table, "recoloured": recoloured},
         )
     ]
 

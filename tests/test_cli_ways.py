@@ -74,7 +74,7 @@ WAYS = {
     "animate": (["animate", "p.png", "x", "--seconds", "0.6"], 5),
     "extend": (["extend", "a.mp4", "x", "--seconds", "1"], 19),
     "extend backward": (["extend", "a.mp4", "--backward", "--seconds", "0.6"], 16),
-    "fill": (["fill", "x", "--at", "0=p.png", "--at", "1.1=b.mp4"], 13),
+    "fill": (["fill", "x", "--at", "0=p.png", "--at", "1.1=b.mp4"], 16),
     "loop of a clip": (["loop", "a.mp4", "--seconds", "0.5"], 15),
     "loop of a prompt": (["loop", "a red ball"], 8),
     "blend": (["blend", "a.mp4", "b.mp4", "--curve", "mix", "--seconds", "2"], 17),

@@ -82,6 +82,8 @@ def test_backward_goes_on_for_as_long_as_is_asked(generator: Generator) -> None:
     assert all(np.array_equal(frames[45:], given.frames) for frames in made)
     assert not np.array_equal(made[0], made[1])
     assert np.array_equal(generator.run_many(canvas, [1])[0].frames, made[1])
+    steps = np.abs(np.diff(made[0].astype(float), axis=0)).mean((1, 2, 3))
+    assert steps[44] < 1.5 * np.median(steps[36:45])  # noise is given: onto it there is no jump, but a way of 8 frames
     said = [event for event in generator.run(canvas, 0) if isinstance(event, Progress)]
     for stage in ("sample", "decode"):
         steps = [(event.step, event.total) for event in said if event.stage == stage]

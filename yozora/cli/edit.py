@@ -74,7 +74,7 @@ def loop(
 def remix(
     clip: ClipFile,
     prompt: Prompt,
-    strength: Annotated[str, typer.Option(help="subtle, mild, strong, or 0 (nothing changes) to 1.")] = "mild",
+    strength: Annotated[str, typer.Option(help="subtle (0.6), mild (0.85), strong (0.95), or 0 to 1.")] = "mild",
     *,
     options: Options,
 ) -> None:

@@ -148,7 +148,7 @@ class Native:
         if not (inside and min(shapes) * 0.99 <= width / height <= max(shapes) * 1.01):
             known = ", ".join(f"{w}x{h}" for w, h in self.sizes)
             way = ": things may come twice; a trained size that is enlarged (--enhance 1080p) looks better"
-            larger = way if width * height > max(areas) else ""
+            larger = way if width * height > max(areas) * 1.26 else ""
             lines.append(f"{width}x{height} is outside the sizes this model was trained on ({known}){larger}")
         if not self.frames_min <= frames <= self.frames_max:
             span = f"{self.frames_min / self.fps:.2g} to {self.seconds_max:.3g} s"

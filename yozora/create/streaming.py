@@ -21,8 +21,9 @@ from yozora.create.anchors import HoldMap
 from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
+from yozora.create.events import Chunk, Progress
 from yozora.create.limits import check_guidance, check_steps, shown
-from yozora.create.pace import closing, even_pace, in_transition
+from yozora.create.pace import closing, even_pace, in_transition, leading_up
 from yozora.create.sizes import Native
 from yozora.create.windows import (
     Decoded,
@@ -55,26 +56,6 @@ from yozora.errors import CanvasError, ModelError
 from yozora.models.registry import Bundle
 
 CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`step` of `total` is done in `stage` ("text", "sample", "decode"), `seconds` after the start of the run.
-    `preview` uint8 [H, W, 3], where asked for, is the window's first frame as the model sees it at this step."""
-
-    stage: str
-    step: int
-    total: int
-    seconds: float
-    preview: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """The next frames, uint8 [n, H, W, 3], of the video of seed number `index`."""
-
-    index: int
-    frames: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -138,9 +119,11 @@ class Stream:
 
     def _lead_up(self) -> Iterator[Progress | Chunk]:
         """What comes before all that is given: made from there backward, and handed out in order of time. What was made
-        waits in nameless files, so that memory does not grow with it."""
+        waits in nameless files, so that memory does not grow with it; but for the first frames of a lead, which the one
+        before it decodes once more: they go over from these to those, for no two decodings are quite the same."""
         began: list[np.ndarray | None] = [None] * len(self.seeds)
         ahead: list[Tensor] = []  # the same as latents
+        loose = 0  # how many of those frames wait
         with ExitStack() as stack:
             files = []
             for index, lead in enumerate(self.leads):
@@ -151,21 +134,25 @@ class Stream:
 
                 latents, maps, known = yield from self._sampled(parts, index, recall)
                 assert known is not None
-                ahead = []
+                ahead, most = [], self.grid.temporal * self.native.overlap
+                first = lead.fresh - lead.start  # the first latent frame and, of frames, the first that is new, and
+                begin = self.grid.first_frame(first)  # that from where on they exist
+                exist = self.grid.first_frame(lead.until) - self.grid.temporal * lead.start
+                waits = min(most, exist - begin + loose) if lead.start else 0
                 for row, latent in enumerate(latents.split(1)):
-                    held, first = maps[row % len(maps)], lead.fresh - lead.start
-                    assert held.frames is not None
-                    own = None if index else self._own(held, known)
+                    held = maps[row % len(maps)]
                     frames = np.concatenate([each for each, _ in self._decode(latent)])
-                    frames, _ = composite(frames, held.frames, held.kept, None, own)
+                    if (made := began[row]) is not None:
+                        frames[exist:] = np.concatenate([_go_over(frames[exist:], made, loose), made[loose:]])
+                    elif held.frames is not None:
+                        frames, _ = composite(frames, held.frames, held.kept)
+                    frames = even_pace(frames, [leading_up(exist)])
                     ahead.append(latent[:, :, first : first + self.native.overlap])
-                    frames = frames[self.grid.first_frame(first) :]
-                    file = stack.enter_context(tempfile.TemporaryFile())
-                    new = lead.until - lead.fresh
-                    files.append(file)
-                    np.save(file, frames[: self.grid.first_frame(new) if not lead.start else self.grid.temporal * new])
-                    began[row] = frames[: self.grid.temporal * self.native.overlap]
-                    yield self._progress_decoded(new)
+                    files.append(stack.enter_context(tempfile.TemporaryFile()))
+                    np.save(files[-1], frames[begin + waits : exist + loose])
+                    began[row] = frames[begin : begin + most]
+                    yield self._progress_decoded(lead.until - lead.fresh)
+                loose = waits
             for number, file in reversed(list(enumerate(files))):
                 file.seek(0)
                 yield from self._emit(number % len(self.seeds), np.load(file))
@@ -364,6 +351,12 @@ class Stream:
         self.decoded += latents
         total = self.grid.latent_frames(self.canvas.frames) * len(self.seeds)
         return self._progress("decode", self.decoded, total)
+
+
+def _go_over(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` frames uint8 [n, H, W, 3] of both, from the `one` to the `other` by even steps."""
+    share = (np.arange(1, count + 1, dtype=np.float32) / (count + 1))[:, None, None, None]
+    return (one[:count] + (other[:count] - one[:count].astype(np.float32)) * share).round().astype(np.uint8)
 
 
 def window_seed(seed: int, index: int) -> int:

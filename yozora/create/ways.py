@@ -13,7 +13,7 @@ from yozora.create.given import Fit, Given, Picture, open_given, read_mask, take
 from yozora.create.sizes import Native, check_seconds, choose_size, frames_for
 from yozora.errors import CanvasError
 
-STRENGTHS = {"subtle": 0.35, "mild": 0.6, "strong": 0.8}
+STRENGTHS = {"subtle": 0.6, "mild": 0.85, "strong": 0.95}  # colours of what is given are seen up to a level of 0.9
 
 
 class Asked(TypedDict, total=False):
