@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -137,6 +139,14 @@ def median_step(frames: np.ndarray) -> float:
 def likeness(one: np.ndarray, other: np.ndarray) -> float:
     """PSNR in dB, at most MOST."""
     return min(MOST, psnr(one, other))
+
+
+def through_file(clip: Clip) -> Clip:
+    """The clip as an MP4 gives it back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        clip.write(path)
+        return Clip.read(path)
 
 
 def baselines(true: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,7 +74,7 @@ WAYS = {
     "animate": (["animate", "p.png", "x", "--seconds", "0.6"], 5),
     "extend": (["extend", "a.mp4", "x", "--seconds", "1"], 19),
     "extend backward": (["extend", "a.mp4", "--backward", "--seconds", "0.6"], 16),
-    "fill": (["fill", "x", "--at", "0=p.png", "--at", "1.1=b.mp4"], 13),
+    "fill": (["fill", "x", "--at", "0=p.png", "--at", "1.1=b.mp4"], 16),
     "loop of a clip": (["loop", "a.mp4", "--seconds", "0.5"], 15),
     "loop of a prompt": (["loop", "a red ball"], 8),
     "blend": (["blend", "a.mp4", "b.mp4", "--curve", "mix", "--seconds", "2"], 17),
@@ -143,6 +143,37 @@ def test_what_was_only_enhanced_is_enhanced_again(run, enhancer: None, home: Pat
 def test_an_aspect_is_kept_when_it_is_enlarged(run, enhancer: None) -> None:
     assert run("image", "x", "--aspect", "16:9", "--enhance", "180p", "-o", "wide.png")[0] == 0
     assert Clip.read("wide.png").size == (320, 180)
+
+
+def test_what_is_not_as_one_may_think_is_said(
+    enhancer: None, tiny_model: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Clip(np.zeros((1, 2, 128, 3), np.uint8), 8.0).write("wide.png")
+    tiny = ["--model", str(tiny_model), "--steps", "1"]
+    cases = {
+        ("image", "x", "--resolution", "200p", "-o", "large.png", *tiny): "200x200 is far above what this model was "
+        "trained on: made at 64x64 and enlarged",
+        (
+            "image",
+            "x",
+            "--enhance",
+            "24",
+            "-o",
+            "small.png",
+            *tiny,
+        ): "--enhance 24 makes 24x24 of 64x64; frames are for --enhance-fps",
+        ("enhance", "wide.png", "--size", "1080p", "-o", "wider.png"): "1080p of this shape would have a side of over "
+        "4096 pixels: it becomes 4096x64",
+        ("recut", "a.mp4", "--keep", "0.3-0.9", *tiny): "is kept from 0.12 to 0.88 s",
+    }
+    for arguments, said in cases.items():
+        assert main(list(arguments)) == 0
+        err = capsys.readouterr().err
+        assert said in err and all(line.startswith("warning: ") for line in err.splitlines())
+    assert Clip.read("large.png").size == (200, 200)
+    assert Clip.read("wider.png").size == (4096, 64)
+    canvas = recipe_of("large.png").canvas
+    assert (canvas["width"], canvas["enhance"]["size"]) == (64, [200, 200])
 
 
 def test_a_contact_sheet_is_called_one(run) -> None:
@@ -306,7 +337,6 @@ BAD = {
     "missing clip": (["extend", "none.mp4"], "does not exist"),
     "no video": (["extend", "board.toml"], "board.toml"),
     "nan": (["extend", "a.mp4", "--seconds", "nan"], "not a length"),
-    "too far back": (["extend", "a.mp4", "--backward", "--seconds", "9"], "goes back at most"),
     "fit": (["extend", "a.mp4", "--fit", "zoom"], "no way to fit"),
     "card": (["fill", "--at", "p.png"], "no card"),
     "card's time": (["fill", "--at", "nan=p.png"], "no time"),
@@ -327,7 +357,8 @@ BAD = {
     "solver": (["generate", "x", "--solver", "none"], "unknown solver 'none'"),
     "enhanced size": (["generate", "x", "--enhance", "large"], "is not a resolution"),
     "enhanced shape": (["generate", "x", "--enhance", "0x9"], "width 0"),
-    "enhanced rate": (["generate", "x", "--enhance-fps", "nan"], "frames a second is not a rate"),
+    "enhanced rate": (["generate", "x", "--enhance-fps", "nan"], "--enhance-fps: nan frames a second is not a rate"),
+    "next to nothing kept": (["recut", "a.mp4", "--keep", "0-0.01"], "is shorter than a frame"),
     "only enhanced here": (["again", "e.mp4"], "does not say how it was made"),
     "fitted again": (["again", "made.mp4", "--fit", "pad"], "leave --size, --aspect, --resolution and --fit out"),
     "source gone": (["again", "made.mp4"], "was made from gone.mp4, which is not here"),

@@ -29,6 +29,9 @@ _PICTURES = "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 # A list of what may be opened, because FFmpeg also takes text for ANSI art and playlists for videos, and follows them.
 _FORMATS = f"{_PICTURES},mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,apng,h264,hevc,obu,ivf,m4v,yuv4mpegpipe"
 _RGBA = "gbrap"  # planar: FFmpeg 8 spoils the last columns of packed rgba where width % 16 is 1 to 4
+# Lanczos, whole colour samples, exact rounding: FFmpeg's default is quick, and what is read, changed and written a few
+# times with it loses its colours. A number, because older PyAV has names only for a part of these flags.
+_FINE = 0x200 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 MOST_PIXELS = 2**27
 _LONGEST_GAP = 60.0  # seconds; a longer jump between two frames is a broken clock, not a pause
 
@@ -319,8 +322,8 @@ def _pixels(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
     # Untagged high-definition video is BT.709 by convention; 2 is "unspecified".
     matrix = "ITU709" if frame.colorspace == 2 and frame.height >= 720 and "yuv" in frame.format.name else None
     if frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components):
-        return on_white(frame.reformat(width, height, _RGBA, src_colorspace=matrix).to_ndarray())
-    return frame.reformat(width, height, "rgb24", src_colorspace=matrix).to_ndarray()
+        return on_white(frame.reformat(width, height, _RGBA, src_colorspace=matrix, interpolation=_FINE).to_ndarray())
+    return frame.reformat(width, height, "rgb24", src_colorspace=matrix, interpolation=_FINE).to_ndarray()
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:

@@ -23,8 +23,17 @@ ENDINGS = (".mp4", ".gif", ".webp", ".png", ".jpg", ".jpeg")
 _MOST_GIF_FPS = 50.0
 # x264 gives other bytes once in a while with more threads, and with its macroblock tree, which reads memory that it
 # has not written (MALLOC_PERTURB_ shows it)
-_X264 = {"crf": "17", "preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
+_X264 = {"preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
+# Frames of the sizes that are made come back as they were to the eye and to what is made from the file next: a loop's
+# seam does not grow, an extension's given frames stay. Larger ones are as near with less: a pixel there is little.
+_CRF, _CRF_LARGE, _LARGE = "6", "17", 2**18
 _BT709 = 1
+# H.264's colour samples stand at the left of their pixels, which every player assumes, and FFmpeg's conversion does not
+# unless it is told: without that each writing shifts colours by a quarter of a pixel
+_TO_YUV = (
+    "flags=lanczos+accurate_rnd+full_chroma_inp+bitexact:out_color_matrix=bt709:out_range=tv:"
+    "out_h_chr_pos=0:out_v_chr_pos=128"
+)
 
 
 class Encoder(Protocol):
@@ -55,12 +64,16 @@ class _Mp4:
         if label:
             self._container.metadata["comment"] = label
         rate = Fraction(fps).limit_denominator(1001)  # finds 30000/1001
-        self._stream = self._container.add_stream("libx264", rate=rate, options=_X264)
-        self._stream.width, self._stream.height = (edge + edge % 2 for edge in size)
+        width, height = (edge + edge % 2 for edge in size)
+        options = {"crf": _CRF if width * height <= _LARGE else _CRF_LARGE} | _X264
+        self._stream = self._container.add_stream("libx264", rate=rate, options=options)
+        self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
         context.color_primaries = context.color_trc = context.colorspace = _BT709
         context.color_range = 1  # limited
+        self._rate, self._count = rate, 0
+        self._graph = _graph((width, height), rate, _TO_YUV, "yuv420p")
 
     def add(self, frame: np.ndarray) -> None:
         """Encode one frame; an odd edge is repeated once, because 4:2:0 halves both sides."""
@@ -70,8 +83,9 @@ class _Mp4:
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        self._container.mux(self._stream.encode(picture))
+        self._graph.push(_timed(picture, self._count, self._rate))
+        self._count += 1
+        self._container.mux(self._stream.encode(cast("av.VideoFrame", self._graph.pull())))
 
     def finish(self) -> None:
         self._container.mux(self._stream.encode(None))
@@ -182,6 +196,21 @@ class _Spooled:
         with self._path.open("r+b") as file:  # the comment goes before the trailer
             file.seek(-1, 2)
             file.write((_containers.gif_label(self._label) if self._label else b"") + b";")
+
+
+def _graph(size: tuple[int, int], rate: Fraction, scale: str, pixel_format: str) -> Any:
+    """From rgb24 to another format by FFmpeg's scaler: frames are pushed in and pulled out."""
+    from av.filter import Graph
+    from av.video.format import VideoFormat
+
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=size[0], height=size[1], format=VideoFormat("rgb24"), time_base=1 / rate),
+        graph.add("scale", scale),
+        graph.add("format", pixel_format),
+        graph.add("buffersink"),
+    ).configure()
+    return graph
 
 
 def _paletted(frames: Any, size: tuple[int, int], rate: Fraction) -> Iterator[av.VideoFrame]:

@@ -23,3 +23,7 @@ class ConfigError(YozoraError):
 
 class SceneError(YozoraError):
     """A scene description that is not valid."""
+
+
+class YozoraWarning(UserWarning):
+    """What is made, or read, is not quite what one may think, such as outside of what the model was trained on."""

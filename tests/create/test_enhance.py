@@ -18,7 +18,7 @@ from yozora.cli import main
 from yozora.clip import Clip, Recipe
 from yozora.create import enhance as enhancing
 from yozora.create.enhance import enhance, enhance_clip, enlarge, load_enhancer, write_enhanced
-from yozora.create.target import Target, choose_target
+from yozora.create.target import Target, choose_target, falls_short
 from yozora.errors import CanvasError, MediaError, ModelError
 from yozora.models.enhancer import Enhancer, EnhancerConfig
 from yozora.models.folder import save_module
@@ -176,7 +176,6 @@ def test_the_recipe_says_what_was_done(enhancer: Enhancer, tmp_path: Path) -> No
         {"size": "big"},
         {"size": "0p"},
         {"size": "1p"},
-        {"size": "4096p"},
         {"fps": 0.5},
         {"fps": math.nan},
         {"fps": 1000},
@@ -188,6 +187,19 @@ def test_what_cannot_be_is_refused(asked: dict) -> None:
     with pytest.raises(CanvasError) as refusal:
         choose_target(**{"source": (16, 12), "source_fps": 12, **asked})
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "becomes"), [((16, 12), "4096p", (4096, 3072)), ((1, 99), "1080p", (42, 4096))]
+)
+def test_any_shape_is_enlarged_as_far_as_a_side_goes(
+    source: tuple[int, int], size: str, becomes: tuple[int, int]
+) -> None:
+    target = choose_target(source, 12, size)
+    assert target.size == becomes
+    (line,) = falls_short(size, target)
+    assert f"it becomes {becomes[0]}x{becomes[1]}" in line
+    assert not falls_short("480p", choose_target((16, 9), 12, "480p"))
 
 
 def test_frames_of_another_kind_are_refused(enhancer: Enhancer) -> None:

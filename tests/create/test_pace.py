@@ -10,7 +10,7 @@ import torch
 
 from yozora.clip import Clip
 from yozora.create import Canvas, Grid, Native, blend, extend, fill, load, loop, remix
-from yozora.create.pace import CLOSING, closing, even_pace, in_transition
+from yozora.create.pace import CLOSING, closing, even_pace, in_transition, leading_up
 from yozora.create.windows import turn_of
 
 GRID = Grid()
@@ -83,6 +83,11 @@ def test_a_loop_closes_at_an_even_pace(given: bool) -> None:
         closed = np.concatenate([made[-turned:], made[: turned + 1]])  # over its first frame, which follows its last
     steps = np.abs(np.diff(closed.astype(np.float32), axis=0)).mean((1, 2, 3))
     assert steps.max() <= 2.5 * steps.min(), steps  # over 4 without
+
+
+def test_where_what_is_made_backward_leads_up_to_what_exists() -> None:
+    assert leading_up(45) == (37, 46)
+    assert leading_up(5) == (1, 6)
 
 
 def test_where_a_loop_closes() -> None:

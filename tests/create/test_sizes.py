@@ -95,9 +95,7 @@ def test_what_is_no_size(size: str) -> None:
         parse_size(size)
 
 
-@pytest.mark.parametrize(
-    "aspect", ["", "0:1", "1:0", "-1:1", "nan", "inf", "1:2:3", "wide", "100:1", 0, -1.0, math.nan]
-)
+@pytest.mark.parametrize("aspect", ["", "0:1", "1:0", "-1:1", "nan", "inf", "1:2:3", "wide", 0, -1.0, math.nan])
 def test_what_is_no_aspect(aspect: str | float) -> None:
     with pytest.raises(CanvasError, match="is not an aspect"):
         parse_aspect(aspect)
@@ -107,6 +105,23 @@ def test_what_is_no_aspect(aspect: str | float) -> None:
 def test_what_is_no_resolution(resolution: str | int) -> None:
     with pytest.raises(CanvasError, match="is not a resolution"):
         parse_resolution(resolution)
+
+
+@pytest.mark.parametrize("aspect", ["9:1", "1:9", "100:1", "1:1000000", "1e300:1", 0.001])
+def test_any_shape_is_fitted(aspect: str | float) -> None:
+    for resolution in (None, "480p", 4096):
+        width, height = choose_size(NATIVE, aspect=aspect, resolution=resolution)
+        GRID.check_size(width, height)
+        assert (width > height) == (parse_aspect(aspect) > 1)
+    wide = choose_size(NATIVE, aspect="9:1")
+    assert 6 <= wide[0] / wide[1] <= 12
+
+
+def test_what_is_far_above_what_was_trained_is_enlarged() -> None:
+    assert not NATIVE.enlarges(128, 1.0) and not NATIVE.enlarges(96, 16 / 9)
+    assert NATIVE.enlarges(480, 1.0) and NATIVE.enlarges(144, 16 / 9)
+    (line,) = NATIVE.cautions(512, 512, 17, 12.0)
+    assert "--enhance 1080p" in line
 
 
 def test_a_size_and_an_aspect_exclude_each_other() -> None:

@@ -20,6 +20,7 @@ from yozora.create import (
     Generator,
     Grid,
     Native,
+    Progress,
     YozoraWarning,
     blend,
     extend,
@@ -73,9 +74,21 @@ def test_extend_keeps_every_given_frame(generator: Generator, count: int) -> Non
     assert not np.array_equal(after.frames[count:], generator.extend(given, "b", seconds=1.5).frames[count:])
 
 
-def test_backward_has_an_end_that_is_said() -> None:
-    with pytest.raises(CanvasError, match=r"goes back at most 2\.12 s"):
-        extend(clip(5), native=NATIVE, seconds=9, backward=True)
+def test_backward_goes_on_for_as_long_as_is_asked(generator: Generator) -> None:
+    given = clip(6)
+    canvas = extend(given, "a", native=NATIVE, seconds=5.6, backward=True)
+    made = [made.frames for made in generator.run_many(canvas, [0, 1])]
+    assert len(made[0]) == 45 + 6
+    assert all(np.array_equal(frames[45:], given.frames) for frames in made)
+    assert not np.array_equal(made[0], made[1])
+    assert np.array_equal(generator.run_many(canvas, [1])[0].frames, made[1])
+    steps = np.abs(np.diff(made[0].astype(float), axis=0)).mean((1, 2, 3))
+    assert steps[44] < 1.5 * np.median(steps[36:45])  # noise is given: onto it there is no jump, but a way of 8 frames
+    said = [event for event in generator.run(canvas, 0) if isinstance(event, Progress)]
+    for stage in ("sample", "decode"):
+        steps = [(event.step, event.total) for event in said if event.stage == stage]
+        assert [step for step, _ in steps] == sorted(step for step, _ in steps)
+        assert steps[-1][0] == steps[-1][1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 30])
@@ -130,11 +143,13 @@ def test_a_mask_may_move() -> None:
 def test_fill_puts_pictures_and_clips_on_the_latent_frames_of_their_times(generator: Generator) -> None:
     first, last = clip(1, seed=1), clip(9, seed=2)
     canvas = fill([(1.2, last), (0, first)], "a", native=NATIVE)
-    assert [(anchor.start, anchor.end) for anchor in canvas.anchors] == [(0, 1), (9, 17)]
-    assert hold(canvas) == [1, 0, 0, 1, 1]
+    assert [(anchor.start, anchor.end) for anchor in canvas.anchors] == [(0, 1), (9, 21)]
+    assert hold(canvas) == [1, 0, 0, 1, 1, 1]
+    (note,) = canvas.notes
+    assert "what is given is at 1.12 s instead of 1.2 s" in note
     made = generator.run_many(canvas, [0])[0]
     assert np.array_equal(made.frames[0], first.frames[0])
-    assert np.array_equal(made.frames[9:], last.frames[:8])
+    assert np.array_equal(made.frames[9:], last.frames)  # all of it, though its end is not on the grid
     repeated = fill([(1.0, first)], "a", native=NATIVE, seconds=2).anchors[0]
     assert (repeated.start, repeated.end) == (5, 9)
 
@@ -197,7 +212,7 @@ def test_any_pieces_are_kept_or_refused_in_a_line(keep: list[tuple[float, float]
     try:
         canvas = recut(clip(24, 32, 32), keep, native=NATIVE, to=to, size="32x32")
     except CanvasError as error:
-        expected = "empty|overlap|past the end|too short or too near|the last piece ends"
+        expected = "empty|overlap|past the end|too short or too near|the last piece ends|shorter than a frame"
         assert re.search(expected, str(error)) and "\n" not in str(error)
     else:
         canvas.check(GRID)
@@ -211,6 +226,36 @@ def test_a_piece_of_any_two_frames_is_kept(start: int) -> None:
     assert canvas.shown == start + 2
     (anchor,) = canvas.anchors
     assert abs(anchor.start - start) <= 2 and anchor.end <= canvas.frames
+
+
+def test_what_gives_way_to_the_grid_is_said_in_a_line() -> None:
+    (note,) = recut(clip(24), [(0, 1.125), (1.5, 2.5)], native=NATIVE).notes
+    assert "the piece from 1.5 to 2.5 s is kept from 1.62 to 2.50 s" in note
+    assert not recut(clip(24), [(0, 1.125), (1.625, 3)], native=NATIVE).notes
+    moved, cut = fill([(0, clip(1)), (1.0, clip(20))], native=NATIVE, seconds=2).notes
+    assert "at 1.12 s instead of 1 s" in moved
+    assert "the last 12 of the 20 frames of what is given are left out: the video ends before them" in cut
+    (shortened,) = fill([(0, clip(11)), (3, clip(1))], native=NATIVE).notes
+    assert "the last 2 of the 11 frames" in shortened and "groups of 4" in shortened
+    assert not fill([(0, clip(9)), (2, clip(1)), (3, clip(1))], native=NATIVE).notes
+    for made in (loop(clip(9), native=NATIVE, seconds=0.1), extend(clip(9), native=NATIVE, seconds=0.1)):
+        assert "at least 0.50 s with this model: 0.1 s were asked for" in made.notes[0]
+    assert "at least 1.00 s" in loop(None, "a", native=NATIVE, seconds=0.1).notes[0]
+    assert not loop(clip(9), native=NATIVE, seconds=0.6).notes
+
+
+def test_the_generator_passes_on_what_is_said(generator: Generator) -> None:
+    with pytest.warns(YozoraWarning, match="is kept from"):
+        generator.recut(clip(24), [(0, 1), (1.5, 2.5)], "a")
+
+
+def test_a_picture_is_said_to_lose_size_but_no_rate(generator: Generator, tmp_path: Path) -> None:
+    picture, film = str(tmp_path / "a.png"), str(tmp_path / "b.gif")
+    clip(1, 640, 640).write(picture)
+    clip(5, 64, 64, 50).write(film)
+    lines = generator.cautions(fill([(1, picture), (2, film)], "a", native=NATIVE, size="64x64"))
+    assert any(line.startswith(f"{picture} is 640x640 and becomes 64x64, which") for line in lines)
+    assert any(line.startswith(f"{film} is 64x64 at 50 frames a second and becomes") for line in lines)
 
 
 def board(folder: Path, text: str) -> Path:
@@ -259,7 +304,12 @@ def test_cards_close_together_cut_hard(tmp_path: Path) -> None:
         ("[[card]]\nat = 0\nprompt = 'x'\n[[card]]\nat = 0\nprompt = 'y'", "same time"),
         ("[[card]]\nat = 0\nimage = 'none.png'", "does not exist"),
         ("[[card]]\nat = 1.9\nclip = 'c.gif'\n[[card]]\nat = 2\nimage = 'b.png'", "overlaps"),
-        ("banana = 1\n[[card]]\nat = 0\nprompt = 'x'", "does not know 'banana'"),
+        ("banana = 1\n[[card]]\nat = 0\nprompt = 'x'", "does not know 'banana': there are card, seconds, size"),
+        ("[[cards]]\nat = 0\nprompt = 'x'", r"does not know 'cards' \(did you mean card\?\)"),
+        (
+            "[[card]]\nat = 0\npromt = 'x'",
+            r"card 1 does not know 'promt' \(did you mean prompt\?\): there are at, prompt",
+        ),
     ],
 )
 def test_a_storyboard_that_cannot_be_drawn(tmp_path: Path, text: str, said: str) -> None:
@@ -276,6 +326,7 @@ BAD = {
     "nan time": lambda: fill([(float("nan"), clip(1))], native=NATIVE),
     "huge time": lambda: fill([(1e300, clip(1))], native=NATIVE),
     "zero-length keep": lambda: recut(clip(9), [(1, 1)], native=NATIVE),
+    "a keep of next to nothing": lambda: recut(clip(9), [(0, 0.02), (0.5, 1)], native=NATIVE),
     "backward keep": lambda: recut(clip(9), [(1, 0)], native=NATIVE),
     "keep past the clip": lambda: recut(clip(9), [(0, 2)], native=NATIVE),
     "overlapping keeps": lambda: recut(clip(9), [(0, 1), (0.5, 1)], native=NATIVE),

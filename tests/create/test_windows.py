@@ -15,7 +15,7 @@ from yozora.clip import Clip
 from yozora.create import Anchor, Canvas, Chunk, Cue, Generator, Grid, Mask, Native, YozoraWarning, load
 from yozora.create.composite import DISSOLVE, composite
 from yozora.create.streaming import window_seed
-from yozora.create.windows import Past, given_latents, part_of, plan, tail_of
+from yozora.create.windows import Past, given_latents, part_of, plan, plan_leads, tail_of
 
 GRID = Grid()
 
@@ -61,6 +61,16 @@ def test_windows_make_every_latent_frame_once_and_see_what_is_beside_them(canvas
     windows, length, tail = plan(canvas, native), GRID.latent_frames(canvas.frames), tail_of(canvas, native)
     made = given_latents(canvas, GRID)
     done = 0
+    if leads := plan_leads(canvas, native):
+        done = leads[0].until
+        assert made[done] and not made[:done].any() and not canvas.loop
+        exist = done + next((k for k, each in enumerate(made[done:]) if not each), length - done)
+        for lead in leads:
+            assert lead.until == done < lead.end <= exist  # something that exists is seen
+            assert lead.fresh < lead.until and lead.end - lead.start <= native.window
+            done, exist = lead.fresh, lead.end
+        assert done == 0 and len(leads) > 1
+        done = leads[0].until
     for window in windows:
         assert window.fresh == done < window.end <= length + tail
         done = window.end

@@ -7,7 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yozora.diffusion import add_noise, flow_loss, sample_levels, schedule, shift_levels, spread_levels, velocity_target
+from yozora.diffusion import (
+    SCHEDULES,
+    add_noise,
+    begin_at,
+    flow_loss,
+    sample_levels,
+    schedule,
+    shift_levels,
+    spread_levels,
+    velocity_target,
+)
 
 LATENTS = torch.randn(2, 4, 3, 4, 6, generator=torch.Generator().manual_seed(0))
 NOISE = torch.randn(2, 4, 3, 4, 6, generator=torch.Generator().manual_seed(1))
@@ -72,3 +82,16 @@ def test_training_levels() -> None:
     assert torch.logit(levels).std().item() == pytest.approx(1.0, abs=0.02)
     assert draw(shift=3.0).median().item() == pytest.approx(0.75, abs=0.01)
     assert torch.equal(levels, draw())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("highest", [0.97, 0.6, 0.35, 1e-3])
+def test_levels_that_begin_lower_follow_the_same_rule(name: str, highest: float) -> None:
+    """Beginning at a level of the grid itself leaves out those above it."""
+    levels = begin_at(SCHEDULES[name](16, 2.0), highest)
+    assert len(levels) == 17 and levels[0] == highest and levels[-1] == 0
+    assert (levels.diff() < 0).all()
+    full = SCHEDULES[name](16, 2.0)
+    torch.testing.assert_close(begin_at(full, float(full[8]))[::2], full[8:].double()[[0, 1, 2, 3, 4, 5, 6, 7, 8]])
+    for highest in (1.0, 0.0):
+        assert begin_at(full, highest).tolist() == full.tolist()

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +29,7 @@ from yozora.cli.rewrite import rewrite
 from yozora.cli.serve import keys, serve, worker
 from yozora.cli.train import train
 from yozora.cli.world import world
-from yozora.errors import YozoraError
+from yozora.errors import YozoraError, YozoraWarning
 
 __all__ = ["app", "main"]
 
@@ -74,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line on `arguments` (None: those of the process) and returns the exit code. Raises
     KeyboardInterrupt."""
     try:
-        code = app(arguments, prog_name="yozora", standalone_mode=False) or 0
+        with _plain_warnings():
+            code = app(arguments, prog_name="yozora", standalone_mode=False) or 0
         sys.stdout.flush()
         if code == INTERRUPTED:
             raise KeyboardInterrupt
@@ -87,6 +91,24 @@ def main(arguments: list[str] | None = None) -> int:
         # whoever read our output has gone; Python would complain once more when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Yozora's own warnings are a line each, once; Python would name the line of code that found it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", YozoraWarning)
+        show, said = warnings.showwarning, set[str]()
+
+        def line(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if not issubclass(category, YozoraWarning):
+                show(message, category, *place)
+            elif str(message) not in said:
+                said.add(str(message))
+                print(f"warning: {message}", file=sys.stderr)
+
+        warnings.showwarning = line
+        yield
 
 
 def _fail(message: str, code: int) -> int:

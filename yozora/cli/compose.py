@@ -34,7 +34,7 @@ def fill(
     for time, _ in cards:
         join.check_time(time)
     check_given(prompt, [path for _, path in cards], seconds)
-    make(options, lambda native: join.fill(cards, prompt, native=native, seconds=seconds, **options.asked))
+    make(options, lambda native, options: join.fill(cards, prompt, native=native, seconds=seconds, **options.asked))
 
 
 @shared()
@@ -54,7 +54,10 @@ def blend(
 
     join.parse_curve(curve)
     check_given(prompt, [a, b], seconds)
-    make(options, lambda native: join.blend(a, b, prompt, native=native, curve=curve, seconds=seconds, **options.asked))
+    make(
+        options,
+        lambda native, options: join.blend(a, b, prompt, native=native, curve=curve, seconds=seconds, **options.asked),
+    )
 
 
 @shared()
@@ -66,7 +69,7 @@ def storyboard(
 
     cards = read_board(board)
     check_given("", [path for _, path in cards.files])
-    make(options, lambda native: storyboard(cards, native=native, **options.asked))
+    make(options, lambda native, options: storyboard(cards, native=native, **options.asked))
 
 
 @shared()
@@ -111,7 +114,7 @@ def again(
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )
-    make(options, lambda native: Canvas.from_dict(raw))
+    make(options, lambda native, options: Canvas.from_dict(raw))
 
 
 def _sampled(recipe: Recipe, options: Options) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yozora.cli.making import make
 from yozora.cli.options import ClipFile, Options, Prompt, check_given, shared
 from yozora.errors import CanvasError
+
+if TYPE_CHECKING:
+    from yozora.create import Canvas, Native
 
 MEDIA = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".webp", ".png", ".jpg", ".jpeg")
 
@@ -31,7 +34,9 @@ def extend(
     check_given(prompt, [clip], seconds)
     make(
         options,
-        lambda native: ways.extend(clip, prompt, native=native, seconds=seconds, backward=backward, **options.asked),
+        lambda native, options: ways.extend(
+            clip, prompt, native=native, seconds=seconds, backward=backward, **options.asked
+        ),
     )
 
 
@@ -57,15 +62,19 @@ def loop(
             f"{what[:40]!r} is no video file, and there are two prompts: give a file and a prompt, or one"
         )
     check_given(text, [Path(what)] if is_file else [], seconds, needed=not is_file)
-    asked = options.asked if is_file else options.asked_freely
-    make(options, lambda native: ways.loop(clip, text, native=native, seconds=seconds, **asked))
+
+    def draw(native: Native, options: Options) -> Canvas:
+        asked = options.asked if is_file else options.asked_freely
+        return ways.loop(clip, text, native=native, seconds=seconds, **asked)
+
+    make(options, draw)
 
 
 @shared()
 def remix(
     clip: ClipFile,
     prompt: Prompt,
-    strength: Annotated[str, typer.Option(help="subtle, mild, strong, or 0 (nothing changes) to 1.")] = "mild",
+    strength: Annotated[str, typer.Option(help="subtle (0.6), mild (0.85), strong (0.95), or 0 to 1.")] = "mild",
     *,
     options: Options,
 ) -> None:
@@ -74,7 +83,7 @@ def remix(
 
     ways.parse_strength(strength)
     check_given(prompt, [clip], needed=True)
-    make(options, lambda native: ways.remix(clip, prompt, native=native, strength=strength, **options.asked))
+    make(options, lambda native, options: ways.remix(clip, prompt, native=native, strength=strength, **options.asked))
 
 
 @shared()
@@ -89,7 +98,7 @@ def inpaint(
     from yozora.create import ways
 
     check_given(prompt, [clip, mask], needed=True)
-    make(options, lambda native: ways.inpaint(clip, prompt, mask, native=native, **options.asked))
+    make(options, lambda native, options: ways.inpaint(clip, prompt, mask, native=native, **options.asked))
 
 
 @shared()
@@ -108,7 +117,7 @@ def recut(
 
     pieces = join.check_pieces([parse_piece(piece) for piece in keep or []])
     check_given(prompt, [clip], to)
-    make(options, lambda native: join.recut(clip, pieces, prompt, native=native, to=to, **options.asked))
+    make(options, lambda native, options: join.recut(clip, pieces, prompt, native=native, to=to, **options.asked))
 
 
 def parse_piece(text: str) -> tuple[float, float]:

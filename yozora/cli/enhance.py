@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +29,7 @@ def enhance(
 ) -> None:
     """Make CLIP larger, with more frames a second: it is read, enhanced and written frame by frame."""
     from yozora.clip import check_writable, open_frames
-    from yozora.create.target import check_even, choose_target
+    from yozora.create.target import check_even, choose_target, falls_short
 
     start = time.perf_counter()
     check_writable(output)
@@ -36,6 +37,8 @@ def enhance(
     with open_frames(clip) as reader:
         target = choose_target(reader.size, reader.fps, size, fps, fit)  # pyright: ignore[reportArgumentType]
     check_even(output, target.size)
+    for line in falls_short(size, target):
+        print(f"warning: {line}", file=sys.stderr)
     enhancer = _load()
     total = target.count(_count(clip))
     with open_frames(clip) as reader, bars(["enhance"]) as show:

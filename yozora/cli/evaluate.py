@@ -68,7 +68,7 @@ def evaluate(
         media_files(folder)
     start, parts = time.perf_counter(), asked.measures()
     generator = _load(model, device, steps, guidance)
-    with bars(list(parts)) as show, warnings.catch_warnings():
+    with bars(list(parts), together=False) as show, warnings.catch_warnings():
         warnings.simplefilter("ignore", YozoraWarning)  # long videos are meant to be longer than the model's window
         sections = [measure(generator, _watched(show, part)) for part, measure in parts.items()]
     stamp = stamp_of(generator, suite, asked.settings, time.perf_counter() - start)

@@ -27,7 +27,7 @@ def generate(
     """Make a video of PROMPT."""
     check_given(prompt, [image] if image else [], seconds, needed=image is None)
 
-    def draw(native: Native) -> Canvas:
+    def draw(native: Native, options: Options) -> Canvas:
         """From a picture, a single picture (a .png without a length), or from text."""
         from yozora.create import image_to_video, text_to_image, text_to_video
 
@@ -46,7 +46,7 @@ def image(prompt: Prompt, *, options: Options) -> None:
     from yozora.create import text_to_image
 
     check_given(prompt, needed=True)
-    make(options, lambda native: text_to_image(prompt, native=native, **options.asked_freely))
+    make(options, lambda native, options: text_to_image(prompt, native=native, **options.asked_freely))
 
 
 @shared()
@@ -61,4 +61,6 @@ def animate(
     from yozora.create import image_to_video
 
     check_given(prompt, [image], seconds)
-    make(options, lambda native: image_to_video(image, prompt, native=native, seconds=seconds, **options.asked))
+    make(
+        options, lambda native, options: image_to_video(image, prompt, native=native, seconds=seconds, **options.asked)
+    )

@@ -36,7 +36,10 @@ SAMPLING = ("text", "sample", "decode")
 SHEET_FRAMES = 12
 
 
-def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
+Draw = Callable[["Native", Options], "Canvas"]
+
+
+def make(options: Options, draw: Draw) -> None:
     """Draws a way's canvas for the model that is asked for, fills it, writes the files and says so. What is wrong is
     said as early as it can be known: before torch is imported, before weights are read, before anything is sampled.
     Several processes, started by torchrun, share the work; the first of them writes."""
@@ -49,7 +52,7 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
 
 def _make(
     options: Options,
-    draw: Callable[[Native], Canvas],
+    draw: Draw,
     files: list[Path],
     sheets: list[Path],
     seeds: list[int],
@@ -183,9 +186,7 @@ class Video:
         }
 
 
-def _load(
-    options: Options, draw: Callable[[Native], Canvas], mesh: Mesh | None
-) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
+def _load(options: Options, draw: Draw, mesh: Mesh | None) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
@@ -198,7 +199,8 @@ def _load(
         check_solver(options.solver)
     model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
-    canvas = understand(draw(native), options)
+    asked, options = options, options.within(native)
+    canvas = understand(draw(native, options), options)
     if options.style:
         canvas = options.style.on(canvas)
     canvas = replace(canvas, cues=said_by_first(mesh, canvas.cues))
@@ -206,6 +208,8 @@ def _load(
     if options.tile is not None:
         check_side(options.tile, native.grid.spatial)
     target = options.target(canvas.size, canvas.fps, canvas.shown)
+    if target:
+        canvas = replace(canvas, notes=(*canvas.notes, *options.cautions(canvas.size, target, options is not asked)))
     enhancer = load_enhancer(device=choose_device(options.device)) if target else None
     generator = load(
         model,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
@@ -17,6 +18,7 @@ from yozora.errors import CanvasError
 if TYPE_CHECKING:
     from yozora.create.given import Fit
     from yozora.create.presets import Preset
+    from yozora.create.sizes import Native
     from yozora.create.target import Target
     from yozora.create.ways import Asked
 
@@ -41,7 +43,10 @@ class Options:
     ] = Path("out.mp4")
     size: Annotated[str | None, typer.Option(help="Exact size, WIDTHxHEIGHT (of the model: see --enhance).")] = None
     aspect: Annotated[str | None, typer.Option(help="Aspect, for example 16:9, 1:1 or 9:16.")] = None
-    resolution: Annotated[str | None, typer.Option(help="Pixels of the short side, for example 128p.")] = None
+    resolution: Annotated[
+        str | None,
+        typer.Option(help="Pixels of the short side, such as 480p; enlarged to it where the model is small."),
+    ] = None
     fit: Annotated[
         str | None,
         typer.Option(help="How what is given fills another shape: crop (unless told), pad or stretch."),
@@ -69,7 +74,9 @@ class Options:
     ] = None
     preset: Annotated[str | None, typer.Option(help="A style by name: `yozora presets list` has them.")] = None
     enhance: Annotated[str | None, typer.Option(help="Enlarge it: WIDTHxHEIGHT, or for example 1080p.")] = None
-    enhance_fps: Annotated[float | None, typer.Option(help="Frames a second after enhancing, for example 24.")] = None
+    enhance_fps: Annotated[
+        float | None, typer.Option(help="Frames a second of the file, for example 24; those between are drawn.")
+    ] = None
     model: Annotated[str | None, typer.Option(help=f"A shipped model's name or a folder; else {DEFAULT_MODEL}.")] = None
     lora: Annotated[
         list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA to add to the model; several add up.")
@@ -121,15 +128,45 @@ class Options:
 
     def target(self, size: tuple[int, int], fps: float, frames: int) -> Target | None:
         """What a video of so many frames is enhanced to, if that is asked; a picture stays one. Raises CanvasError."""
+        from yozora.create.sizes import check_fps
         from yozora.create.target import check_even, choose_target
 
         if self.enhance is None and self.enhance_fps is None:
             return None
+        if self.enhance_fps is not None:
+            with _named("--enhance-fps"):
+                check_fps(self.enhance_fps)
         rate = self.enhance_fps if frames > 1 else None
         larger = size if self.enhance is None else self.enhance
-        target = choose_target(size, fps, larger, rate, cast("Fit", self.fit or "crop"), self.aspect)
-        check_even(self.output, target.size)
+        with _named("--enhance" if self.enhance is not None else "--enhance-fps"):
+            target = choose_target(size, fps, larger, rate, cast("Fit", self.fit or "crop"), self.aspect)
+            check_even(self.output, target.size)
         return target
+
+    def within(self, native: Native) -> Options:
+        """The same, but a resolution far above what the model was trained on is what its result is enlarged to."""
+        from yozora.create.sizes import parse_aspect, parse_resolution
+
+        if self.resolution is None or self.enhance is not None:
+            return self
+        aspect = self.filled["aspect"]
+        ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
+        if not native.enlarges(short := parse_resolution(self.resolution), ratio):
+            return self
+        return replace(self, resolution=None, enhance=f"{short}p")
+
+    def cautions(self, size: tuple[int, int], target: Target, enlarged: bool) -> list[str]:
+        """A line for each thing about enhancing what is made at `size` that one may not think; `enlarged`: because of
+        its resolution."""
+        from yozora.create.target import falls_short
+
+        (width, height), (w, h) = size, target.size
+        lines = falls_short(self.enhance, target) if self.enhance is not None else []
+        if enlarged:
+            lines.append(f"{w}x{h} is far above what this model was trained on: made at {width}x{height} and enlarged")
+        if self.enhance is not None and w * h < width * height:
+            lines.append(f"--enhance {self.enhance} makes {w}x{h} of {width}x{height}; frames are for --enhance-fps")
+        return lines
 
     def seeds(self) -> list[int]:
         """One a variation, from the first on; that is random if it was not given."""
@@ -175,6 +212,15 @@ class Options:
         choose_size(Native(grid=Grid(1, 1, 1)), self.size, self.aspect, self.resolution)
         self.target((64, 64), 8.0, 9)
         _ = self.style
+
+
+@contextmanager
+def _named(option: str) -> Iterator[None]:
+    """A CanvasError names the option that it is about."""
+    try:
+        yield
+    except CanvasError as error:
+        raise CanvasError(f"{option}: {error}") from None
 
 
 def check_given(prompt: str, files: Sequence[Path] = (), seconds: float | None = None, needed: bool = False) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,7 +32,15 @@ from yozora.errors import CanvasError
 CUT = 0.3  # seconds
 LAST = 2.0  # seconds that a last card without a clip is shown
 MAX_CARDS = 64
-_SETTINGS = {"size": str, "aspect": (str, float, int), "resolution": (str, int), "fit": str, "negative": str}
+_TOP = {
+    "card": object,  # looked at more closely
+    "seconds": (int, float),
+    "size": str,
+    "aspect": (str, float, int),
+    "resolution": (str, int),
+    "fit": str,
+    "negative": str,
+}
 _KEYS = {"at": (int, float), "prompt": str, "image": str, "clip": str}
 
 
@@ -56,14 +65,15 @@ def storyboard(board: Board | str | Path, *, native: Native, **asked: Unpack[Ask
     cards = [Card(at, open_given(path)) for at, path in board.files]
     size = canvas_size(cards[0].given if cards else None, native, wanted)
     frames = None if board.seconds is None else native.grid.nearest_frames(board.seconds, native.fps)
-    anchors = stand(cards, size, native, wanted.get("fit", "crop"), frames, CUT)
+    anchors, notes, over = stand(cards, size, native, wanted.get("fit", "crop"), frames, CUT)
     if frames is None:
         latest = max([cue.start for cue in board.cues] + [at for at, _ in board.files])
         ends = anchors[-1].end if anchors and len(anchors[-1].clip.frames) > native.grid.temporal else 0
         frames = max(ends, native.grid.nearest_frames(latest + LAST, native.fps))
+    trim = (0, over if anchors and anchors[-1].end == frames else 0)
     cues = board.cues if board.cues and board.cues[0].start == 0 else (_opening(board), *board.cues)
     negative = wanted.get("negative", "")
-    return Canvas(*size, frames, native.fps, cues, tuple(anchors), negative=negative)
+    return Canvas(*size, frames, native.fps, cues, tuple(anchors), False, negative, trim, notes=tuple(notes))
 
 
 def read_board(path: str | Path) -> Board:
@@ -84,18 +94,17 @@ def read_board(path: str | Path) -> Board:
 
 
 def _board(raw: Mapping[str, Any], folder: Path) -> Board:
+    _check_types(raw, _TOP, "the board")
     cards = raw.get("card")
     if not isinstance(cards, list) or not cards or not all(isinstance(card, dict) for card in cards):
         raise CanvasError("there are no cards: write [[card]], at = 0, prompt = …")
     if len(cards) > MAX_CARDS:
         raise CanvasError(f"{len(cards)} cards are too many: at most {MAX_CARDS}")
     settings = {key: value for key, value in raw.items() if key not in ("card", "seconds")}
-    _check_types(settings, _SETTINGS, "the board")
     if "fit" in settings:
         check_fit(settings["fit"])
     seconds = raw.get("seconds")
     if seconds is not None:
-        _check_types({"seconds": seconds}, {"seconds": (int, float)}, "the board")
         check_seconds(seconds)
     cues, files = [], []
     for number, card in enumerate(cards, 1):
@@ -120,7 +129,9 @@ def _board(raw: Mapping[str, Any], folder: Path) -> Board:
 def _check_types(values: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in types:
-            raise CanvasError(f"{where} does not know {key[:40]!r}: there are {', '.join(types)}")
+            meant = get_close_matches(key, types, 1)
+            hint = f" (did you mean {meant[0]}?)" if meant else ""
+            raise CanvasError(f"{where} does not know {key[:40]!r}{hint}: there are {', '.join(types)}")
         if isinstance(value, bool) or not isinstance(value, types[key]):
             raise CanvasError(f"{where}: {key} is of the wrong type")
 

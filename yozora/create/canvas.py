@@ -47,7 +47,8 @@ class Canvas:
     """What a Generator fills: `frames` frames of `width` × `height` at `fps`, which follow `cues` and keep `anchors`.
 
     `loop` ties its end to its beginning. `trim` is how many frames at its beginning and end are left out of the video:
-    they are there to bring what is given onto the grid. A `part` of a canvas need not have a prompt.
+    they are there to bring what is given onto the grid. A `part` of a canvas need not have a prompt. `notes` are lines
+    for whoever asked, one for each thing that had to give way to the model's grid; they are no part of a recipe.
 
     Raises CanvasError for anything that no model could fill; `check(grid)` adds what one model's grid asks.
     """
@@ -62,6 +63,7 @@ class Canvas:
     negative: str = ""
     trim: tuple[int, int] = (0, 0)
     part: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "frames"):

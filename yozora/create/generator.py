@@ -24,7 +24,7 @@ from yozora.create.streaming import Chunk, Progress, Settings, Stream
 from yozora.create.verbs import Verbs
 from yozora.create.ways import image_to_video, text_to_video
 from yozora.diffusion import FLOW_MAP, SCHEDULES
-from yozora.errors import CanvasError, ModelError
+from yozora.errors import CanvasError, ModelError, YozoraWarning
 from yozora.models.autoencoder import AutoencoderConfig
 from yozora.models.lora import parse_lora
 from yozora.models.registry import CARD, Bundle, ModelInfo, find_model, load_bundle, read_parts
@@ -35,10 +35,6 @@ from yozora.models.wan_autoencoder import WanAutoencoderConfig
 
 FULL = "multistep"  # the solver of the full weights, where the card's is that of the few-step ones
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-
-
-class YozoraWarning(UserWarning):
-    """The canvas is outside what the model was trained on: the result may be poor."""
 
 
 def load(
@@ -221,7 +217,7 @@ class Generator(Verbs):
     def cautions(self, canvas: Canvas, settings: Settings | None = None) -> list[str]:
         """One line for each way in which the canvas, and how it is sampled, are not what one may think, such as outside
         of what the model was trained on; usually none."""
-        lines = self.native.cautions(canvas.width, canvas.height, canvas.frames, canvas.fps)
+        lines = [*canvas.notes, *self.native.cautions(canvas.width, canvas.height, canvas.frames, canvas.fps)]
         sources = dict.fromkeys(anchor.source for anchor in canvas.anchors if len(anchor.clip.frames) > 1)
         lines += [line for source in sources if source for line in held_smaller(source, canvas.size, canvas.fps)]
         if any(self.bundle.text_encoder.is_cut(cue.prompt) for cue in canvas.cues):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -80,15 +81,19 @@ def open_given(what: Picture) -> Given:
 
 
 def held_smaller(path: str, size: tuple[int, int], fps: float) -> list[str]:
-    """A line where a clip's file has more pixels, or more frames a second, than the canvas that it is put on."""
+    """A line where a clip's file has more pixels, or more frames a second, than the canvas that it is put on; of a
+    picture only the first counts."""
     try:
-        given = open_given(path)
+        with open_frames(path) as reader:
+            (w, h), rate, moves = reader.size, reader.fps, len(list(islice(reader, 2))) == 2
     except MediaError:  # gone since it was read
         return []
-    (w, h), (width, height) = given.size, size
-    if w * h <= width * height and given.fps <= fps:
+    width, height = size
+    if w * h <= width * height and (rate <= fps or not moves):
         return []
-    was, becomes = f"{w}x{h} at {given.fps:.4g} frames a second", f"{width}x{height} at {fps:g}"
+    was, becomes = f"{w}x{h}", f"{width}x{height}"
+    if moves:
+        was, becomes = f"{was} at {rate:.4g} frames a second", f"{becomes} at {fps:g}"
     return [f"{path} is {was} and becomes {becomes}, which is what this model makes; --enhance enlarges the result"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Unpack
@@ -56,10 +56,10 @@ def fill(
     if seconds is not None:
         check_seconds(seconds)
         frames = native.grid.nearest_frames(seconds, native.fps)
-    anchors = stand(placed, size, native, asked.get("fit", "crop"), frames)
+    anchors, notes, over = stand(placed, size, native, asked.get("fit", "crop"), frames)
     if frames is None:
         frames = anchors[-1].end if anchors[-1].end > 1 else native.frames_max
-    return canvas_of(size, frames, prompt, native, asked, anchors)
+    return canvas_of(size, frames, prompt, native, asked, anchors, trim=(0, over), notes=notes)
 
 
 def blend(
@@ -107,7 +107,8 @@ def recut(
     **asked: Unpack[Asked],
 ) -> Canvas:
     """The pieces of the clip between `keep`'s times in seconds stay where they are and all else is invented, up to `to`
-    (the end of the last piece unless told). Raises CanvasError, MediaError."""
+    (the end of the last piece unless told). What is kept are the groups of frames nearest to a piece; where these are
+    not quite the piece, the canvas notes it. Raises CanvasError, MediaError."""
     pieces = check_pieces(keep)
     if to is not None:
         check_seconds(to)
@@ -120,10 +121,15 @@ def recut(
     last = pieces[-1][1] if to is None else to
     if last < pieces[-1][1]:
         raise CanvasError(f"the last piece ends at {pieces[-1][1]:g} s, after {last:g} s: keep less of it")
+    for start, end in pieces:
+        if (end - start) * native.fps < 1 - 1e-6:
+            frame = f"a frame ({1 / native.fps:.3f} s)"
+            raise CanvasError(f"the piece from {start:g} to {end:g} s is shorter than {frame}: keep more of it")
     spans = [_latents_of(start * native.fps, end * native.fps, grid) for start, end in pieces]
     visible = max(1, round(last * native.fps))
     total = max(visible + -(visible - 1) % grid.temporal, spans[-1][1])
     anchors: list[Anchor] = []
+    notes: list[str] = []
     for (start, end), (low, high) in zip(pieces, spans, strict=True):
         if len(frames) < high < total and high - grid.temporal > low:
             high -= grid.temporal
@@ -132,7 +138,11 @@ def recut(
                 f"the piece from {start:g} to {end:g} s is too short or too near another: keep more of it"
             )
         anchors.append(Anchor(Clip(take(frames, low, high - low), native.fps), low, 1.0, given.path, low, how))
-    return canvas_of(size, total, prompt, native, asked, anchors, trim=(0, total - visible))
+        ends = min(high, visible, len(frames))
+        if max(abs(low - start * native.fps), abs(ends - end * native.fps)) > 0.5:
+            kept = f"{low / native.fps:.2f} to {ends / native.fps:.2f} s"
+            notes.append(f"the piece from {start:g} to {end:g} s is kept from {kept}: {_groups(grid)}")
+    return canvas_of(size, total, prompt, native, asked, anchors, trim=(0, total - visible), notes=notes)
 
 
 # ---- what they share -------------------------------------------------------------------------------------------------
@@ -140,12 +150,13 @@ def recut(
 
 def stand(
     cards: Sequence[Card], size: tuple[int, int], native: Native, how: Fit, frames: int | None = None, cut: float = 0.0
-) -> list[Anchor]:
+) -> tuple[list[Anchor], list[str], int]:
     """Each card, in order of time, as an anchor on the latent frames nearest to its time: a picture on one, a clip on
-    the whole ones that it covers. Of two that fall on one the later moves on to the next, and of two that are less than
-    `cut` seconds apart the first lasts up to the second. Raises CanvasError where two overlap, or one starts at or
-    after the end (`frames`)."""
-    grid, anchors = native.grid, []
+    the whole ones that it covers; the last of all, where no end (`frames`) is asked for, up to its last frame. Of two
+    that fall on one the later moves on to the next, and of two that are less than `cut` seconds apart the first lasts
+    up to the second. With them come a line for each that is moved or not whole, and by how many frames the last goes
+    on beyond what is given. Raises CanvasError where two overlap, or one starts at or after the end."""
+    grid, anchors, notes, over = native.grid, [], [], 0
     free = 0  # the frame after the last one that is really given
     for card in cards:
         moment = round(card.at * native.fps)
@@ -159,15 +170,33 @@ def stand(
             first = max(first, grid.latent_frames(anchors[-1].end))
         first = first if frames is None else min(first, grid.latent_frames(frames) - 1)
         start, free = grid.first_frame(first), moment + len(clip)
-        whole = max(1, (len(clip) - 1) // grid.temporal + 1 if first == 0 else len(clip) // grid.temporal)
-        end = grid.first_frame(first + whole)
-        end = end if frames is None else min(end, frames)
+        last = frames is None and card is cards[-1] and len(clip) > 1
+        until = start + len(clip)
+        end = grid.first_frame(max(first + 1, grid.latent_frame(until - 1) + 1 if last else grid.latent_frames(until)))
+        end, over = end if frames is None else min(end, frames), end - until if last else 0
         if anchors and start < anchors[-1].end:
             raise CanvasError(f"{card.name} at {card.at:g} s overlaps what is before it: move it or shorten that")
         if anchors and start - anchors[-1].end < cut * native.fps:
             anchors[-1] = _lasting(anchors[-1], start)
         anchors.append(Anchor(Clip(take(clip, 0, end - start), native.fps), start, 1.0, card.given.path, 0, how))
-    return anchors
+        notes += _given_way(card, len(clip), moment, anchors[-1], native, frames)
+    return anchors, notes, over
+
+
+def _given_way(
+    card: Card, count: int, moment: int, anchor: Anchor, native: Native, frames: int | None
+) -> Iterator[str]:
+    """What is not as asked of a card of `count` frames that was to stand at frame `moment`."""
+    grid, fps = native.grid, native.fps
+    if anchor.start > moment or (moment >= anchor.end if count == 1 else moment > anchor.start):
+        yield f"{card.name} is at {anchor.start / fps:.2f} s instead of {card.at:g} s: {_groups(grid)}"
+    if (left := count - len(anchor.clip.frames)) > 0:
+        why = "the video ends before them" if anchor.end == frames else _groups(grid)
+        yield f"the last {left} of the {count} frames of {card.name} are left out: {why}"
+
+
+def _groups(grid: Grid) -> str:
+    return f"with this model what is given stands on whole groups of {grid.temporal} frames"
 
 
 def check_time(at: float) -> float:

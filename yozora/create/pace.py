@@ -3,7 +3,8 @@
 A latent frame brings most of its change with the first of its frames. Where things move that is hardly seen, but where
 the whole picture changes, as in a blend, it goes by fits and starts. So the frames of such a latent frame are spaced
 anew: by equal parts of the change between them, each mixed from the two between which it then stands. So are a loop's
-last frames, where what was made last meets what was there first.
+last frames, where what was made last meets what was there first, and those that were made backward, before what they
+lead up to.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from yozora.create.canvas import Canvas
 from yozora.create.sizes import Grid
 
 CLOSING = 12  # frames
+LEADING = 8
 
 
 def in_transition(canvas: Canvas, grid: Grid) -> np.ndarray:
@@ -32,6 +34,11 @@ def closing(end: int, turned: int) -> tuple[int, int]:
     """The frames start ≤ f < stop over which a loop of `end` frames closes, the last of them one that stays: its
     first frame; or of one that begins `turned` frames later, that with which it ends."""
     return (end - turned, end + turned) if turned else (end - CLOSING, end + 1)
+
+
+def leading_up(exist: int) -> tuple[int, int]:
+    """The frames start ≤ f < stop over which what is invented leads up to frame number `exist`, which stays."""
+    return max(1, exist - LEADING), exist + 1
 
 
 def even_pace(frames: np.ndarray, groups: Iterable[tuple[int, int]]) -> np.ndarray:

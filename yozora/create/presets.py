@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.sizes import parse_aspect
-from yozora.errors import CanvasError, ConfigError
+from yozora.errors import CanvasError, ConfigError, YozoraWarning
 
 if TYPE_CHECKING:
     from yozora.create.canvas import Canvas
@@ -87,8 +88,8 @@ class Preset:
 
 def apply_preset(name: str, prompt: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The prompt and the settings as the preset `name` has them: see `Preset.apply` and `Preset.fill`. (For a way that
-    takes its aspect from a picture, leave out the aspect of what comes back.) Raises ConfigError for an unknown preset
-    or a broken file of presets, in one line."""
+    takes its aspect from a picture, leave out the aspect of what comes back.) Raises ConfigError for an unknown preset,
+    in one line."""
     preset = find_preset(name)
     return preset.apply(prompt), preset.fill(settings)
 
@@ -102,13 +103,19 @@ def find_preset(name: str) -> Preset:
 
 
 def load_presets() -> dict[str, Preset]:
-    """All presets by name: the shipped ones, then the user's, which may replace them. Raises ConfigError."""
+    """All presets by name: the shipped ones, then the user's, which may replace them. A file of the user's that cannot
+    be used, or has a preset that another has, is left out with a warning (YozoraWarning) that says why."""
     presets, homes = _read(SHIPPED), dict[str, Path]()
     for path in user_files():
-        for name, preset in _read(path).items():
-            if name in homes:
-                raise ConfigError(f"the preset {shown(name)} is in {homes[name]} and in {path}: rename one")
-            presets[name], homes[name] = preset, path
+        try:
+            own = _read(path)
+            for name in own.keys() & homes.keys():
+                raise ConfigError(f"{path}: the preset {shown(name)} is in {homes[name]}, too: rename one")
+        except ConfigError as error:
+            warnings.warn(f"{error}; none of its presets is known", YozoraWarning, stacklevel=2)
+            continue
+        presets |= own
+        homes |= dict.fromkeys(own, path)
     return presets
 
 

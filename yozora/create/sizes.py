@@ -20,6 +20,7 @@ MAX_SIDE = 4096
 MAX_PIXELS = 2**32  # width × height × frames
 MAX_TIMES = 64  # tokens sampled at once, against those of the largest canvas that the model was trained on
 FPS_RANGE = (1.0, 120.0)
+FAR = 2  # times the trained area, either way: beyond it a model hardly makes anything good
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,12 @@ class Native:
         """Whether a size is on the grid and not far from what was trained."""
         areas = [w * h for w, h in self.sizes]
         on_grid = width % self.grid.step == 0 and height % self.grid.step == 0
-        return on_grid and min(areas) / 2 <= width * height <= max(areas) * 2
+        return on_grid and min(areas) / FAR <= width * height <= max(areas) * FAR
+
+    def enlarges(self, short: int, ratio: float) -> bool:
+        """Whether so many pixels of the short side, in a shape, are so far above what was trained that a trained size,
+        enlarged, is what to make."""
+        return short * short * max(ratio, 1 / ratio) > FAR * max(w * h for w, h in self.sizes)
 
     def check_tokens(self, width: int, height: int, frames: int) -> None:
         """Raises CanvasError for a canvas so far above what was trained that hours of work would come to nothing."""
@@ -141,7 +147,9 @@ class Native:
         inside = min(areas) * 0.79 <= width * height <= max(areas) * 1.26
         if not (inside and min(shapes) * 0.99 <= width / height <= max(shapes) * 1.01):
             known = ", ".join(f"{w}x{h}" for w, h in self.sizes)
-            lines.append(f"{width}x{height} is outside the sizes this model was trained on ({known})")
+            way = ": things may come twice; a trained size that is enlarged (--enhance 1080p) looks better"
+            larger = way if width * height > max(areas) * 1.26 else ""
+            lines.append(f"{width}x{height} is outside the sizes this model was trained on ({known}){larger}")
         if not self.frames_min <= frames <= self.frames_max:
             span = f"{self.frames_min / self.fps:.2g} to {self.seconds_max:.3g} s"
             parts = ": it is made in overlapping parts" if frames > self.frames_max else ""
@@ -188,13 +196,18 @@ def choose_size(
 
 
 def fit_size(ratio: float, area: float, grid: Grid) -> tuple[int, int]:
-    """The (width, height) on the grid nearest to the width / height `ratio` and the `area` in square pixels."""
-    ideal = math.sqrt(area * ratio), math.sqrt(area / ratio)
-    if max(ideal) > MAX_SIDE:
-        raise CanvasError(f"{round(ideal[0])}x{round(ideal[1])} is too large: at most {MAX_SIDE} pixels a side")
+    """The (width, height) on the grid nearest to the width / height `ratio` and the `area` in square pixels, with no
+    side larger than MAX_SIDE."""
+    ideal = within_sides(math.sqrt(area * ratio), math.sqrt(area / ratio))
     columns, rows = (_around(round(side), grid.step) for side in ideal)
     options = [(w, h) for w in columns for h in rows]
     return min(options, key=lambda size: _misfit(size, ratio, area))
+
+
+def within_sides(width: float, height: float) -> tuple[float, float]:
+    """The same shape, smaller where a side is larger than MAX_SIDE."""
+    scale = min(1.0, MAX_SIDE / max(width, height))
+    return width * scale, height * scale
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -209,7 +222,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_aspect(aspect: str | float) -> float:
-    """Width / height from "16:9", "16/9" or a number. Raises CanvasError outside 1:8 … 8:1."""
+    """Width / height from "16:9", "16/9" or a number. Raises CanvasError for what is no shape."""
     if not isinstance(aspect, str):
         check_number(aspect, "aspect")
     parts = re.split("[:/]", aspect) if isinstance(aspect, str) else [aspect]
@@ -218,9 +231,9 @@ def parse_aspect(aspect: str | float) -> float:
         ratio = across / down if len(parts) <= 2 and across > 0 and down > 0 else math.nan
     except (ValueError, ArithmeticError):
         ratio = math.nan
-    if not 1 / 8 <= ratio <= 8:
-        raise CanvasError(f"{shown(aspect)} is not an aspect from 1:8 to 8:1: write for example 16:9, 1:1 or 9:16")
-    return ratio
+    if not 0 < ratio < math.inf:
+        raise CanvasError(f"{shown(aspect)} is not an aspect: write for example 16:9, 1:1 or 9:16")
+    return min(max(ratio, 1 / MAX_SIDE), MAX_SIDE)
 
 
 def parse_resolution(resolution: str | int) -> int:

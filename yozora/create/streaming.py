@@ -6,8 +6,10 @@ seed and window, so that it depends neither on the device nor on what else is ma
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,21 +21,35 @@ from yozora.create.anchors import HoldMap
 from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
+from yozora.create.events import Chunk, Progress
 from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.memory import advice, memory_errors
-from yozora.create.pace import closing, even_pace, in_transition
+from yozora.create.pace import closing, even_pace, in_transition, leading_up
 from yozora.create.sizes import Native
-from yozora.create.windows import Decoded, Made, Past, Window, given_frames, part_of, plan, turn_of
+from yozora.create.windows import (
+    Decoded,
+    Made,
+    Past,
+    Window,
+    given_frames,
+    part_before,
+    part_of,
+    plan,
+    plan_leads,
+    turn_of,
+)
 from yozora.diffusion import (
     FLOW_MAP,
     SCHEDULES,
     SOLVERS,
     Text,
     Velocity,
+    begin_at,
     cue_text,
     flow_map,
     guided,
     in_whole_levels,
+    row_by_row,
     sample,
 )
 from yozora.diffusion.reuse import Reuse
@@ -44,26 +60,6 @@ from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer
 
 CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`step` of `total` is done in `stage` ("text", "sample", "decode"), `seconds` after the start of the run.
-    `preview` uint8 [H, W, 3], where asked for, is the window's first frame as the model sees it at this step."""
-
-    stage: str
-    step: int
-    total: int
-    seconds: float
-    preview: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """The next frames, uint8 [n, H, W, 3], of the video of seed number `index`."""
-
-    index: int
-    frames: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class Stream:
     ) -> None:
         self.bundle, self.native, self.grid = bundle, native, native.grid
         self.canvas, self.seeds, self.settings, self.previews = canvas, seeds, settings, previews
-        self.windows = plan(canvas, native)
+        self.windows, self.leads = plan(canvas, native), plan_leads(canvas, native)
         self.pasts = [Past(canvas, native) for _ in seeds]
         self.places = [0] * len(seeds)
         self.turned, self.turning = turn_of(canvas, native), in_transition(canvas, self.grid)
@@ -111,7 +107,8 @@ class Stream:
         with memory_errors(what, lambda: advice(self.stage, bundle.running, bundle.device, bundle.tile, bundle.large)):
             self.texts = {prompt: self._encode_text(prompt) for prompt in self._prompts()}
             yield self._progress("text", 1, 1)
-            index = 0
+            yield from self._lead_up()
+            index = len(self.leads)
             for window in self.windows:
                 if window.sampled:
                     yield from self._make(window, index)
@@ -128,20 +125,78 @@ class Stream:
                 yield from self._emit(row, frames)
         yield self._progress_decoded((window.end - window.fresh) * len(self.seeds))
 
+    def _lead_up(self) -> Iterator[Progress | Chunk]:
+        """What comes before all that is given: made from there backward, and handed out in order of time. What was made
+        waits in nameless files, so that memory does not grow with it; but for the first frames of a lead, which the one
+        before it decodes once more: they go over from these to those, for no two decodings are quite the same."""
+        began: list[np.ndarray | None] = [None] * len(self.seeds)
+        ahead: list[Tensor] = []  # the same as latents
+        loose = 0  # how many of those frames wait
+        with ExitStack() as stack:
+            files = []
+            for index, lead in enumerate(self.leads):
+                parts = [part_before(self.canvas, lead, made, self.grid) for made in (began if index else began[:1])]
+
+                def recall(row: int, known: Tensor, made: list[Tensor] = ahead) -> Tensor:
+                    return torch.cat([known[:, :, : -made[row].shape[2]], made[row]], dim=2) if made else known
+
+                latents, maps, known = yield from self._sampled(parts, index, recall)
+                assert known is not None
+                ahead, most = [], self.grid.temporal * self.native.overlap
+                first = lead.fresh - lead.start  # the first latent frame and, of frames, the first that is new, and
+                begin = self.grid.first_frame(first)  # that from where on they exist
+                exist = self.grid.first_frame(lead.until) - self.grid.temporal * lead.start
+                waits = min(most, exist - begin + loose) if lead.start else 0
+                for row, latent in enumerate(latents.split(1)):
+                    held = maps[row % len(maps)]
+                    frames = np.concatenate([each for each, _ in self._decode(latent)])
+                    if (made := began[row]) is not None:
+                        frames[exist:] = np.concatenate([_go_over(frames[exist:], made, loose), made[loose:]])
+                    elif held.frames is not None:
+                        frames, _ = composite(frames, held.frames, held.kept)
+                    frames = even_pace(frames, [leading_up(exist)])
+                    ahead.append(latent[:, :, first : first + self.native.overlap])
+                    files.append(stack.enter_context(tempfile.TemporaryFile()))
+                    np.save(files[-1], frames[begin + waits : exist + loose])
+                    began[row] = frames[begin : begin + most]
+                    yield self._progress_decoded(lead.until - lead.fresh)
+                loose = waits
+            for number, file in reversed(list(enumerate(files))):
+                file.seek(0)
+                yield from self._emit(number % len(self.seeds), np.load(file))
+
     def _make(self, window: Window, index: int) -> Iterator[Progress | Chunk]:
         """A window that is sampled, the `index`-th."""
         shared = window.start == window.fresh and window.end <= self.grid.latent_frames(self.canvas.frames)
         parts = [part_of(self.canvas, window, past, self.grid) for past in (self.pasts[:1] if shared else self.pasts)]
+
+        def recall(row: int, known: Tensor) -> Tensor:
+            return self.pasts[row].recall(known, window.start)
+
+        latents, maps, known = yield from self._sampled(parts, index, recall)
+        owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
+        for row, latent in enumerate(latents.split(1)):
+            which = row % len(maps)
+            yield from self._finish(window, row, latent, maps[which], owns[which])
+
+    def _sampled(
+        self, parts: Sequence[Canvas], index: int, recall: Callable[[int, Tensor], Tensor]
+    ) -> Generator[Progress, None, tuple[Tensor, list[HoldMap], Tensor | None]]:
+        """Fills the `index`-th window, whose canvases are `parts`, one a seed or one for all: its latents
+        [B, C, T, h, w], what is held, and the same as latents, of which `recall` puts in place, for one seed, those
+        that other windows made."""
         maps = [part.hold_map(self.grid) for part in parts]
         known, hold = None, None
         self.stage = "sample"
         if maps[0].frames is not None:
             hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
             encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
-            known = torch.cat([p.recall(k, window.start) for p, k in zip(self.pasts, encoded, strict=False)])
+            known = torch.cat([recall(row, each) for row, each in enumerate(encoded)])
         latents = noise = self._noise(parts[0], index)
         card = self.bundle.card
         levels = SCHEDULES[card.schedule](self.settings.steps, card.shift_for(self.canvas.size))
+        if hold is not None:
+            levels = begin_at(levels, 1 - float(hold.min()))
         velocity = self._velocity(parts[0])
         if self.bundle.device.type == "cpu":
             alone = self.bundle.reuse == 0  # else each row has a past of its own
@@ -150,14 +205,11 @@ class Stream:
             latents = step.latents
             preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
             self.sampled += 1
-            total = step.total * sum(each.sampled for each in self.windows)
+            total = step.total * (len(self.leads) + sum(each.sampled for each in self.windows))
             yield self._progress("sample", self.sampled, total, preview)
         if not latents.isfinite().all():
             raise ModelError("the model gave numbers that are not finite: lower the guidance, or check its weights")
-        owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
-        for row, latent in enumerate(latents.split(1)):
-            which = row % len(maps)
-            yield from self._finish(window, row, latent, maps[which], owns[which])
+        return latents, maps, known
 
     def _finish(
         self, window: Window, row: int, latents: Tensor, held: HoldMap, own: np.ndarray | None
@@ -322,15 +374,10 @@ class Stream:
         return self._progress("decode", self.decoded, total)
 
 
-def row_by_row(velocities: Sequence[Velocity]) -> Velocity:
-    """A velocity of one clip for each of a batch. A CPU is no slower at that, and rounds in a batch otherwise than
-    alone: so each variation is, to the bit, what its seed gives by itself."""
-
-    def each(latents: Tensor, levels: Tensor, reach: Tensor) -> Tensor:
-        rows = zip(velocities, latents.split(1), levels.split(1), reach.split(1), strict=True)
-        return torch.cat([velocity(*row) for velocity, *row in rows])
-
-    return each
+def _go_over(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` frames uint8 [n, H, W, 3] of both, from the `one` to the `other` by even steps."""
+    share = (np.arange(1, count + 1, dtype=np.float32) / (count + 1))[:, None, None, None]
+    return (one[:count] + (other[:count] - one[:count].astype(np.float32)) * share).round().astype(np.uint8)
 
 
 def window_seed(seed: int, index: int) -> int:

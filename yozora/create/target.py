@@ -10,7 +10,7 @@ from typing import Any
 
 from yozora.clip import Recipe
 from yozora.create.given import Fit, check_fit, crop_box, pad_box
-from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_aspect, parse_resolution, parse_size
+from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_aspect, parse_resolution, parse_size, within_sides
 from yozora.errors import CanvasError
 
 MOST_TIMES = 120  # more frames than there were
@@ -81,6 +81,17 @@ def choose_target(
     return Target(source, source_fps, size, source_fps if fps is None else fps, fit)
 
 
+def falls_short(size: str | tuple[int, int], target: Target) -> list[str]:
+    """A line where the target's short side has fewer pixels than were asked for, because the long one has the most that
+    there are."""
+    if not isinstance(size, str) or any(sign in size for sign in "xX×*"):
+        return []
+    short, (width, height) = parse_resolution(size), target.size
+    if min(width, height) >= short - 1:
+        return []
+    return [f"{short}p of this shape would have a side of over {MAX_SIDE} pixels: it becomes {width}x{height}"]
+
+
 def check_even(path: Path, size: tuple[int, int]) -> None:
     """Raises CanvasError for a size that a video file of that name cannot have."""
     if path.suffix.lower() == ".mp4" and any(side % 2 for side in size):
@@ -89,16 +100,12 @@ def check_even(path: Path, size: tuple[int, int]) -> None:
 
 
 def _of_shape(ratio: float, short: int) -> tuple[int, int]:
-    """The size of that short side and shape, in even numbers, which every video format takes."""
+    """The size of that short side and shape, in even numbers, which every video format takes; smaller where a side
+    would be larger than there is."""
     if short < 2:
         raise CanvasError(f"{short}p is too small: at least 2p")
-    width, height = (2 * max(1, round(short * side / 2)) for side in (max(1.0, ratio), max(1.0, 1 / ratio)))
-    if max(width, height) > MAX_SIDE:
-        least = math.floor(MAX_SIDE / max(ratio, 1 / ratio) / 2) * 2
-        raise CanvasError(
-            f"{short}p of this shape is {width}x{height}, too large (at most {MAX_SIDE} pixels a side): ask for "
-            f"{least}p at most, or for another shape, such as 1920x1080 with --fit pad"
-        )
+    sides = within_sides(short * max(1.0, ratio), short * max(1.0, 1 / ratio))
+    width, height = (2 * max(1, round(side / 2)) for side in sides)
     return width, height
 
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
-import numpy as np
-
 from yozora.clip import Clip
 from yozora.create.anchors import Anchor, Mask
 from yozora.create.canvas import Canvas, Cue, check_prompt
@@ -15,7 +13,7 @@ from yozora.create.given import Fit, Given, Picture, open_given, read_mask, take
 from yozora.create.sizes import Native, check_seconds, choose_size, frames_for
 from yozora.errors import CanvasError
 
-STRENGTHS = {"subtle": 0.35, "mild": 0.6, "strong": 0.8}
+STRENGTHS = {"subtle": 0.6, "mild": 0.85, "strong": 0.95}  # colours of what is given are seen up to a level of 0.9
 
 
 class Asked(TypedDict, total=False):
@@ -68,17 +66,13 @@ def extend(
     where `backward`. Raises CanvasError, MediaError."""
     given = open_given(clip)
     added = seconds_or(seconds, native.window // 2, native)
-    most = native.grid.first_frame(native.window - native.overlap) / native.fps
-    if backward and added > most + 1e-6:
-        raise CanvasError(
-            f"{added:.3g} s backward are too many at once: this model goes back at most {most:.3g} s, so extend again"
-        )
     if backward:
         held = _Held(given, native, asked)
         start = native.grid.nearest_frames(added, native.fps)
         rest = -held.count % native.grid.temporal
         anchor = held.anchor(start, 0, held.count + rest)
-        return held.canvas(start + held.count + rest, prompt, anchor, (0, rest))
+        notes = at_least(seconds, start, native, "what is added")
+        return held.canvas(start + held.count + rest, prompt, anchor, (0, rest), notes=notes)
     return _onward(_Held(given, native, asked), prompt, added)
 
 
@@ -96,7 +90,8 @@ def loop(
         added = seconds_or(seconds, native.window // 2, native)
         return _onward(_Held(open_given(clip), native, asked), prompt, added, loop=True)
     frames = max(1 + 2 * native.grid.temporal, frames_for(seconds, native.fps, native))
-    return canvas_of(canvas_size(None, native, asked), frames, prompt, native, asked, loop=True)
+    notes = at_least(seconds, frames - 1, native, "a loop")
+    return canvas_of(canvas_size(None, native, asked), frames, prompt, native, asked, loop=True, notes=notes)
 
 
 def remix(
@@ -136,9 +131,15 @@ class _Held:
         return Anchor(clip, start, hold, self.path, skip, self.fit, mask)
 
     def canvas(
-        self, frames: int, prompt: str, anchor: Anchor, trim: tuple[int, int] = (0, 0), loop: bool = False
+        self,
+        frames: int,
+        prompt: str,
+        anchor: Anchor,
+        trim: tuple[int, int] = (0, 0),
+        loop: bool = False,
+        notes: Sequence[str] = (),
     ) -> Canvas:
-        return canvas_of(self.size, frames, prompt, self.native, self.asked, (anchor,), loop, trim)
+        return canvas_of(self.size, frames, prompt, self.native, self.asked, (anchor,), loop, trim, notes)
 
 
 def _onward(held: _Held, prompt: str, seconds: float, loop: bool = False) -> Canvas:
@@ -147,7 +148,8 @@ def _onward(held: _Held, prompt: str, seconds: float, loop: bool = False) -> Can
     rest = -(held.count - 1) % temporal
     added = temporal * max(1, round(seconds * held.native.fps / temporal))
     anchor = held.anchor(0, -rest, rest + held.count)
-    return held.canvas(rest + held.count + added, prompt, anchor, (rest, 0), loop)
+    notes = at_least(seconds, added, held.native, "what is added")
+    return held.canvas(rest + held.count + added, prompt, anchor, (rest, 0), loop, notes)
 
 
 def _whole(held: _Held, prompt: str, hold: float, mask: Mask | None) -> Canvas:
@@ -165,10 +167,11 @@ def canvas_of(
     anchors: Sequence[Anchor] = (),
     loop: bool = False,
     trim: tuple[int, int] = (0, 0),
+    notes: Sequence[str] = (),
 ) -> Canvas:
     """A canvas of one prompt at the model's rate, with what is asked of every way. Raises CanvasError."""
     cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
-    return Canvas(*size, frames, native.fps, cues, tuple(anchors), loop, negative, trim)
+    return Canvas(*size, frames, native.fps, cues, tuple(anchors), loop, negative, trim, notes=tuple(notes))
 
 
 def canvas_size(given: Given | None, native: Native, asked: Asked) -> tuple[int, int]:
@@ -178,7 +181,7 @@ def canvas_size(given: Given | None, native: Native, asked: Asked) -> tuple[int,
     if given is not None and size is None and aspect is None:
         if resolution is None and native.makes(*given.size):
             return given.size
-        aspect = float(np.clip(given.aspect, 1 / 8, 8))
+        aspect = given.aspect
     return choose_size(native, size, aspect, resolution)
 
 
@@ -188,6 +191,13 @@ def seconds_or(seconds: float | None, latents: int, native: Native) -> float:
         return latents * native.grid.temporal / native.fps
     check_seconds(seconds)
     return seconds
+
+
+def at_least(seconds: float | None, frames: int, native: Native, what: str) -> list[str]:
+    """A line where so many `frames` are made of `what` because there cannot be fewer, and more than was asked for."""
+    if seconds is None or frames / native.fps - seconds <= native.grid.temporal / 2 / native.fps + 1e-6:
+        return []
+    return [f"{what} takes at least {frames / native.fps:.2f} s with this model: {seconds:g} s were asked for"]
 
 
 def parse_strength(strength: str | float) -> float:

@@ -1,4 +1,5 @@
-"""Long videos: a canvas longer than the model's window is made in windows, each of which holds the end of what exists.
+"""Long videos: a canvas longer than the model's window is made in windows, each of which holds the end of what exists;
+where the first that is given comes late, what is before it is made from there backward, in leads.
 
 What is given in full is passed on and needs no window. A window starts at the last frame of a latent frame, because a
 causal autoencoder's first latent frame is one frame, so it holds the last 1 + 4k frames of what exists. What a window
@@ -36,8 +37,43 @@ class Window:
     sampled: bool = True
 
 
+@dataclass(frozen=True)
+class Lead:
+    """Latent frames of a canvas before all that is given: `start` ≤ k < `end` are sampled together, of which those
+    before `until` are new; the others exist. Of latent frame `start`, unless it is the canvas's first, a window knows
+    one frame only: so it is no part of what is new, and is made by the lead before."""
+
+    start: int
+    until: int
+    end: int
+
+    @property
+    def fresh(self) -> int:
+        """The first latent frame that is new."""
+        return self.start + 1 if self.start else 0
+
+
+def plan_leads(canvas: Canvas, native: Native) -> list[Lead]:
+    """What makes that which comes before all that is given, in the order of making: from there backward, each holding
+    the beginning of what exists. None where one window sees all of it and what is given, and where nothing is."""
+    given = given_latents(canvas, native.grid)
+    done = int(given.argmax())
+    after = given[done:]
+    held = min(native.overlap, len(after) if after.all() else int(after.argmin()))
+    if canvas.loop or not done or done + held <= native.window:
+        return []
+    leads: list[Lead] = []
+    most = native.window - native.overlap - 1
+    share = min(most, -(-done // -(-(done - 1) // most)))  # evenly; the earliest may be longer by one
+    while done:
+        leads.append(Lead(max(0, done - share - 1), done, done + held))
+        done, held = leads[-1].fresh, native.overlap
+    return leads
+
+
 def plan(canvas: Canvas, native: Native) -> list[Window]:
-    """The windows that make the canvas, in order of time. In a loop, the last ones reach a tail beyond its end."""
+    """The windows that make the canvas, in order of time, after the leads. In a loop, the last ones reach a tail beyond
+    its end."""
     given = given_latents(canvas, native.grid)
     most, overlap = native.window, native.overlap
     last = bridge = len(given)
@@ -46,7 +82,8 @@ def plan(canvas: Canvas, native: Native) -> list[Window]:
         bridge = last - max(1, min(most - overlap - tail, last // 2))
         bridge = max(bridge, 1 + int(np.flatnonzero(given[:last]).max(initial=-1)))  # after the last that is given
     windows: list[Window] = []
-    done = 0
+    leads = plan_leads(canvas, native)
+    done = leads[0].until if leads else 0
     while done < last:
         ahead = given[done:]
         run = len(ahead) if (ahead == ahead[0]).all() else int((ahead != ahead[0]).argmax())
@@ -190,3 +227,15 @@ def part_of(canvas: Canvas, window: Window, past: Past, grid: Grid) -> Canvas:
         made.append(Anchor(Clip(past.beginning(), canvas.fps), frames))
         frames += past.wanted
     return replace(part, frames=frames, anchors=(*kept, *made))
+
+
+def part_before(canvas: Canvas, lead: Lead, made: np.ndarray | None, grid: Grid) -> Canvas:
+    """The canvas of a lead: its part of `canvas`, at the end of which it holds what is given or, where a lead after it
+    has `made` frames, their first."""
+    start, until = grid.temporal * lead.start, grid.first_frame(lead.until)
+    stop = min(canvas.frames, grid.first_frame(lead.end))
+    part = canvas.cut(start, stop, grid)
+    if made is None:
+        return part
+    own = tuple(cut for anchor in part.anchors if (cut := anchor.cut(0, until - start, grid)))
+    return replace(part, anchors=(*own, Anchor(Clip(made[: stop - until], canvas.fps), until - start)))

@@ -3,8 +3,8 @@
 What a canvas is stays outside: the sampler needs a velocity function, noise, and what is held how firmly.
 """
 
-from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided, in_whole_levels
-from yozora.diffusion.levels import SCHEDULES, sample_levels, schedule, shift_levels, whole_levels
+from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided, in_whole_levels, row_by_row
+from yozora.diffusion.levels import SCHEDULES, begin_at, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_count, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
 from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
@@ -17,6 +17,7 @@ __all__ = [
     "Text",
     "Velocity",
     "add_noise",
+    "begin_at",
     "cue_text",
     "flow_count",
     "flow_error",
@@ -24,6 +25,7 @@ __all__ = [
     "flow_map",
     "guided",
     "in_whole_levels",
+    "row_by_row",
     "sample",
     "sample_levels",
     "schedule",

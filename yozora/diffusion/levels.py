@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,18 @@ def schedule(steps: int, shift: float = 1.0) -> Tensor:
     levels = shift_levels(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64), shift)
     levels[0] = 1.0  # the shift rounds
     return levels
+
+
+def begin_at(levels: Tensor, highest: float) -> Tensor:
+    """As many levels, spaced by the same rule, from `highest` on: where nothing has more noise than that, steps above
+    it would change nothing. `levels` that begin lower stay, and where nothing has any noise all do."""
+    if not 0 < highest < levels[0]:
+        return levels
+    places, grid = np.linspace(0, 1, len(levels)), levels.double().numpy()
+    first = np.interp(highest, grid[::-1], places[::-1])
+    begun = np.interp(np.linspace(first, 1, len(levels)), places, grid)
+    begun[0] = highest  # interpolating rounds
+    return torch.from_numpy(begun)
 
 
 def wan_schedule(steps: int, shift: float = 1.0) -> Tensor:
