@@ -34,7 +34,8 @@ _MOST_FPS = 1000.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a clip was made from: enough to make it again. `canvas` is any JSON object."""
+    """What a clip was made from: enough to make it again. `canvas` is any JSON object; `library` what a library of
+    clips had to do with it."""
 
     prompt: str = ""
     negative: str = ""
@@ -46,6 +47,7 @@ class Recipe:
     lora: list[str] = field(default_factory=list)
     reuse: float = 0.0
     canvas: dict[str, Any] = field(default_factory=dict)
+    library: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """ASCII JSON, marked as Yozora's."""
@@ -67,6 +69,7 @@ class Recipe:
             "reuse": (int, float),
             "lora": list,
             "canvas": dict,
+            "library": dict,
         }
         known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
         for name, value in known.items():

@@ -171,9 +171,9 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def weights_digest(folder: Path) -> str:
-    """SHA-256 of a module's weights, hexadecimal."""
+    """SHA-256 of a module's weights, hexadecimal: those in a folder, or in one file."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in [folder] if folder.is_file() else sorted(folder.glob("*.safetensors")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -23,7 +23,15 @@ from yozora.errors import ModelError
 from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.fetch import fetched, is_hub_name
-from yozora.models.folder import describe_invalid, load_module, read_config, read_json, save_module, write_json
+from yozora.models.folder import (
+    describe_invalid,
+    load_module,
+    read_config,
+    read_json,
+    save_module,
+    weights_digest,
+    write_json,
+)
 from yozora.models.lora import LoraUse, add_loras
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
@@ -159,6 +167,24 @@ def load_wan_bundle(folder: Path, device: torch.device, dtype: torch.dtype, lora
     _check_parts(folder, bundle)
     _check_card(folder, bundle)
     return bundle
+
+
+def load_autoencoder(
+    name_or_folder: str | Path = "mini", device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Autoencoder | WanAutoencoder:
+    """A model's autoencoder alone; see `load_bundle`. Raises ModelError."""
+    folder, device = find_model(name_or_folder), torch.device(device)
+    dtype = quick_dtype(device) if dtype is None else dtype
+    if is_wan(folder):
+        return load_wan_autoencoder(find_parts(folder).autoencoder, device, dtype)
+    return load_module(Autoencoder, folder / "autoencoder", device, dtype)
+
+
+def autoencoder_version(name_or_folder: str | Path = "mini") -> str:
+    """SHA-256 of a model's autoencoder, hexadecimal: latents of two models mean the same pictures where it is the same.
+    Raises ModelError."""
+    folder = find_model(name_or_folder)
+    return weights_digest(find_parts(folder).autoencoder if is_wan(folder) else folder / "autoencoder")
 
 
 def read_parts(folder: Path) -> tuple[ModelInfo, AutoencoderConfig | WanAutoencoderConfig, TransformerConfig]:
