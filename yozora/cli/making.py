@@ -25,6 +25,7 @@ from yozora.cli.rewrite import understand
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
+    from yozora.cli.shelf import Shelf
     from yozora.clip import Recipe
     from yozora.create import Canvas, Chunk, Generator, Native, Progress
     from yozora.create.target import Target
@@ -34,14 +35,15 @@ SAMPLING = ("text", "sample", "decode")
 SHEET_FRAMES = 12
 
 
-def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
+def make(options: Options, draw: Callable[[Native], Canvas], shelf: Shelf | None = None) -> None:
     """Draws a way's canvas for the model that is asked for, fills it, writes the files and says so. What is wrong is
-    said as early as it can be known: before torch is imported, before weights are read, before anything is sampled."""
+    said as early as it can be known: before torch is imported, before weights are read, before anything is sampled.
+    `shelf`: the library that fills in prompts and that sampling may begin from."""
     files, sheets = options.files()
     seeds = options.seeds()
     options.check(seeds)
     start = time.perf_counter()
-    generator, canvas, target, enhancer = _load(options, draw)
+    generator, canvas, target, enhancer = _load(options, draw, shelf)
     keep_sources([*files, *sheets], sources_of(canvas))
     generator.check(canvas, seeds)
     settings = generator.settings(**options.sampling, negative=canvas.negative)
@@ -49,20 +51,23 @@ def make(options: Options, draw: Callable[[Native], Canvas]) -> None:
     for line in cautions:
         print(f"warning: {line}", file=sys.stderr)
     timings = {"load": time.perf_counter() - start}
-    recipes = generator.recipes(canvas, seeds, settings)
+    begin = shelf.begin(canvas, generator, settings) if shelf else None
+    recipes = generator.recipes(canvas, seeds, settings, begin)
     videos = [Video(path, recipe, canvas, target) for path, recipe in zip(files, recipes, strict=True)]
     for video, path in zip(videos, sheets, strict=False):
         video.sheet = path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the cautions, which were printed
-        events = generator.stream(canvas, seeds, **options.sampling)
-    _write(events, videos, enhancer, timings)
+        events = generator.stream(canvas, seeds, **options.sampling, begin=begin)
+    _write(events, videos, enhancer, timings, shelf)
     timings["total"] = time.perf_counter() - start
     if options.as_json:
         print(json.dumps(_report(videos, timings, cautions), ensure_ascii=False))
     else:
         for video in videos:
             print(video.line(timings["total"]))
+            if shelf:
+                print(f"  {shelf.line(video)}")
 
 
 def sources_of(canvas: Canvas) -> list[str]:
@@ -166,7 +171,7 @@ class Video:
 
 
 def _load(
-    options: Options, draw: Callable[[Native], Canvas]
+    options: Options, draw: Callable[[Native], Canvas], shelf: Shelf | None
 ) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
@@ -179,7 +184,7 @@ def _load(
         check_solver(options.solver)
     model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
-    canvas = understand(draw(native), options)
+    canvas = understand(draw(native), options, shelf.library if shelf else None)
     if options.style:
         canvas = options.style.on(canvas)
     canvas.check(native.grid)
@@ -189,7 +194,11 @@ def _load(
 
 
 def _write(
-    events: Iterator[Progress | Chunk], videos: list[Video], enhancer: Enhancer | None, timings: dict[str, float]
+    events: Iterator[Progress | Chunk],
+    videos: list[Video],
+    enhancer: Enhancer | None,
+    timings: dict[str, float],
+    shelf: Shelf | None,
 ) -> None:
     """Writes all videos side by side as their frames come; `timings` receives the seconds of each stage."""
     from yozora.clip import FrameWriter
@@ -197,6 +206,8 @@ def _write(
     clock = Clock(timings)
     with bars([*SAMPLING, *(["enhance"] if enhancer else [])]) as show:
         made = split(events, len(videos), clock, show)
+        if shelf:
+            made = shelf.compare(made, videos)
         streams = [video.frames(frames, enhancer) for video, frames in zip(videos, made, strict=True)]
         with ExitStack() as stack:
             writers = [
