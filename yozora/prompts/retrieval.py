@@ -107,9 +107,10 @@ def warm_start(library: Library, canvas: Canvas, generator: Generator, version: 
 
 
 def nearest_copy(library: Library, coder: Coder, frames: np.ndarray) -> Copy | None:
-    """Which clip of a library a video's frames uint8 `[1 + 4k, H, W, 3]` are most like; None where it has none of its
-    size and length."""
-    return library.nearest_copy(coder.encode(frames))
+    """Which clip of a library a video's frames uint8 `[T, H, W, 3]` are most like, but for those at the end that fill
+    no latent frame; None where it has none of its size and length."""
+    whole = coder.native.grid.temporal * ((len(frames) - 1) // coder.native.grid.temporal)
+    return library.nearest_copy(coder.encode(frames[: 1 + whole]))
 
 
 def coder_of(generator: Generator, version: str) -> Coder:
