@@ -47,7 +47,7 @@ def test_what_moves_is_told_of_first_however_small() -> None:
     assert (read.facts["colour"], read.facts["second_colour"]) == ("yellow", "blue")
 
 
-@pytest.mark.parametrize(("camera", "still"), [(Camera("still"), True), (Camera("pan", "left"), False)])
+@pytest.mark.parametrize(("camera", "still"), [(Camera("still"), True), (Camera("pan", "left", 0.4), False)])
 def test_a_camera_that_stands_still_is_known_by_the_background(camera: Camera, still: bool) -> None:
     body = Body("sphere", "red", "matte", "large", (-1.2, 0.0), motion=Motion("right", speed=1.2))
     scene = Scene(1, (body,), Place("city"), camera)

@@ -39,7 +39,7 @@ def stands_still(frames: np.ndarray, things: np.ndarray) -> bool:
 
 def _free(things: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Where no thing ever comes near, uint8 `[H, W]`, 255 there."""
-    ever = things.any(0).astype(np.uint8)
+    ever = np.asarray(things.any(0), np.uint8)
     whole = cv2.resize(ever, size[::-1], interpolation=cv2.INTER_NEAREST)
     margin = 2 * round(MARGIN * min(size)) + 1
     return 255 * (cv2.dilate(whole, np.ones((margin, margin), np.uint8)) == 0).astype(np.uint8)

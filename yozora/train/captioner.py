@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from yozora.errors import ConfigError
 from yozora.train.config import CaptionerStage, InspectorStage, ReaderStage
@@ -33,7 +34,7 @@ def train_captioner(config: CaptionerStage, resume: bool = True) -> Path:
     return export
 
 
-def _settings(config: CaptionerStage, name: str) -> list[str]:
+def _settings(config: CaptionerStage, name: Literal["inspector", "reader"]) -> list[str]:
     """What this stage says of one of the two: where it is written, on what it runs, and what else is changed in it."""
     own = [f"run.out={json.dumps(str(config.out / name))}", f"run.device={json.dumps(config.device)}"]
     return [*own, *config.changes.get(name, ())]
