@@ -34,7 +34,8 @@ _MOST_FPS = 1000.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a clip was made from: enough to make it again. `canvas` is any JSON object."""
+    """What a clip was made from: enough to make it again. `canvas` is any JSON object; `library` what a library of
+    clips had to do with it."""
 
     prompt: str = ""
     negative: str = ""
@@ -49,6 +50,7 @@ class Recipe:
     weights: str = ""
     tile: int = 0
     canvas: dict[str, Any] = field(default_factory=dict)
+    library: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """ASCII JSON, marked as Yozora's."""
@@ -72,6 +74,7 @@ class Recipe:
             "tile": int,
             "lora_sha256": list,
             "canvas": dict,
+            "library": dict,
         }
         known = {item.name: values[item.name] for item in fields(cls) if values.get(item.name) is not None}
         for name, value in known.items():

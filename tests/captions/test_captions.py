@@ -9,6 +9,7 @@ import pytest
 from replies import replying
 
 from yozora.captions import Caption, Event, caption_files, load_captioner
+from yozora.captions.background import stands_still
 from yozora.captions.chat import FRAMES, ChatCaptioner
 from yozora.captions.files import listed
 from yozora.captions.seeing import Read, see
@@ -18,7 +19,7 @@ from yozora.errors import ConfigError, ModelError
 from yozora.models.endpoint import Endpoint
 from yozora.train.config import Footage
 from yozora.train.footage import list_folder
-from yozora.world import Body, Motion, Place, Scene, render
+from yozora.world import Body, Camera, Motion, Place, Scene, render
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,24 @@ def test_a_render_is_read_and_told(film: Clip) -> None:
     assert "red ball" in said.short and "right" in said.short and "grass" in said.dense
     assert said.events[-1].end == pytest.approx(film.seconds, abs=0.01)
     assert "rote" in WorldCaptioner("de").tell(read).short.lower()
+
+
+def test_what_moves_is_told_of_first_however_small() -> None:
+    large = Body("box", "blue", "matte", "huge", (1.1, 0.6))
+    small = Body("sphere", "yellow", "matte", "small", (-1.6, -0.4), motion=Motion("right", speed=0.7))
+    scene = Scene(1, (large, small), Place("sand"))
+    read = see(Clip(render(scene, 128, 128, 25, 12.0, threads=1).frames, 12.0))
+    assert (read.facts["colour"], read.facts["second_colour"]) == ("yellow", "blue")
+
+
+@pytest.mark.parametrize(("camera", "still"), [(Camera("still"), True), (Camera("pan", "left", 0.4), False)])
+def test_a_camera_that_stands_still_is_known_by_the_background(camera: Camera, still: bool) -> None:
+    body = Body("sphere", "red", "matte", "large", (-1.2, 0.0), motion=Motion("right", speed=1.2))
+    scene = Scene(1, (body,), Place("city"), camera)
+    film = render(scene, 128, 128, 25, 12.0, threads=1, truth=True)
+    assert film.truth is not None
+    assert stands_still(film.frames, film.truth.ids == 1) == still
+    assert not stands_still(np.full_like(film.frames, 90), film.truth.ids == 1)  # there is nothing to see
 
 
 def test_an_empty_picture_has_no_caption() -> None:

@@ -1,10 +1,13 @@
 """What a video shows, in words: a short and a dense caption, and what happens when.
 
 `load_captioner` gives the captioner of a name: the shipped networks, which know the simulated world, or a
-vision-language model behind an endpoint. `caption_files` captions a folder, a line of JSON a file.
+vision-language model behind an endpoint or in a folder. `caption_files` captions a folder, a line of JSON a file.
 """
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 from yozora.captions.caption import Caption, Captioner, Event
 from yozora.captions.files import caption_files
@@ -16,8 +19,9 @@ DEFAULT = "world"
 
 
 def load_captioner(name: str = DEFAULT, language: str = "en") -> Captioner:
-    """The captioner of a name: "world" (the shipped networks), or `openai:MODEL@URL`. `language`: "en", "de", "fr" or
-    "es". Raises ConfigError."""
+    """The captioner of a name: "world" (the shipped networks), `openai:MODEL@URL`, a folder that `yozora train
+    captioner` wrote, or one with a vision-language model of the transformers library. `language`: "en", "de", "fr" or
+    "es". Raises ConfigError, ModelError."""
     from yozora.models.endpoint import PREFIX, Endpoint
     from yozora.world.words import LANGUAGES
 
@@ -31,4 +35,14 @@ def load_captioner(name: str = DEFAULT, language: str = "en") -> Captioner:
         from yozora.captions.chat import ChatCaptioner
 
         return ChatCaptioner(Endpoint.parse(name), language)
-    raise ConfigError(f"there is no captioner {name[:80]!r}: use {DEFAULT} or {PREFIX}MODEL@URL")
+    if os.path.isdir(name) and not os.path.isdir(os.path.join(name, "inspector")):
+        from yozora.captions.chat import ChatCaptioner
+        from yozora.models.local_chat import LocalVision
+
+        return ChatCaptioner(LocalVision(Path(name)), language)
+    if os.path.isdir(name):
+        from yozora.captions.seeing import load_eyes
+        from yozora.captions.world import WorldCaptioner
+
+        return WorldCaptioner(language, load_eyes(name))
+    raise ConfigError(f"there is no captioner {name[:80]!r}: use {DEFAULT}, {PREFIX}MODEL@URL or a folder")

@@ -7,13 +7,17 @@ unsaid: a caption that is silent misleads nobody.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from yozora.captions.background import stands_still
 from yozora.clip import Clip
 from yozora.evaluate.inspector import Look, count_things, finding_of, load_inspector, look_at_things
 from yozora.evaluate.motion import track
-from yozora.evaluate.reading import Thing, load_reader, two_things
+from yozora.evaluate.reading import Thing, follow_both, load_reader, thing_of
 from yozora.models.inspector import Inspector
 from yozora.models.reader import Reader, clip_to_read
 from yozora.world.scene import DIRECTIONS
@@ -22,7 +26,9 @@ from yozora.world.words.seen import COLOURLESS_STYLES
 
 SURE = 0.6  # probability from which on a name is said
 GOING = ("roll", "slide", "collide", "hide")  # motions that have a direction
+GOES = ("roll", "slide")  # what goes somewhere by itself does one of them
 INDOORS = ("studio", "space")  # grounds without a time of day and weather
+OUTDONE = 2.0  # times as far must the smaller of two things get, to be told of first
 STEP = 0.04  # of the frame's height, from which on a thing has moved
 
 
@@ -36,14 +42,31 @@ class Read:
     start: float = 0.0
 
 
-def see(clip: Clip) -> Read:
-    """Reads a clip of any size, with one or two things told of."""
-    inspector, reader = load_inspector(), load_reader()
-    largest, *looks = look_at_things(clip, inspector, pair=True)
-    things = _things(largest, looks, clip, inspector)
+class Eyes(NamedTuple):
+    """The networks that read."""
+
+    inspector: Inspector
+    reader: Reader
+
+
+def load_eyes(folder: str | Path | None = None) -> Eyes:
+    """The shipped networks, or those that `yozora train captioner` wrote to a folder. Raises ModelError."""
+    if folder is None:
+        return Eyes(load_inspector(), load_reader())
+    return Eyes(load_inspector(Path(folder) / "inspector"), load_reader(Path(folder) / "reader"))
+
+
+def see(clip: Clip, eyes: Eyes | None = None) -> Read:
+    """Reads a clip of any size, with one or two things told of, by the shipped networks where no others are given."""
+    inspector, reader = eyes or load_eyes()
+    largest, *others = look_at_things(clip, inspector, pair=True)
+    looks = _subject_first(follow_both(others)) if count_things(clip, inspector) > 1 else []
+    things = tuple(thing for look in looks if (thing := thing_of(look, inspector)).colour and thing.shape)
+    if len(things) < 2:
+        things, looks = _alone(largest, inspector), [largest]
     if not things:
         return Read({}, clip.seconds)
-    facts = sure_names(clip, reader, inspector)
+    facts, going = sure_names(clip, reader, inspector)
     if facts.get("ground", INDOORS[0]) in INDOORS:
         facts = {name: value for name, value in facts.items() if name not in ("time", "weather")}
     if len(things) == 1:  # neither is read of one among several
@@ -54,26 +77,31 @@ def see(clip: Clip) -> Read:
         facts |= {f"{which}shape": thing.shape, f"{which}colour": thing.colour}
     if len(things) > 1 and (relation := things[1].relation(things[0])):
         facts["relation"] = relation
-    direction = finding_of(largest, inspector).direction
-    if facts.get("motion") in GOING and direction in DIRECTIONS:
+    if stands_still(clip.frames, torch.stack([look.mask for look in (largest, *others)]).any(0).numpy()):
+        facts["camera"] = "still"
+    direction = finding_of(looks[0], inspector).direction
+    if (going or facts.get("motion") in GOING) and direction in DIRECTIONS:
         facts["direction"] = direction
     if facts.get("style") in COLOURLESS_STYLES:
         facts = {name: value for name, value in facts.items() if not name.endswith("colour")}
     moves = facts.get("motion", "still") != "still"
-    return Read(facts, clip.seconds, _start(largest, clip) if moves else 0.0)
+    return Read(facts, clip.seconds, _start(looks[0], clip) if moves else 0.0)
 
 
 @torch.no_grad()
-def sure_names(clip: Clip, reader: Reader, inspector: Inspector) -> dict[str, str]:
-    """What the reader's heads say, where they are sure."""
+def sure_names(clip: Clip, reader: Reader, inspector: Inspector) -> tuple[dict[str, str], bool]:
+    """What the reader's heads say, where they are sure; and whether it is sure that something goes somewhere, though
+    perhaps not whether it rolls or slides."""
     frames = torch.from_numpy(clip.frames).to(next(reader.parameters()).device)
     logits = reader(clip_to_read(frames, reader.config, inspector)[None])
-    names = {}
+    names, going = {}, False
     for head, one in logits.items():
-        chance, best = one.softmax(1)[0].max(0)
-        if float(chance) >= SURE:
-            names[head] = reader.config.heads[head][int(best)]
-    return names
+        chances, values = one.softmax(1)[0], reader.config.heads[head]
+        if float(chances.max()) >= SURE:
+            names[head] = values[int(chances.argmax())]
+        if head == "motion":
+            going = float(chances[[value in GOES for value in values]].sum()) >= SURE
+    return names, going
 
 
 @torch.no_grad()
@@ -85,11 +113,29 @@ def sure_material(look: Look, reader: Reader) -> dict[str, str]:
     return {"material": reader.config.materials[int(chances.argmax())]} if float(chances.max()) >= SURE else {}
 
 
-def _things(largest: Look, looks: list[Look], clip: Clip, inspector: Inspector) -> tuple[Thing, ...]:
-    """The two largest things where there are several, else the one."""
-    if count_things(clip, inspector) > 1 and (pair := two_things(looks, inspector)):
-        return tuple(thing for thing in pair if thing.colour and thing.shape)
-    found = finding_of(largest, inspector)
+def _subject_first(looks: list[Look]) -> list[Look]:
+    """Two looks, the one first that is told of first: a caption begins with the thing that does something, however
+    small. Where both do, or neither, that is the larger one. A moving camera moves both."""
+    if len(looks) < 2:
+        return looks
+    moved = [_moved(look) for look in looks]
+    return looks[::-1] if moved[1] > max(STEP, OUTDONE * moved[0]) else looks
+
+
+def _moved(look: Look) -> float:
+    """How far a thing gets from where it was at first, and how much larger or smaller than then, at most: over the
+    frame's height."""
+    path = track(look.mask.numpy())
+    seen = np.flatnonzero(path.seen)
+    if len(seen) < 2:
+        return 0.0
+    x, y, side = path.x[seen], path.y[seen], path.area[seen] ** 0.5
+    return float((np.hypot(x - x[0], y - y[0]) + np.abs(side - side[0])).max()) / path.height
+
+
+def _alone(look: Look, inspector: Inspector) -> tuple[Thing, ...]:
+    """The one thing, if there is any."""
+    found = finding_of(look, inspector)
     return (Thing(found.colour, found.shape, 0.0, 0.0),) if found.colour and found.shape else ()
 
 

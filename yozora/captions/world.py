@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yozora.captions.caption import Caption, Event
-from yozora.captions.seeing import Read, see
+from yozora.captions.seeing import Eyes, Read, see
 from yozora.clip import Clip
 from yozora.errors import ModelError
 from yozora.world.words.partial import FactTeller, tell_facts
@@ -16,12 +16,13 @@ class WorldCaptioner:
 
     name = "world"
 
-    def __init__(self, language: str = "en") -> None:
-        self.language = language
+    def __init__(self, language: str = "en", eyes: Eyes | None = None) -> None:
+        """`eyes`: the networks that read; None: the shipped ones."""
+        self.language, self.eyes = language, eyes
 
     def caption(self, clip: Clip) -> Caption:
         """Raises ModelError where nothing is found in it."""
-        return self.tell(see(clip))
+        return self.tell(see(clip, self.eyes))
 
     def tell(self, read: Read) -> Caption:
         """What was read, in words. Raises ModelError where that is nothing."""

@@ -23,6 +23,7 @@ from yozora.cli.edit import extend, inpaint, loop, recut, remix
 from yozora.cli.enhance import enhance
 from yozora.cli.evaluate import evaluate
 from yozora.cli.generate import animate, generate, image
+from yozora.cli.library import library
 from yozora.cli.models import models
 from yozora.cli.presets import presets
 from yozora.cli.rewrite import rewrite
@@ -47,6 +48,7 @@ for way in (generate, image, animate, extend, fill, loop, blend, remix, recut, i
 app.command()(enhance)
 app.command()(rewrite)
 app.command()(caption)
+app.add_typer(library, name="library")
 app.add_typer(models, name="models")
 app.add_typer(presets, name="presets")
 app.add_typer(world, name="world")

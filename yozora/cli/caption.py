@@ -23,7 +23,8 @@ def caption(
         typer.Option("-o", "--output", help="The list to write; of a folder, captions.jsonl in it unless told."),
     ] = None,
     captioner: Annotated[
-        str, typer.Option(metavar="NAME", help="world (the shipped networks), or openai:MODEL@URL.")
+        str,
+        typer.Option(metavar="NAME", help="world (the shipped networks), openai:MODEL@URL, or a model folder."),
     ] = "world",
     language: Annotated[str, typer.Option(help="en, de, fr or es.")] = "en",
     again: Annotated[bool, typer.Option("--again", help="Also what is listed already.")] = False,

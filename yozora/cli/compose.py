@@ -13,6 +13,7 @@ import typer
 
 from yozora.cli.making import make
 from yozora.cli.options import ClipFile, Options, Prompt, Seconds, check_given, shared
+from yozora.cli.shelf import Shelf, open_shelf
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
@@ -114,7 +115,19 @@ def again(
         **_sampled(recipe, options),
         **_enhanced(enhanced, options),
     )
-    make(options, lambda native, options: Canvas.from_dict(raw))
+    make(
+        options,
+        lambda native, options: Canvas.from_dict(raw),
+        _shelf(recipe, file, options) if prompt is None else None,
+    )
+
+
+def _shelf(recipe: Recipe, file: Path, options: Options) -> Shelf | None:
+    """The library with the clip that a video was begun from, if it was. Raises CanvasError, ConfigError."""
+    match recipe.library:
+        case {"begin": str(source), "path": str(path), "share": int() | float() as share}:
+            return open_shelf(Path(_found(path, file)), share, options.model, source)
+    return None
 
 
 def _sampled(recipe: Recipe, options: Options) -> dict[str, Any]:

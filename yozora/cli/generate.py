@@ -9,6 +9,7 @@ import typer
 
 from yozora.cli.making import make
 from yozora.cli.options import Options, Prompt, Seconds, check_given, shared
+from yozora.cli.shelf import open_shelf
 
 if TYPE_CHECKING:
     from yozora.create import Canvas, Native
@@ -21,11 +22,18 @@ def generate(
     prompt: Prompt = "",
     image: Annotated[Path | None, typer.Option(help="A picture to start from.")] = None,
     seconds: Seconds = None,
+    library: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Clips to fill the prompt in with, and to begin from.")
+    ] = None,
+    warm: Annotated[
+        float, typer.Option(metavar="SHARE", help="Steps that a close clip of the library saves; 0: none.")
+    ] = 0.25,
     *,
     options: Options,
 ) -> None:
     """Make a video of PROMPT."""
     check_given(prompt, [image] if image else [], seconds, needed=image is None)
+    shelf = open_shelf(library, warm, options.model) if library else None
 
     def draw(native: Native, options: Options) -> Canvas:
         """From a picture, a single picture (a .png without a length), or from text."""
@@ -37,7 +45,7 @@ def generate(
             return text_to_image(prompt, native=native, **options.asked_freely)
         return text_to_video(prompt, native=native, seconds=seconds, **options.asked_freely)
 
-    make(options, draw)
+    make(options, draw, shelf)
 
 
 @shared(output=Path("out.png"))

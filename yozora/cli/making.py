@@ -26,6 +26,7 @@ from yozora.cli.together import said_by_first, together
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
+    from yozora.cli.shelf import Shelf
     from yozora.clip import Recipe
     from yozora.create import Canvas, Chunk, Generator, Native, Progress
     from yozora.create.target import Target
@@ -39,27 +40,29 @@ SHEET_FRAMES = 12
 Draw = Callable[["Native", Options], "Canvas"]
 
 
-def make(options: Options, draw: Draw) -> None:
+def make(options: Options, draw: Draw, shelf: Shelf | None = None) -> None:
     """Draws a way's canvas for the model that is asked for, fills it, writes the files and says so. What is wrong is
     said as early as it can be known: before torch is imported, before weights are read, before anything is sampled.
-    Several processes, started by torchrun, share the work; the first of them writes."""
+    Several processes, started by torchrun, share the work; the first of them writes. `shelf`: the library that fills in
+    prompts and that sampling may begin from."""
     files, sheets = options.files()
     seeds = options.seeds()
     options.check(seeds)
     with together(options.device) as mesh:
-        _make(options, draw, files, sheets, said_by_first(mesh, seeds), mesh)
+        _make(options, draw, shelf, files, sheets, said_by_first(mesh, seeds), mesh)
 
 
 def _make(
     options: Options,
     draw: Draw,
+    shelf: Shelf | None,
     files: list[Path],
     sheets: list[Path],
     seeds: list[int],
     mesh: Mesh | None,
 ) -> None:
     start = time.perf_counter()
-    generator, canvas, target, enhancer = _load(options, draw, mesh)
+    generator, canvas, target, enhancer = _load(options, draw, shelf, mesh)
     keep_sources([*files, *sheets], sources_of(canvas))
     generator.check(canvas, seeds)
     settings = generator.settings(**options.sampling, negative=canvas.negative)
@@ -67,23 +70,26 @@ def _make(
     for line in cautions:
         print(f"warning: {line}", file=sys.stderr)
     timings = {"load": time.perf_counter() - start}
-    recipes = generator.recipes(canvas, seeds, settings)
+    begin = shelf.begin(canvas, generator, settings) if shelf else None
+    recipes = generator.recipes(canvas, seeds, settings, begin)
     videos = [Video(path, recipe, canvas, target) for path, recipe in zip(files, recipes, strict=True)]
     for video, path in zip(videos, sheets, strict=False):
         video.sheet = path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the cautions, which were printed
-        events = generator.stream(canvas, seeds, **options.sampling)
+        events = generator.stream(canvas, seeds, **options.sampling, begin=begin)
     if mesh is not None and not mesh.first:
         deque(events, maxlen=0)
         return
-    _write(events, videos, enhancer, timings)
+    _write(events, videos, enhancer, timings, shelf)
     timings["total"] = time.perf_counter() - start
     if options.as_json:
         print(json.dumps(_report(videos, timings, cautions), ensure_ascii=False))
     else:
         for video in videos:
             print(video.line(timings["total"]))
+            if shelf:
+                print(f"  {shelf.line(video)}")
 
 
 def sources_of(canvas: Canvas) -> list[str]:
@@ -186,7 +192,9 @@ class Video:
         }
 
 
-def _load(options: Options, draw: Draw, mesh: Mesh | None) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
+def _load(
+    options: Options, draw: Draw, shelf: Shelf | None, mesh: Mesh | None
+) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
@@ -200,7 +208,7 @@ def _load(options: Options, draw: Draw, mesh: Mesh | None) -> tuple[Generator, C
     model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
     asked, options = options, options.within(native)
-    canvas = understand(draw(native, options), options)
+    canvas = understand(draw(native, options), options, shelf.library if shelf else None)
     if options.style:
         canvas = options.style.on(canvas)
     canvas = replace(canvas, cues=said_by_first(mesh, canvas.cues))
@@ -226,7 +234,11 @@ def _load(options: Options, draw: Draw, mesh: Mesh | None) -> tuple[Generator, C
 
 
 def _write(
-    events: Iterator[Progress | Chunk], videos: list[Video], enhancer: Enhancer | None, timings: dict[str, float]
+    events: Iterator[Progress | Chunk],
+    videos: list[Video],
+    enhancer: Enhancer | None,
+    timings: dict[str, float],
+    shelf: Shelf | None,
 ) -> None:
     """Writes all videos side by side as their frames come; `timings` receives the seconds of each stage."""
     from yozora.clip import FrameWriter
@@ -234,6 +246,8 @@ def _write(
     clock = Clock(timings)
     with bars([*SAMPLING, *(["enhance"] if enhancer else [])]) as show:
         made = split(events, len(videos), clock, show)
+        if shelf:
+            made = shelf.compare(made, videos)
         streams = [video.frames(frames, enhancer) for video, frames in zip(videos, made, strict=True)]
         with ExitStack() as stack:
             writers = [

@@ -15,6 +15,7 @@ from yozora.cli.options import DEFAULT_MODEL, Options, Prompt
 if TYPE_CHECKING:
     from yozora.create import Canvas
     from yozora.prompts import Rewriting
+    from yozora.prompts.library import Library
 
 RewriterName = Annotated[
     str | None,
@@ -44,10 +45,10 @@ def rewrite(
         print(f"  {line}")
 
 
-def understand(canvas: Canvas, options: Options) -> Canvas:
+def understand(canvas: Canvas, options: Options, library: Library | None = None) -> Canvas:
     """The canvas with its prompts rewritten, where that is asked for, or nothing is said and the model is the shipped
-    one as it ships: another, or one with a LoRA, may know other words. What was changed is said on stderr. Raises
-    ConfigError, ModelError."""
+    one as it ships: another, or one with a LoRA, may know other words. What they leave open is as in captions of
+    `library`, where one is given. What was changed is said on stderr. Raises ConfigError, ModelError."""
     shipped = options.model in (None, DEFAULT_MODEL)
     usual = options.rewriter is not None or (shipped and not options.lora)
     if not (usual if options.rewrite is None else options.rewrite):
@@ -55,7 +56,7 @@ def understand(canvas: Canvas, options: Options) -> Canvas:
     from yozora.prompts import DEFAULT, load_rewriter
 
     _quietly()
-    rewriter = load_rewriter(options.rewriter or DEFAULT, world=shipped)
+    rewriter = load_rewriter(options.rewriter or DEFAULT, world=shipped, library=library)
     cues = []
     for cue in canvas.cues:
         made = rewriter.rewrite(cue.prompt)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from yozora.clip import Clip, Recipe
+from yozora.create.begin import Begin
 from yozora.create.canvas import Canvas
 from yozora.create.given import Fit, Picture, held_smaller
 from yozora.create.limits import as_seeds, check_reuse, check_seeds, check_tile
@@ -118,13 +119,14 @@ class Generator(Verbs):
         guidance: float | None = None,
         solver: str | None = None,
         preset: str | None = None,
+        begin: Begin | None = None,
     ) -> Clip:
-        """A video of `prompt`, starting from `image` where given, in the style of `preset`. What is None is as the
-        preset says, else as the model was trained. Raises CanvasError, ConfigError, MediaError; warns (YozoraWarning)
-        outside the trained range."""
+        """A video of `prompt`, starting from `image` where given, in the style of `preset`; with `begin`, sampling
+        starts late, from another clip. What is None is as the preset says, else as the model was trained. Raises
+        CanvasError, ConfigError, MediaError; warns (YozoraWarning) outside the trained range."""
         options: dict[str, Any] = {"seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution}
         options |= {"fit": fit, "negative": negative, "preset": preset}
-        options |= {"seed": seed, "steps": steps, "guidance": guidance, "solver": solver}
+        options |= {"seed": seed, "steps": steps, "guidance": guidance, "solver": solver, "begin": begin}
         if image is None:
             return self.make(text_to_video, prompt, **options)
         return self.make(image_to_video, image, prompt, **options)
@@ -137,21 +139,22 @@ class Generator(Verbs):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        begin: Begin | None = None,
     ) -> tuple[Clip, ...]:
         """One clip a seed, sampled in one batch; as `run`, without the progress."""
-        *_, clips = self.run(canvas, seeds, steps=steps, guidance=guidance, solver=solver)
+        *_, clips = self.run(canvas, seeds, steps=steps, guidance=guidance, solver=solver, begin=begin)
         assert isinstance(clips, tuple)
         return clips
 
     @overload
     def run(
         self, canvas: Canvas, seed: int = 0, *, steps: int | None = ..., guidance: float | None = ...,
-        solver: str | None = ..., previews: bool = ...,
+        solver: str | None = ..., previews: bool = ..., begin: Begin | None = ...,
     ) -> Iterator[Progress | Clip]: ...  # fmt: skip
     @overload
     def run(
         self, canvas: Canvas, seed: Sequence[int], *, steps: int | None = ..., guidance: float | None = ...,
-        solver: str | None = ..., previews: bool = ...,
+        solver: str | None = ..., previews: bool = ..., begin: Begin | None = ...,
     ) -> Iterator[Progress | tuple[Clip, ...]]: ...  # fmt: skip
     def run(
         self,
@@ -162,12 +165,16 @@ class Generator(Verbs):
         guidance: float | None = None,
         solver: str | None = None,
         previews: bool = False,
+        begin: Begin | None = None,
     ) -> Iterator[Progress | Clip | tuple[Clip, ...]]:
         """Fills the canvas: yields Progress and at the end a Clip, or with several seeds (variations, sampled in one
-        batch) a tuple of Clips. Stop early by closing the iterator. Raises CanvasError before any work."""
-        stream = self.stream(canvas, seed, steps=steps, guidance=guidance, solver=solver, previews=previews)
+        batch) a tuple of Clips. Sampling starts late where there is a clip to `begin` from. Stop early by closing the
+        iterator. Raises CanvasError before any work."""
+        stream = self.stream(
+            canvas, seed, steps=steps, guidance=guidance, solver=solver, previews=previews, begin=begin
+        )
         seeds = as_seeds(seed)
-        recipes = self.recipes(canvas, seeds, self.settings(steps, guidance, solver, canvas.negative))
+        recipes = self.recipes(canvas, seeds, self.settings(steps, guidance, solver, canvas.negative), begin)
         return _collect(stream, canvas, recipes, single=isinstance(seed, Integral))
 
     def stream(
@@ -179,15 +186,18 @@ class Generator(Verbs):
         guidance: float | None = None,
         solver: str | None = None,
         previews: bool = False,
+        begin: Begin | None = None,
     ) -> Iterator[Progress | Chunk]:
         """As `run`, but yields each video's frames in Chunks as soon as they are made and keeps none: memory does not
         grow with the length. Raises CanvasError before any work."""
         seeds = as_seeds(seed)
         settings = self.settings(steps, guidance, solver, canvas.negative)
         self.check(canvas, seeds)
+        if begin is not None:
+            begin.check(canvas, self.native, self.bundle.autoencoder.config.channels)
         for line in self.cautions(canvas, settings):
             warnings.warn(line, YozoraWarning, stacklevel=3)
-        return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews))
+        return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews, begin))
 
     def settings(
         self,
@@ -235,8 +245,11 @@ class Generator(Verbs):
         self.native.check_tokens(canvas.width, canvas.height, min(canvas.frames, self.native.frames_max))
         check_seeds(seeds)
 
-    def recipes(self, canvas: Canvas, seeds: Sequence[int], settings: Settings) -> list[Recipe]:
+    def recipes(
+        self, canvas: Canvas, seeds: Sequence[int], settings: Settings, begin: Begin | None = None
+    ) -> list[Recipe]:
         """What each seed's video is made from."""
+        begun = {} if begin is None else begin.to_dict(settings.steps)
         return [
             Recipe(
                 prompt=canvas.prompt,
@@ -252,6 +265,7 @@ class Generator(Verbs):
                 weights=self.bundle.running.weights or "",
                 tile=self.bundle.tile,
                 canvas=canvas.to_dict(),
+                library=begun,
             )
             for seed in seeds
         ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from yozora.create.anchors import HoldMap
+from yozora.create.begin import Begin
 from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
@@ -88,11 +89,19 @@ class Stream:
     """One run over one canvas: iterate over it once. Progress, and every seed's Chunks in order."""
 
     def __init__(
-        self, bundle: Bundle, native: Native, canvas: Canvas, seeds: Sequence[int], settings: Settings, previews: bool
+        self,
+        bundle: Bundle,
+        native: Native,
+        canvas: Canvas,
+        seeds: Sequence[int],
+        settings: Settings,
+        previews: bool,
+        begin: Begin | None = None,
     ) -> None:
         self.bundle, self.native, self.grid = bundle, native, native.grid
         self.canvas, self.seeds, self.settings, self.previews = canvas, seeds, settings, previews
         self.windows, self.leads = plan(canvas, native), plan_leads(canvas, native)
+        self.begin = begin
         self.pasts = [Past(canvas, native) for _ in seeds]
         self.places = [0] * len(seeds)
         self.turned, self.turning = turn_of(canvas, native), in_transition(canvas, self.grid)
@@ -201,7 +210,11 @@ class Stream:
         if self.bundle.device.type == "cpu":
             alone = self.bundle.reuse == 0  # else each row has a past of its own
             velocity = row_by_row([velocity if alone else self._velocity(parts[0]) for _ in self.seeds])
-        for step in sample(velocity, noise, levels, known=known, hold=hold, solver=self.settings.solver):
+        begun = {"known": known, "hold": hold}
+        if self.begin is not None:  # of which the canvas holds nothing
+            levels, *start = self.begin.start(levels, noise.shape[2])
+            begun = dict(zip(("known", "hold"), (each.to(noise.device) for each in start), strict=True))
+        for step in sample(velocity, noise, levels, **begun, solver=self.settings.solver):
             latents = step.latents
             preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
             self.sampled += 1

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from yozora.clip import Clip
 from yozora.create import board as boards
 from yozora.create import join, ways
+from yozora.create.begin import Begin
 from yozora.create.canvas import Canvas
 from yozora.create.given import Picture
 from yozora.create.presets import find_preset
@@ -18,16 +19,18 @@ from yozora.create.ways import Asked
 
 
 class Options(Asked, total=False):
-    """What every method takes besides: how the canvas is sampled, and a style by name (see `Preset.on`)."""
+    """What every method takes besides: how the canvas is sampled, and a style by name (see `Preset.on`), and a
+    clip that sampling begins from."""
 
     seed: int
     steps: int | None
     guidance: float | None
     solver: str | None
     preset: str | None
+    begin: Begin | None
 
 
-_SAMPLING = ("seed", "steps", "guidance", "solver")
+_SAMPLING = ("seed", "steps", "guidance", "solver", "begin")
 
 
 class Verbs:

@@ -91,11 +91,17 @@ def read_material(look: Look, reader: Reader) -> dict[str, str]:
 
 
 def two_things(looks: list[Look], inspector: Inspector) -> tuple[Thing, ...]:
-    """The two largest things, each followed through the frames that show both; none where hardly any frame does."""
+    """The two largest things; none where hardly any frame shows both."""
+    return tuple(thing_of(look, inspector) for look in follow_both(looks))
+
+
+def follow_both(looks: list[Look]) -> list[Look]:
+    """The two looks of `look_at_things`, each followed through the frames that show both things; none where hardly any
+    frame does."""
     both = torch.stack([look.mask.flatten(1).any(1) for look in looks]).all(0)
     if int(both.sum()) < min(LEAST_FRAMES, len(both)):
-        return ()
-    return tuple(_thing(look, inspector) for look in _followed([Look(*(x[both] for x in look)) for look in looks]))
+        return []
+    return _followed([Look(*(x[both] for x in look)) for look in looks])
 
 
 def _followed(looks: list[Look]) -> list[Look]:
@@ -117,7 +123,7 @@ def _followed(looks: list[Look]) -> list[Look]:
     return [Look(*(pair[n] for pair in exchanged)) for n in range(2)]
 
 
-def _thing(look: Look, inspector: Inspector) -> Thing:
+def thing_of(look: Look, inspector: Inspector) -> Thing:
     """A thing's names by `finding_of`, and its place by the first quarter of the frames."""
     finding, path = finding_of(look, inspector), track(look.mask.numpy())
     first = slice(0, max(1, len(path.x) // 4))

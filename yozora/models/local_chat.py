@@ -1,5 +1,5 @@
-"""A language model from a local folder, run by the transformers library: nothing is downloaded, and no code in the
-folder is run."""
+"""A language model from a local folder, with eyes or without, run by the transformers library: nothing is downloaded,
+and no code in the folder is run."""
 
 from __future__ import annotations
 
@@ -33,22 +33,57 @@ class LocalChat:
         tokenizer, model = self._loaded
         try:
             inputs = tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+                [dict(message) | {"content": self.content(message["content"])} for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_tensors="pt",
+                return_dict=True,
             ).to(self.device)
             made = model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
         except Exception as error:  # whatever a template, or a model of another kind, does with it
             raise ModelError(f"{self.folder} cannot answer ({str(error).splitlines()[0][:160]})") from None
         return tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
+    def content(self, content: Any) -> Any:
+        """A message's content as the folder's template takes it."""
+        return content
+
+    def load(self) -> tuple[Any, Any]:
+        """What makes tokens of messages, and the model."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        return tokenizer, AutoModelForCausalLM.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
+
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ModuleNotFoundError:
-            raise ModelError("a language model of your own needs transformers: pip install transformers") from None
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
+            tokenizer, model = self.load()
+        except ModuleNotFoundError as error:
+            raise ModelError(f"a model of your own needs {error.name}: pip install {error.name}") from None
         except Exception as error:  # missing files, unknown kinds, broken weights: the library raises many
             raise ModelError(f"{self.folder} cannot be loaded ({str(error).splitlines()[0][:160]})") from None
-        return tokenizer, model.eval().to(self.device)  # pyright: ignore[reportArgumentType]
+        return tokenizer, model.eval().to(self.device)
+
+
+class LocalVision(LocalChat):
+    """A chat model that is shown pictures, too, in the same form of folder: messages may hold pictures as data URLs, as
+    OpenAI's do."""
+
+    def content(self, content: Any) -> Any:
+        """Pictures as the templates of the transformers library name them; a text is one part."""
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}]
+        return [
+            {"type": "image", "url": part["image_url"]["url"]} if part["type"] == "image_url" else part
+            for part in content
+        ]
+
+    def load(self) -> tuple[Any, Any]:
+        """What makes tokens of messages with pictures, and the model."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(self.folder, local_files_only=True)
+        return processor, AutoModelForImageTextToText.from_pretrained(
+            self.folder, local_files_only=True, use_safetensors=True
+        )

@@ -24,7 +24,16 @@ from yozora.errors import ModelError
 from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder, AutoencoderConfig
 from yozora.models.fetch import fetched, is_hub_name
-from yozora.models.folder import CONFIG, describe_invalid, load_module, read_config, read_json, save_module, write_json
+from yozora.models.folder import (
+    CONFIG,
+    describe_invalid,
+    load_module,
+    read_config,
+    read_json,
+    save_module,
+    weights_digest,
+    write_json,
+)
 from yozora.models.lora import LoraUse, add_loras, known_by_content
 from yozora.models.running import AS_IT_IS, Running
 from yozora.models.text import TextEncoder
@@ -184,6 +193,18 @@ def load_wan_bundle(
     _check_parts(folder, bundle)
     _check_card(folder, bundle)
     return bundle
+
+
+def autoencoder_of(name_or_folder: str | Path = "mini") -> Path:
+    """Where a model's autoencoder is: a folder, or Wan's file. Raises ModelError."""
+    folder = find_model(name_or_folder)
+    return find_parts(folder).autoencoder if is_wan(folder) else folder / "autoencoder"
+
+
+def autoencoder_version(name_or_folder: str | Path = "mini") -> str:
+    """SHA-256 of a model's autoencoder, hexadecimal: latents of two models mean the same pictures where it is the same.
+    Raises ModelError."""
+    return weights_digest(autoencoder_of(name_or_folder))
 
 
 def read_parts(folder: Path) -> tuple[ModelInfo, AutoencoderConfig | WanAutoencoderConfig, TransformerConfig]:

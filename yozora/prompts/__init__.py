@@ -1,6 +1,7 @@
 """What the user meant: a prompt in any words becomes a caption in those that the video model learned, and facts.
 
-`load_rewriter` gives the `Rewriter` of a name: the one that ships, an endpoint, or a folder.
+`load_rewriter` gives the `Rewriter` of a name: the one that ships, an endpoint, or a folder. A library of clips
+(`library`, `stock`, `retrieval`) fills in what a prompt leaves open, and gives sampling something to begin from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from yozora.errors import ConfigError
 from yozora.prompts.rewriting import Rewriter, Rewriting, Subject, Understood
 
 if TYPE_CHECKING:
+    from yozora.prompts.library import Library
     from yozora.prompts.rewriting import Engine
 
 __all__ = ["DEFAULT", "Rewriter", "Rewriting", "Subject", "Understood", "load_rewriter"]
@@ -20,11 +22,16 @@ __all__ = ["DEFAULT", "Rewriter", "Rewriting", "Subject", "Understood", "load_re
 DEFAULT = "mini"
 
 
-def load_rewriter(name: str = DEFAULT, world: bool = True) -> Rewriter:
+def load_rewriter(name: str = DEFAULT, world: bool = True, library: Library | None = None) -> Rewriter:
     """The rewriter of a name: "mini" (the one that ships, for models of the simulated world), `openai:MODEL@URL`, a
     folder that `yozora train rewriter` wrote, or one with a language model of the transformers library. `world`: the
-    captions are for a model of that world. Raises ConfigError, ModelError."""
-    return Rewriter(_engine(name, world))
+    captions are for a model of that world. What a prompt leaves open is as in a like caption of `library`, where one is
+    given. Raises ConfigError, ModelError."""
+    if library is None:
+        return Rewriter(_engine(name, world))
+    from yozora.prompts.retrieval import Similars
+
+    return Rewriter(_engine(name, world), Similars(library))
 
 
 def _engine(name: str, world: bool) -> Engine:

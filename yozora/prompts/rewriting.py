@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -45,6 +46,15 @@ class Understood(_Checked):
     notes: tuple[Words, ...] = Field(default=(), max_length=MOST)
 
 
+class Similar(_Checked):
+    """A caption from a library, that of the clip `source`, and the facts in it: what a prompt leaves open may be as
+    there."""
+
+    caption: str
+    facts: dict[str, str] = Field(default_factory=dict)
+    source: str = ""
+
+
 class Rewriting(_Checked):
     """A prompt and what became of it. `understood` is None where the prompt goes through as it is, for the reason in
     `warning`; or without one, where it needs no rewriting."""
@@ -71,27 +81,27 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def understand(self, prompt: str, attempt: int) -> Understood | None:
-        """What the prompt asks for, or None where it is good as it is; `attempt` counts from 0. Raises ModelError where
-        that did not work."""
+    def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood | None:
+        """What the prompt asks for, or None where it is good as it is; `attempt` counts from 0. What it leaves open may
+        be as in `similar`. Raises ModelError where that did not work."""
         ...
 
 
 class Rewriter:
     """Puts prompts into captions' words by an engine: tried twice, and where that fails the prompt stays as it is, with
-    a warning."""
+    a warning. `find` gives captions that are like a prompt: see `yozora.prompts.retrieval.Similars`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, find: Callable[[str], Sequence[Similar]] | None = None) -> None:
+        self.engine, self.find = engine, find
 
     def rewrite(self, prompt: str) -> Rewriting:
         """An empty prompt stays empty."""
         if not prompt.strip():
             return Rewriting(prompt=prompt, engine=self.engine.name)
-        reason = ""
+        reason, similar = "", self.find(prompt) if self.find else ()
         for attempt in range(TRIES):
             try:
-                understood = self.engine.understand(prompt, attempt)
+                understood = self.engine.understand(prompt, attempt, similar)
             except ModelError as error:
                 reason = str(error)
                 continue

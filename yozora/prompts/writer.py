@@ -7,14 +7,18 @@ Whatever a prompt says, what comes of it is a caption of the world.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from yozora.errors import ModelError, SceneError
+from yozora.prompts.agree import with_count
+from yozora.prompts.grounding import complete
 from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
-from yozora.prompts.rewriting import Subject, Understood
+from yozora.prompts.rewriting import Similar, Subject, Understood
 from yozora.world.words.partial import SECOND, tell_facts
 
+TOLD = 2  # things, at most: of more, telling the facts anew would leave some out
 LOOK = ("size", "material", "colour")
 LONGEST = 3600  # seconds that a prompt may ask for
 SECONDS = re.compile(
@@ -37,13 +41,23 @@ class WorldWriter:
         """`detail` of the captions: "short", which `mini` follows at least as well, or "dense"."""
         self.reader, self.name, self.detail = reader, name, detail
 
-    def understand(self, prompt: str, attempt: int) -> Understood | None:
-        """None for a prompt in a caption's words. Raises ModelError where it reads no thing."""
-        if is_caption(prompt):
+    def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood | None:
+        """None for a prompt in a caption's words of which nothing is filled in. Raises ModelError where it reads no
+        thing."""
+        as_it_is = is_caption(prompt)
+        if as_it_is and not similar:
             return None
         facts, notes = self.read(prompt)
         if "shape" not in facts:
+            if as_it_is:
+                return None
             raise ModelError("nothing in it is a thing that the model knows")
+        count = int(with_count(facts, prompt)["count"])
+        facts, taken, source = complete(facts, similar if count <= TOLD else ())
+        if taken:
+            notes = (*notes, f"from the library: {taken} (as in {source[-80:]})")
+        elif as_it_is:
+            return None
         try:
             caption = tell_facts(facts, "en", self.detail)
         except SceneError as error:

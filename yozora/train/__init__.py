@@ -24,6 +24,7 @@ STAGES = {  # name: module, function, class of its configuration, what it does
     "rewriter": ("rewriter", "train_rewriter", "RewriterStage", "The reader of prompts in anybody's words."),
     "inspector": ("inspector", "train_inspector", "InspectorStage", "The judge of colours and shapes."),
     "reader": ("reader", "train_reader", "ReaderStage", "The judge of all else."),
+    "captioner": ("captioner", "train_captioner", "CaptionerStage", "What the captioner reads with: both judges."),
 }
 
 

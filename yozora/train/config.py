@@ -358,6 +358,17 @@ class ReaderStage(Section):
     model: dict[str, Any] = {}
 
 
+class CaptionerStage(Section):
+    """`yozora train captioner`: the inspector and then the reader, each by its own TOML file, into one folder.
+    `changes` are settings of theirs, by "inspector" and "reader", as `--set` takes them: ["run.steps=100"]."""
+
+    out: Path
+    inspector: Path
+    reader: Path
+    device: str = "auto"
+    changes: dict[Literal["inspector", "reader"], tuple[str, ...]] = {}
+
+
 class Media(Section):
     """A folder of videos and pictures to learn from besides the world, and the share of the batches it gives."""
 

@@ -208,6 +208,10 @@ class LatentPool:
             self._fit[key] = clips
         return self._fit[key]
 
+    def latents_of(self, clip: PooledClip) -> Tensor:
+        """Its latents, `[C, T, h, w]`."""
+        return self._read(clip.file)["latents"][clip.row]
+
     def shape_of(self, clip: PooledClip) -> tuple[int, ...]:
         """(C, T, h, w) of its latents."""
         return tuple(self._read(clip.file)["latents"].shape[1:])

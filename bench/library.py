@@ -1,0 +1,288 @@
+"""What is a library worth? How quickly and rightly clips are found, and what warm starts save and cost.
+
+`--vectors 1000 100000 1000000` searches among made-up vectors of a sentence embedding's size, exactly and by the index
+that the library makes. `--library DIR` asks a library of the world for clips in other words than their captions', and
+makes videos in four ways: without it; prompts filled in (a); begun from a close clip (c); both. Each is judged by the
+inspector, which sees no prompt. Intervals: 95 %, by drawing the prompts anew a thousand times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import torch
+from common import show_table, write_results
+from rich.progress import track
+from understanding import read_prompts, spread
+
+import yozora
+from yozora.create import Generator
+from yozora.create.ways import text_to_video
+from yozora.evaluate import following_prompts, inspect_clip
+from yozora.models.registry import autoencoder_version
+from yozora.prompts import load_rewriter
+from yozora.prompts.library import TABLE, WIDTH, Library, copy_distance, create_library, embed_texts, open_library
+from yozora.prompts.retrieval import coder_of, warm_start
+from yozora.world.words.partial import tell_facts
+
+WAYS = {"none": (False, False), "a: filled in": (True, False), "c: warm": (False, True), "a + c": (True, True)}
+JUDGED = ("colour", "shape", "direction")
+CHANNELS = 4
+PART = 50_000  # vectors written at a time
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt, and what a clip of it must show."""
+
+    text: str
+    facts: dict[str, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a library of clips is worth.")
+    parser.add_argument("--vectors", type=int, nargs="*", default=[], help="how many to search among")
+    parser.add_argument("--library", type=Path, help="a library of clips of the world")
+    parser.add_argument("--model", default="mini", help="name or folder")
+    parser.add_argument("--queries", type=int, default=100, help="how many searches among vectors")
+    parser.add_argument("--captions", type=int, default=200, help="clips asked for in other words; 0: none")
+    parser.add_argument("--prompts", type=int, default=32, help="free-form English prompts; 0: none")
+    parser.add_argument("--plain", type=int, default=32, help="held-out captions as prompts, none and c only; 0: none")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--solver")
+    parser.add_argument("--share", type=float, default=0.25)
+    parser.add_argument("--name", default="library", help="of the JSON file")
+    options = parser.parse_args()
+    results: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(options).items()}}
+    if options.vectors:
+        results["vectors"] = [search_vectors(count, options.queries) for count in options.vectors]
+        show_vectors(results["vectors"])
+    if options.library:
+        library = open_library(options.library)
+        if options.captions:
+            results["captions"] = search_captions(library, options.captions)
+        generator = yozora.load(options.model)
+        free = [Asked(each.text, each.facts) for each in spread(read_prompts("en"), options.prompts)]
+        plain = [Asked(each.text, each.facts) for each in following_prompts(options.plain)]
+        for name, prompts, ways in (("free-form", free, list(WAYS)), ("held-out", plain, ["none", "c: warm"])):
+            if prompts:
+                results[name] = film_all(generator, library, prompts, ways, options, name)
+    write_results(options.name, results)
+
+
+# ---- search ----------------------------------------------------------------------------------------------------------
+
+
+def search_vectors(count: int, asked: int) -> dict[str, Any]:
+    """Queries that are stored vectors with noise: how long an answer takes, and how often it is the nearest."""
+    random = np.random.default_rng(count)
+    with tempfile.TemporaryDirectory() as folder:
+        library = create_library(folder, "made up", "1", CHANNELS)
+        table, queries = lancedb.connect(folder).open_table(TABLE), []
+        for start in range(0, count, PART):
+            vectors = _unit(random.standard_normal((min(PART, count - start), WIDTH)).astype(np.float32))
+            noise = random.standard_normal((asked, WIDTH)).astype(np.float32) / WIDTH**0.5
+            queries.append(_unit(vectors[:asked] + noise))
+            table.add(_rows(table.schema, vectors, start))
+        started = time.perf_counter()
+        library = open_library(folder)
+        library.tidy()
+        built = time.perf_counter() - started
+        some = np.concatenate(queries)[:: len(queries)][:asked]
+        exact, slow = _timed(library, some, exact=True)
+        found, quick = _timed(library, some, exact=False)
+    right = float(np.mean([a == b for a, b in zip(found, exact, strict=True)]))
+    size = {"vectors": count, "index_seconds": built, "recall@1": right}
+    return size | {"exact_ms": slow, "ms": quick, "indexed": count >= 50_000}
+
+
+def _timed(library: Library, queries: np.ndarray, exact: bool) -> tuple[list[str], dict[str, float]]:
+    """The nearest of each, and how long one takes, in milliseconds: the median, and of 95 of 100."""
+    library.search_vector(queries[0], 1, exact=exact)
+    found, took = [], []
+    for query in queries:
+        started = time.perf_counter()
+        found.append(library.search_vector(query, 1, exact=exact)[0].source)
+        took.append(1000 * (time.perf_counter() - started))
+    return found, {"median": float(np.median(took)), "p95": float(np.quantile(took, 0.95))}
+
+
+def _rows(schema: pa.Schema, vectors: np.ndarray, start: int) -> pa.Table:
+    """Rows of nothing but vectors."""
+    count, names = len(vectors), [str(start + n) for n in range(len(vectors))]
+    columns: list[Any] = []
+    for column in schema:
+        if column.name == "embedding":
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), WIDTH))
+        elif column.name == "look":
+            flat = np.ascontiguousarray(vectors[:, : column.type.list_size]).ravel()
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), column.type.list_size))
+        elif column.name in ("source", "origin"):
+            columns.append(pa.array(names))
+        elif column.name in ("width", "height", "frames"):
+            columns.append(pa.array(np.full(count, 64, np.int32)))
+        elif column.name == "fps":
+            columns.append(pa.array(np.full(count, 8.0)))
+        elif column.name == "facts":
+            columns.append(pa.array([{}] * count, column.type))
+        else:
+            columns.append(pa.nulls(count, column.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def show_vectors(blocks: Sequence[dict[str, Any]]) -> None:
+    rows = []
+    for block in blocks:
+        exact, ms = block["exact_ms"], block["ms"]
+        built = f"{block['index_seconds']:.0f} s" if block["indexed"] else "-"
+        times = [f"{each['median']:.1f} / {each['p95']:.1f}" for each in (exact, ms)]
+        rows.append([f"{block['vectors']:,}", *times, f"{100 * block['recall@1']:.1f} %", built])
+    columns = ["vectors", "one by one: median / p95, ms", "as the library searches", "recall@1", "index made in"]
+    show_table("search among made-up vectors", columns, rows)
+
+
+def search_captions(library: Library, count: int) -> dict[str, Any]:
+    """Clips of the world asked for by a dense caption of their facts, not the one that they are stored with: is
+    the clip the first that is found, or one of the same count, shape, colour, motion and ground?"""
+    wanted = ("count", "shape", "colour", "motion", "direction", "ground")
+    right = alike = asked = 0
+    took: list[float] = []
+    rows = lancedb.connect(library.folder).open_table(TABLE).search().select(["source", "facts"]).to_list()
+    for row in rows[:: max(1, len(rows) // count)][:count]:
+        facts = {name: value for name, value in row["facts"].items() if value is not None}
+        vector = embed_texts([tell_facts(facts, "en", "dense", seed=asked)])[0]
+        started = time.perf_counter()
+        first = library.search_vector(vector, 1)[0]
+        took.append(1000 * (time.perf_counter() - started))
+        asked += 1
+        right += first.source == row["source"]
+        alike += all(first.facts.get(name) == facts.get(name) for name in wanted)
+    shown = [
+        str(len(library)),
+        f"{100 * right / asked:.0f} %",
+        f"{100 * alike / asked:.0f} %",
+        f"{np.median(took):.1f} ms",
+    ]
+    show_table(f"{asked} clips asked for in other words", ["clips", "recall@1", "the same facts", "median"], [shown])
+    return {"clips": len(library), "asked": asked, "right": right, "alike": alike, "median_ms": float(np.median(took))}
+
+
+# ---- videos ----------------------------------------------------------------------------------------------------------
+
+
+def film_all(
+    generator: Generator,
+    library: Library,
+    prompts: Sequence[Asked],
+    ways: Sequence[str],
+    options: argparse.Namespace,
+    name: str,
+) -> dict[str, Any]:
+    """Every prompt in every way with every seed; prints the table."""
+    filming = Filming(generator, library, options)
+    records = [filming.film(prompt, way) for prompt in track(prompts, description=name) for way in ways]
+    block, rows = {}, []
+    for way in ways:
+        own = [record for record in records if record["way"] == way]
+        base = [record for record in records if record["way"] == ways[0]]
+        said = summary(own, base)
+        block[way] = said
+        low, high = said["difference"]
+        rows.append(
+            [
+                way,
+                f"{100 * said['followed']:.1f} %",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
+                f"{said['begun']}/{len(own)}",
+                f"{said['evaluations']:.2f} (-{100 * said['saved']:.0f} %)",
+                f"{said['diversity']:.2f}",
+                f"{said['distance']:.2f} ({said['least']:.2f})",
+            ]
+        )
+    columns = ["", "followed", "difference, points", "begun warm", "evaluations a video", "between seeds"]
+    show_table(f"{len(prompts)} {name} prompts, {options.seeds} seeds", [*columns, "nearest clip (least)"], rows)
+    return {"ways": block, "records": records}
+
+
+class Filming:
+    """Makes and judges videos; what two ways have in common is made once."""
+
+    def __init__(self, generator: Generator, library: Library, options: argparse.Namespace) -> None:
+        self.generator, self.library, self.options = generator, library, options
+        self.version = autoencoder_version(options.model)
+        self.coder = coder_of(generator, self.version)
+        self.rewriters = {filled: load_rewriter(library=library if filled else None) for filled in (False, True)}
+        self.made: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def film(self, prompt: Asked, way: str) -> dict[str, Any]:
+        """A prompt in a way: what its clips show, and how far they are from each other and from the library."""
+        filled, warm = WAYS[way]
+        text = self.rewriters[filled].rewrite(prompt.text).text
+        canvas = text_to_video(text, native=self.generator.native)
+        start = warm_start(self.library, canvas, self.generator, self.version, self.options.share if warm else 0.0)
+        source = start.begin.source if start.begin else ""
+        if (text, source) not in self.made:
+            self.made[text, source] = self._clips(canvas, start.begin)
+        made = self.made[text, source]
+        steps = self.generator.settings(self.options.steps, solver=self.options.solver).steps
+        wanted = {name: prompt.facts[name] for name in JUDGED if name in prompt.facts}
+        followed = [all(shown[name] == value for name, value in wanted.items()) for shown in made["shown"]]
+        record = {"prompt": prompt.text, "text": text, "way": way, "asked": wanted, "source": source, **made}
+        record |= {"reason": start.reason, "followed": followed, "steps": steps}
+        return record | {"skipped": start.begin.skipped(steps) if start.begin else 0}
+
+    def _clips(self, canvas: yozora.Canvas, begin: Any) -> dict[str, Any]:
+        latents: list[torch.Tensor] = []
+        shown, copies = [], []
+        for seed in range(self.options.seeds):
+            (clip,) = self.generator.run_many(
+                canvas, [seed], steps=self.options.steps, solver=self.options.solver, begin=begin
+            )
+            found = inspect_clip(clip)
+            shown.append({name: getattr(found, name) for name in JUDGED})
+            latents.append(self.coder.encode(clip.frames))
+            copy = self.library.nearest_copy(latents[-1])
+            assert copy is not None
+            copies.append({"source": copy.source, "distance": copy.distance})
+        between = [copy_distance(a, b) for a, b in combinations(latents, 2)]
+        return {"shown": shown, "copies": copies, "between": between}
+
+
+def summary(own: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means of a way's records, and the interval of its difference from the first way."""
+    followed = np.array([np.mean(record["followed"]) for record in own])
+    change = followed - np.array([np.mean(record["followed"]) for record in base])
+    random = np.random.default_rng(0)
+    drawn = change[random.integers(0, len(change), (1000, len(change)))].mean(1)
+    steps = np.array([record["steps"] for record in own])
+    taken = steps - np.array([record["skipped"] for record in own])
+    distances = [copy["distance"] for record in own for copy in record["copies"]]
+    return {
+        "followed": float(followed.mean()),
+        "difference": [float(np.quantile(drawn, q)) for q in (0.025, 0.975)],
+        "begun": sum(bool(record["source"]) for record in own),
+        "evaluations": float(taken.mean()),
+        "saved": float(1 - taken.mean() / steps.mean()),
+        "diversity": float(np.mean([d for record in own for d in record["between"]])),
+        "distance": float(np.mean(distances)),
+        "least": float(np.min(distances)),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""`yozora train captioner` at a tiny size: both networks, in a folder that `yozora caption` takes."""
+
+from pathlib import Path
+
+import pytest
+
+from yozora.captions import load_captioner
+from yozora.captions.seeing import load_eyes, see
+from yozora.captions.world import WorldCaptioner
+from yozora.clip import Clip
+from yozora.errors import ConfigError, ModelError
+from yozora.train import run
+from yozora.train.config import CaptionerStage
+from yozora.train.settings import read_config
+from yozora.world import render, sample_scene
+
+ROOT = Path(__file__).parents[2]
+RUN = '[run]\nout = "elsewhere"\nsteps = 2\nworkers = 0\n[optim]\nadamw = 1e-3\nwarmup = 1'
+WORLD = 'mix = "simple"\nfps = 2\nbuckets = [{ width = 32, height = 32, frames = FRAMES, batch = 3 }]'
+
+
+def _write(folder: Path) -> Path:
+    one, five = WORLD.replace("FRAMES", "1"), WORLD.replace("FRAMES", "5")
+    small = "[model]\nwidths = [4, 4]\nshape_widths = [4, 4]"
+    (folder / "inspector.toml").write_text(f"{RUN}\n[world]\n{one}\n{small}")
+    small = "[model]\nframes = 5\nside = 24\nwidths = [4, 6, 8]\nsurface_widths = [4, 6]"
+    reader = f'inspector = "nowhere"\nfilmed = 2\n{RUN}\n[world]\n{five}\n[closeups]\n{one}\n{small}'
+    (folder / "reader.toml").write_text(reader)
+    stage = folder / "captioner.toml"
+    files = "".join(f'{name} = "{folder / name}.toml"\n' for name in ("inspector", "reader"))
+    stage.write_text(f'out = "{folder}/out"\ndevice = "cpu"\n{files}[changes]\nreader = ["run.steps=3"]')
+    return stage
+
+
+def test_both_networks_are_trained_and_read_with(tmp_path: Path) -> None:
+    export = run("captioner", _write(tmp_path))
+    assert export == tmp_path / "out" / "export"
+    eyes = load_eyes(export)
+    assert eyes.inspector.config.widths == (4, 4) and eyes.reader.config.frames == 5
+    captioner = load_captioner(str(export))
+    assert isinstance(captioner, WorldCaptioner) and captioner.eyes is not None
+    clip = Clip(render(sample_scene(1), 32, 32, 5, 4, threads=1).frames, 4)
+    assert see(clip, eyes) == see(clip, captioner.eyes)
+    assert run("captioner", tmp_path / "captioner.toml") == export  # what is done is not done again
+
+
+def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    stage = _write(tmp_path)
+    (tmp_path / "reader.toml").write_text("filmed = 2")
+    with pytest.raises(ConfigError, match=r"reader\.toml"):
+        run("captioner", stage)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ModelError, match="no language model in"):
+        load_captioner(str(tmp_path))
+
+
+def test_the_shipped_configuration_names_files_that_are_there() -> None:
+    config = read_config(CaptionerStage, ROOT / "configs" / "captioner.toml")
+    assert (ROOT / config.inspector).is_file() and (ROOT / config.reader).is_file()

@@ -1,0 +1,95 @@
+"""The library that `yozora generate --library` was given: what sampling begins from, and what is said of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yozora.cli.options import DEFAULT_MODEL
+from yozora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from yozora.cli.making import Video
+    from yozora.create import Canvas, Generator
+    from yozora.create.begin import Begin
+    from yozora.create.streaming import Settings
+    from yozora.prompts.library import Library
+    from yozora.prompts.stock import Coder
+
+
+@dataclass
+class Shelf:
+    """A library in use. `share`: of the steps, that a close clip saves; `version`: of the model's autoencoder. `again`:
+    the clip that a recipe was begun from; none is looked for."""
+
+    library: Library
+    share: float
+    version: str
+    again: str = ""
+    coder: Coder | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, canvas: Canvas, generator: Generator, settings: Settings) -> Begin | None:
+        """What sampling begins from, if anything; says so on stderr."""
+        from yozora.create.begin import Begin
+        from yozora.prompts.retrieval import coder_of, warm_start
+
+        reason = self.library.check_latents(self.version)
+        if reason:
+            print(f"warning: {reason}", file=sys.stderr)
+        else:
+            self.coder = coder_of(generator, self.version)
+        if self.again:
+            if reason:
+                raise ConfigError(f"this was begun from {self.again}, but {reason}")
+            self.said = {"path": str(self.library.folder)}
+            return Begin(self.library.latents(self.again), self.share, self.again)
+        warm = warm_start(self.library, canvas, generator, self.version, self.share)
+        self.said = {"path": str(self.library.folder), **warm.to_dict()}
+        if warm.begin is None or warm.match is None:
+            if not reason:
+                print(f"library: begun from noise: {warm.reason}", file=sys.stderr)
+            return None
+        skipped = warm.begin.skipped(settings.steps)
+        said = f"{skipped} of {settings.steps} steps skipped"
+        print(f"library: begun from {warm.match.source} ({warm.match.caption!r}), {said}", file=sys.stderr)
+        return warm.begin
+
+    def compare(self, made: list[Iterator[np.ndarray]], videos: list[Video]) -> list[Iterator[np.ndarray]]:
+        """Finds the clip that each video is most like, and notes it in its recipe: all frames are made first. Those of
+        a video longer than any clip of the library are passed on as they come, and not compared."""
+        for video in videos:
+            video.made = replace(video.made, library=self.said | video.made.library)
+        longest = self.coder.native.window if self.coder else 0
+        if self.coder is None or self.coder.native.grid.latent_frames(videos[0].canvas.frames) > longest:
+            return made
+        from yozora.prompts.retrieval import nearest_copy
+
+        kept = [np.stack(list(frames)) for frames in made]
+        for video, frames in zip(videos, kept, strict=True):
+            if copy := nearest_copy(self.library, self.coder, frames):
+                found = {"nearest": copy.source, "distance": round(copy.distance, 4)}
+                video.made = replace(video.made, library=video.made.library | found)
+        return [iter(frames) for frames in kept]
+
+    def line(self, video: Video) -> str:
+        """How like the library a video is."""
+        said = video.made.library
+        if "nearest" not in said:
+            return "not compared with the library: it has no clip of this size and length"
+        return f"nearest clip of the library: {said['nearest']}, {said['distance']:.2f} away (0: a copy)"
+
+
+def open_shelf(folder: Path, share: float, model: str | None, again: str = "") -> Shelf:
+    """See `Shelf`. Raises ConfigError, CanvasError, ModelError."""
+    from yozora.create.begin import check_share
+    from yozora.models.registry import autoencoder_version
+    from yozora.prompts.library import open_library
+
+    check_share(share)
+    return Shelf(open_library(folder), share, autoencoder_version(model or DEFAULT_MODEL), again)

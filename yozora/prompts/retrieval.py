@@ -1,0 +1,142 @@
+"""What a library has to do with a prompt: captions that fill in what it leaves open, and a clip to begin from.
+
+Facts are read in the prompt and compared with those of the clips (`agree`): of those that fit, the nearest in meaning
+count. A clip that disagrees in count, shape, colour or motion is never begun from, however near its caption is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from yozora.create.begin import SHARE, Begin
+from yozora.create.canvas import Canvas
+from yozora.create.generator import Generator
+from yozora.errors import CanvasError
+from yozora.prompts.agree import FIRM, disagreement, likeness, way_of, with_count
+from yozora.prompts.lexicon import LexiconReader
+from yozora.prompts.library import Copy, Library, Match
+from yozora.prompts.rewriting import Similar
+from yozora.prompts.stock import Coder
+
+CLOSE = 0.4  # cosine of meanings, from which on a clip that agrees with a prompt is begun from
+LOOKED_AT = 64  # clips that are compared with a prompt by their facts
+GROUNDING = 8  # captions that a rewriter is shown
+
+
+@dataclass(frozen=True)
+class Found:
+    """A clip to begin from, or the reason why there is none."""
+
+    match: Match | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What sampling begins from; `begin` is None where it begins from noise, for `reason`."""
+
+    begin: Begin | None = None
+    match: Match | None = None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a recipe says besides the `Begin`'s own."""
+        if self.match is None:
+            return {"reason": self.reason}
+        return {"caption": self.match.caption, "similarity": round(self.match.similarity, 4)}
+
+
+class Similars:
+    """Finds captions for a rewriter: see `yozora.prompts.rewriting.Rewriter`."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def __call__(self, prompt: str) -> list[Similar]:
+        """The captions nearest in meaning to a prompt, of clips that show what it states where that can be read."""
+        matches = self.library.search(prompt, GROUNDING, _stated(read_facts(prompt)))
+        return [Similar(caption=match.caption, facts=match.facts, source=match.source) for match in matches]
+
+
+def read_facts(prompt: str) -> dict[str, str]:
+    """The facts that a prompt states, with "count" where it tells of a thing."""
+    return with_count(LexiconReader().read(prompt), prompt)
+
+
+def find_close(library: Library, prompt: str, size: tuple[int, int], frames: int) -> Found:
+    """The clip of a size (width, height) and at least so many frames that may stand for what a prompt asks for: of
+    those that agree with it, the one that is most like it in what may differ, and then in meaning."""
+    asked = read_facts(prompt)
+    if "shape" not in asked:
+        return Found(reason="nothing in the prompt can be compared with a clip's facts")
+    matches = library.search(prompt, LOOKED_AT, _stated(asked))
+    fitting = [match for match in matches if match.size == size and match.frames >= frames]
+    if not fitting:
+        return Found(reason=_why_none(library, prompt, asked, size, frames))
+    agreeing = [match for match in fitting if not disagreement(asked, match.facts)]
+    if not agreeing:
+        return Found(reason=f"the nearest clip disagrees in {disagreement(asked, fitting[0].facts)}")
+    best = max(agreeing, key=lambda match: (likeness(asked, match.facts), match.similarity))
+    if best.similarity < CLOSE:
+        return Found(reason=f"no clip is close: the nearest that agrees is {best.similarity:.2f} near")
+    return Found(best)
+
+
+def warm_start(library: Library, canvas: Canvas, generator: Generator, version: str, share: float = SHARE) -> WarmStart:
+    """What a canvas may be begun from, of a library, by a generator whose autoencoder is of `version`. A canvas that
+    cannot be, another version or `share` 0 begin from noise."""
+    if share == 0:
+        return WarmStart(reason="it was not asked for")
+    if reason := library.check_latents(version):
+        return WarmStart(reason=reason)
+    if len(canvas.cues) != 1 or canvas.anchors or canvas.loop:
+        return WarmStart(reason="only a video of one prompt, made from text, can begin from another clip")
+    found = find_close(library, canvas.prompt, canvas.size, canvas.frames)
+    if found.match is None:
+        return WarmStart(reason=found.reason)
+    begin = Begin(library.latents(found.match.source), share, found.match.source)
+    try:
+        begin.check(canvas, generator.native, generator.bundle.autoencoder.config.channels)
+    except CanvasError as error:
+        return WarmStart(reason=str(error))
+    return WarmStart(begin, found.match)
+
+
+def nearest_copy(library: Library, coder: Coder, frames: np.ndarray) -> Copy | None:
+    """Which clip of a library a video's frames uint8 `[T, H, W, 3]` are most like, but for those at the end that fill
+    no latent frame; None where it has none of its size and length."""
+    whole = coder.native.grid.temporal * ((len(frames) - 1) // coder.native.grid.temporal)
+    return library.nearest_copy(coder.encode(frames[: 1 + whole]))
+
+
+def coder_of(generator: Generator, version: str) -> Coder:
+    """A generator's own autoencoder."""
+    bundle = generator.bundle
+    return Coder(bundle.name, version, generator.native, bundle.autoencoder, bundle.device)
+
+
+def _stated(asked: Mapping[str, str]) -> dict[str, str]:
+    """Those of the facts by which a library is searched: what a clip must show to agree."""
+    where = {name: asked[name] for name in ("count", *FIRM) if name in asked}
+    for which in ("", "second_"):
+        motion, direction = way_of(asked, which) or ("", "")
+        if motion and motion != "still":
+            where[f"{which}motion"] = motion
+        if direction:
+            where[f"{which}direction"] = direction
+    return where
+
+
+def _why_none(library: Library, prompt: str, asked: Mapping[str, str], size: tuple[int, int], frames: int) -> str:
+    """In what the clip whose caption is nearest in meaning is another."""
+    nearest: Sequence[Match] = library.search(prompt, 1)
+    if not nearest:
+        return "the library is empty"
+    if said := disagreement(asked, nearest[0].facts):
+        return f"the nearest clip disagrees in {said}"
+    width, height = size
+    return f"no clip that fits is of {width}x{height} and {frames} frames or more"
