@@ -34,8 +34,9 @@ from common import show_table, write_results
 
 from yozora.clip import Recipe
 from yozora.create.canvas import Canvas
+from yozora.create.events import Chunk, Progress
 from yozora.create.generator import read_native
-from yozora.create.streaming import Chunk, Progress, Settings
+from yozora.create.settings import Settings
 from yozora.serve import jobs
 from yozora.serve.context import Service, open_service
 from yozora.serve.orders import Order

@@ -18,7 +18,8 @@ from rich.progress import track
 import yozora
 from yozora.clip import Clip
 from yozora.create import Canvas, Generator
-from yozora.create.streaming import Chunk, Stream
+from yozora.create.events import Chunk
+from yozora.create.streaming import Stream
 from yozora.create.windows import Decoded
 from yozora.evaluate import Finding, Prompt, following_prompts, inspect_clip, load_inspector, psnr, reconstruct
 from yozora.evaluate.inspector import largest_part

@@ -199,7 +199,7 @@ def _load(
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
     from yozora.create.generator import choose_device, read_native
-    from yozora.create.streaming import check_solver
+    from yozora.create.settings import check_solver
     from yozora.models.tiled import check_side
 
     logging.getLogger("yozora").addHandler(logging.NullHandler())  # what it logs, the cautions say

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from yozora.cli.making import Video
     from yozora.create import Canvas, Generator
     from yozora.create.begin import Begin
-    from yozora.create.streaming import Settings
+    from yozora.create.settings import Settings
     from yozora.prompts.library import Library
     from yozora.prompts.stock import Coder
 

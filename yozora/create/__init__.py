@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from yozora.create.anchors import Anchor, HoldMap, Mask
     from yozora.create.board import read_board, storyboard
     from yozora.create.canvas import Canvas, Cue
+    from yozora.create.events import Chunk, Progress
     from yozora.create.generator import Generator, YozoraWarning, load
     from yozora.create.given import Fit, Picture, fit
     from yozora.create.join import blend, fill, recut
     from yozora.create.presets import Preset, apply_preset, find_preset, load_presets
+    from yozora.create.settings import Settings
     from yozora.create.sizes import Grid, Native, choose_size, frames_for
-    from yozora.create.streaming import Chunk, Progress, Settings
     from yozora.create.ways import animate, extend, image_to_video, inpaint, loop, remix, text_to_image, text_to_video
 
 __all__ = [
@@ -67,7 +68,8 @@ _HOMES = {
     **dict.fromkeys(("Grid", "Native", "choose_size", "frames_for"), "sizes"),
     **dict.fromkeys(("Preset", "apply_preset", "find_preset", "load_presets"), "presets"),
     **dict.fromkeys(("read_board", "storyboard"), "board"),
-    **dict.fromkeys(("Chunk", "Progress", "Settings"), "streaming"),
+    **dict.fromkeys(("Chunk", "Progress"), "events"),
+    "Settings": "settings",
     **dict.fromkeys(
         ("animate", "extend", "image_to_video", "inpaint", "loop", "remix", "text_to_image", "text_to_video"), "ways"
     ),

@@ -16,12 +16,14 @@ import torch.distributed as dist
 from yozora.clip import Clip, Recipe
 from yozora.create.begin import Begin
 from yozora.create.canvas import Canvas
+from yozora.create.events import Chunk, Progress
 from yozora.create.given import Fit, Picture, held_smaller
 from yozora.create.limits import as_seeds, check_reuse, check_seeds, check_tile
 from yozora.create.memory import advice, memory_errors
 from yozora.create.one_level import check_one_level
+from yozora.create.settings import Settings
 from yozora.create.sizes import Grid, Native, check_fps
-from yozora.create.streaming import Chunk, Progress, Settings, Stream
+from yozora.create.streaming import Stream
 from yozora.create.verbs import Verbs
 from yozora.create.ways import image_to_video, text_to_video
 from yozora.diffusion import FLOW_MAP, SCHEDULES

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -23,9 +22,9 @@ from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
 from yozora.create.events import Chunk, Progress
-from yozora.create.limits import check_guidance, check_steps, shown
 from yozora.create.memory import advice, memory_errors
 from yozora.create.pace import closing, even_pace, in_transition, leading_up
+from yozora.create.settings import Settings
 from yozora.create.sizes import Native
 from yozora.create.windows import (
     Decoded,
@@ -42,7 +41,6 @@ from yozora.create.windows import (
 from yozora.diffusion import (
     FLOW_MAP,
     SCHEDULES,
-    SOLVERS,
     Text,
     Velocity,
     begin_at,
@@ -54,35 +52,13 @@ from yozora.diffusion import (
     sample,
 )
 from yozora.diffusion.reuse import Reuse
-from yozora.errors import CanvasError, ModelError
+from yozora.errors import ModelError
 from yozora.models.registry import Bundle
 from yozora.models.shared import Shared
 from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer
 
 CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a canvas is sampled, complete: model evaluations, guidance (1 = none), solver."""
-
-    steps: int
-    guidance: float
-    solver: str
-
-    def __post_init__(self) -> None:
-        check_steps(self.steps)
-        check_guidance(self.guidance)
-        check_solver(self.solver)
-        for name, kind in (("steps", int), ("guidance", float)):  # a recipe is written in Python's own numbers
-            object.__setattr__(self, name, kind(getattr(self, name)))
-
-
-def check_solver(solver: str) -> None:
-    """Raises CanvasError for one that there is not."""
-    if not isinstance(solver, str) or solver not in SOLVERS:
-        raise CanvasError(f"unknown solver {shown(solver)}; known: {', '.join(SOLVERS)}")
 
 
 class Stream:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from yozora.create.streaming import Chunk, Progress
+from yozora.create.events import Chunk, Progress
 
 __all__ = ["GATHER", "Batches"]
 

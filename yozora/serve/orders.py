@@ -19,8 +19,8 @@ from yozora.create.given import Fit
 from yozora.create.join import blend, check_pieces, check_time, fill, parse_curve, recut
 from yozora.create.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_guidance, check_steps
 from yozora.create.presets import Preset, find_preset
+from yozora.create.settings import check_solver
 from yozora.create.sizes import Native, check_seconds, choose_size
-from yozora.create.streaming import check_solver
 from yozora.create.target import Target, choose_target
 from yozora.create.ways import (
     extend,

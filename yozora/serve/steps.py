@@ -19,7 +19,7 @@ import numpy as np
 
 from yozora.clip import Clip, FrameWriter, Recipe
 from yozora.create.canvas import Canvas
-from yozora.create.streaming import Chunk, Progress
+from yozora.create.events import Chunk, Progress
 from yozora.errors import YozoraError
 from yozora.serve.database import persist
 from yozora.serve.orders import draw, target_of
