@@ -57,7 +57,7 @@ def main() -> None:
         kept = kept and not name.startswith("attn")  # whose norms diffusers has in the type of the rest
         parameter.data = parameter.data if kept else parameter.data.bfloat16()
     prompt = plain.cross.key_value(text.bfloat16())
-    ours: Any = Blocks(Running(), x.device, torch.bfloat16).ready(plain)
+    ours: Any = Blocks(Running(compiled=options.compile), x.device, torch.bfloat16).ready(plain)
     given = (x.unflatten(1, (frames, -1)), told[:, None, None], table, prompt, None)
     runs = {"ours": lambda: ours(*given).flatten(1, 2) - x, "diffusers": lambda: their_answer(torch.bfloat16)}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -82,6 +82,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", choices=tuple(PRESETS), default="wan2.1-1.3b")
     parser.add_argument("--side", type=int, default=256, help="pixels, a multiple of 16")
     parser.add_argument("--frames", type=int, default=17, help="1 + 4k")
+    parser.add_argument("--compile", action="store_true", help="ours compiled")
     parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args()
 

@@ -112,6 +112,14 @@ def test_of_all_blocks_two_are_in_memory() -> None:
     assert 0.5 * size < max(seen) - begun < 3.5 * size
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says which files a process has mapped")
+@pytest.mark.parametrize(("running", "dtype"), [(None, torch.bfloat16), (Running(), torch.float32)])
+def test_what_was_read_does_not_stay_in_memory(running: Running | None, dtype: torch.dtype, folder: Path) -> None:
+    model = load_wan_transformer(folder, dtype=dtype, running=running)
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert say(model).isfinite().all()
+
+
 def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(ModelError, match="needs room for the weights there; TMPDIR names another"):

@@ -146,15 +146,18 @@ def read_mapped(
     *,
     exact: Callable[[str], bool] = lambda _: False,
     changes: Mapping[str, Tensor] | None = None,
+    copy: bool = False,
 ) -> None:
-    """Puts what `keys` name, which are some or all of a module's tensors, in their places, once they were checked."""
+    """Puts what `keys` name, which are some or all of a module's tensors, in their places, once they were checked. What
+    is of the right type and place stays in the mapped file, unless `copy`: one tensor there keeps all that was read of
+    the file in memory, so that few are not left there alone."""
     expected, state = module.state_dict(), {}
     for name, theirs in keys.items():
         wanted = torch.float32 if exact(name) else dtype
         change = None if changes is None else changes.get(name)
         parts = [stored.read(each) for each in theirs]
         if len(parts) == 1 and change is None:
-            state[name] = parts[0].reshape(expected[name].shape).to(device, wanted)
+            state[name] = parts[0].reshape(expected[name].shape).to(device, wanted, copy=copy or wanted != dtype)
             continue
         made = torch.empty(expected[name].shape, device=device, dtype=torch.float32 if change is not None else wanted)
         for place, part in zip(made.chunk(len(parts)), parts, strict=True):

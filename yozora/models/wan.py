@@ -160,12 +160,12 @@ def load_wan_transformer(
         expected = module.state_dict()
         check_keys({name: expected[name].shape for name in keys}, keys, stored)
         outside = {name: theirs for name, theirs in keys.items() if not name.startswith("blocks.")}
-        read_mapped(module, outside, stored, device, dtype, exact=stays_exact, changes=changes)
+        read_mapped(module, outside, stored, device, dtype, exact=stays_exact, changes=changes, copy=True)
         module.eval().requires_grad_(False)
         for n, block in enumerate(module.blocks):
             assert isinstance(block, Block)
             inside = {name: theirs for name, theirs in keys.items() if name.startswith(f"blocks.{n}.")}
-            read_mapped(module, inside, stored, blocks.home, dtype, exact=stays_exact, changes=changes)
+            read_mapped(module, inside, stored, blocks.home, dtype, exact=stays_exact, changes=changes, copy=True)
             module.blocks[n] = blocks.ready(block)
     return module
 
