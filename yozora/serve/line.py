@@ -22,6 +22,7 @@ MOST = 5000  # waiting videos that are told apart
 UNKNOWN = 5.0  # seconds a video, where none was finished yet
 SHARE = 10  # a client asks again after a tenth of what is left, and the official one keeps to what it was told first:
 # so it learns of the end at most a tenth too late
+TELLING = 5  # per cent, from which on what was done says how long the rest takes
 SOONEST, LATEST = 250, 5000  # milliseconds
 _TIMES = sa.select(Job.finished_at - Job.started_at).where(Job.status == sa.literal(COMPLETED))
 _TIMES = _TIMES.order_by(Job.finished_at.desc()).limit(NEWEST)
@@ -65,7 +66,7 @@ class Line:
         """Seconds until a video is finished, about."""
         if job.status == QUEUED:
             return self._look.pace * (1 + bisect.bisect_left(self._look.places, (job.priority, job.created_at)))
-        if not job.progress or job.started_at is None:
+        if job.progress < TELLING or job.started_at is None:
             return self._look.pace
         return (time.time() - job.started_at) * (100 - job.progress) / job.progress
 

@@ -80,6 +80,7 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     )
     server = uvicorn.Server(config)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    listener.listen(config.backlog)  # who reads the next line may ask at once, and waits until somebody answers
     print(f"yozora serves http://{host}:{port} (API: /v1, /api/docs; data: {settings.data})", flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends on both, and raises them once more afterwards
         signal.signal(number, lambda *_: None)
