@@ -160,7 +160,8 @@ def search_captions(library: Library, count: int) -> dict[str, Any]:
     clip the first that is found, among the first five, or is the first of the same count, shape, colour and motion?"""
     wanted = ("count", "shape", "colour", "motion", "direction")
     rows = lancedb.connect(library.folder).open_table(TABLE).search().select(["source", "facts"]).to_list()
-    block, shown = {"clips": len(library)}, []
+    block: dict[str, Any] = {"clips": len(library)}
+    shown = []
     searches = {"by meaning alone": library.search, "by facts and meaning": partial(search_by_facts, library)}
     for name, search in searches.items():
         right = among = alike = 0
