@@ -11,6 +11,7 @@ from yozora.clip import Clip
 from yozora.errors import ConfigError
 from yozora.prompts import stock
 from yozora.prompts.library import Library
+from yozora.prompts.retrieval import search_by_facts
 from yozora.prompts.stock import Coder, add_footage, add_pool, add_world, is_pool, library_for, load_coder
 from yozora.train.config import LatentsStage
 from yozora.train.latents import build_pool
@@ -57,6 +58,16 @@ def test_a_folder_is_put_in_with_its_captions_and_facts(clips: Path, library: Li
     frames = Clip.read(clips / "b.mp4").frames
     stored = library.latents(next(match.source for match in found if "b.mp4" in match.source))
     assert np.array_equal(stored.numpy(), coder.encode(frames).numpy())
+
+
+def test_what_a_text_states_comes_before_what_sounds_alike(clips: Path, library: Library, coder: Coder) -> None:
+    (clips / "c.txt").write_text("A ball, red all over, rolls from the right-hand side of the scene over to the left.")
+    list(add_footage(library, coder, clips))
+    asked = "A red ball rolls to the left."
+    found = [Path(match.source).name for match in search_by_facts(library, asked, 4)]
+    assert sorted(found[:3]) == ["a.mp4@0", "a.mp4@1.125", "c.mp4@0"] and found[3] == "b.mp4@0"
+    assert Path(search_by_facts(library, "A blue cube spins.", 2)[0].source).name == "b.mp4@0"
+    assert len(search_by_facts(library, "spinning", 9)) == 4
 
 
 def test_what_was_interrupted_goes_on_and_what_is_there_stays(

@@ -72,12 +72,13 @@ def search(
     count: Annotated[int, typer.Option("-n", "--count", help="How many clips.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a clip.")] = False,
 ) -> None:
-    """Show the clips whose captions are nearest in meaning to TEXT."""
+    """Show the clips that show what TEXT states, and those whose captions are nearest in meaning."""
     from yozora.create.canvas import check_prompt
     from yozora.prompts.library import open_library
+    from yozora.prompts.retrieval import search_by_facts
 
     check_prompt(text, needed=True)
-    for match in open_library(folder).search(text, count):
+    for match in search_by_facts(open_library(folder), text, count):
         if as_json:
             print(json.dumps(asdict(match), ensure_ascii=False))
         else:

@@ -18,7 +18,7 @@ from yozora.create.generator import Generator
 from yozora.errors import CanvasError
 from yozora.prompts.agree import FIRM, disagreement, likeness, way_of, with_count
 from yozora.prompts.lexicon import LexiconReader
-from yozora.prompts.library import Copy, Library, Match
+from yozora.prompts.library import Copy, Library, Match, embed_texts
 from yozora.prompts.rewriting import Similar
 from yozora.prompts.stock import Coder
 
@@ -65,6 +65,18 @@ class Similars:
 def read_facts(prompt: str) -> dict[str, str]:
     """The facts that a prompt states, with "count" where it tells of a thing."""
     return with_count(LexiconReader().read(prompt), prompt)
+
+
+def search_by_facts(library: Library, text: str, count: int = 5) -> list[Match]:
+    """The clips that show what a text states, the nearest in meaning first, and behind them the nearest of all others:
+    embeddings alone tell a red ball from a blue one, and left from right, only dimly."""
+    vector, stated = embed_texts([text])[0], _stated(read_facts(text))
+    first = library.search_vector(vector, count, stated) if stated else []
+    if len(first) == count:
+        return first
+    known = {match.source for match in first}
+    others = [match for match in library.search_vector(vector, count + len(first)) if match.source not in known]
+    return [*first, *others[: count - len(first)]]
 
 
 def find_close(library: Library, prompt: str, size: tuple[int, int], frames: int) -> Found:
