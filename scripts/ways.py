@@ -242,8 +242,7 @@ def page(more: str) -> str:
         "the more firmly it was held; what has a grey border was invented. All by the shipped model, seed 0, first",
         "try; this page and its pictures are made by [`scripts/ways.py`](../scripts/ways.py), by the commands that it",
         "shows, in this order. Where it falls short, so does the model: a mild remix and an inpainting of a large",
-        "thing keep too much of it, a blend shows both for a while, and what comes back into the picture may be",
-        "another thing.\n",
+        "thing keep too much of it, and what comes back into the picture may be another thing.\n",
     ]
     for way in WAYS:
         parts += [f"## {way.title}\n", f"{way.text}\n", f"```\n{add(way.command, more)}\n```\n"]

@@ -21,6 +21,7 @@ from yozora.errors import CanvasError
 
 CURVES = ("transition", "mix")
 NARROWEST = 0.3  # of a blend's length: how long a transition takes at least
+TURN = 3  # a transition holds each by so high a power of its share: where both are held by a half, both are seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +74,8 @@ def blend(
     **asked: Unpack[Asked],
 ) -> Canvas:
     """`a` at the left, `b` at the right: along the influence curve, from 0 to 1, the hold of `a` falls and that of `b`
-    rises. Curves: "transition" from the one to the other, "mix" with both between, or points "x:y,x:y" with x the part
-    of the time and y the share of `b`. Without `seconds` they overlap wholly, so that the change takes all the
+    rises. Curves: "transition" from the one into the other, "mix" with both seen between, or points "x:y,x:y" with x
+    the part of the time and y the share of `b`. Without `seconds` they overlap wholly, so that the change takes all the
     time there is. Raises CanvasError, MediaError."""
     points = parse_curve(curve)
     given, grid, how = (open_given(a), open_given(b)), native.grid, asked.get("fit", "crop")
@@ -88,8 +89,9 @@ def blend(
     since = max(0, frames - max(1, len(second) // grid.temporal) * grid.temporal)
     places = np.linspace(0, 1, grid.latent_frames(frames))
     share = _transition(places, until / frames, since / frames) if points is None else np.interp(places, *points)
-    falling = tuple(map(float, (1 - share)[: grid.latent_frames(until)]))
-    rising = tuple(map(float, share[grid.latent_frame(since) :]))
+    power = TURN if points is None else 1
+    falling = tuple(map(float, ((1 - share) ** power)[: grid.latent_frames(until)]))
+    rising = tuple(map(float, (share**power)[grid.latent_frame(since) :]))
     left = Clip(take(first, 0, until), native.fps)
     skip = len(second) - (frames - since)
     right = Clip(take(second, skip, frames - since), native.fps)

@@ -1,7 +1,7 @@
 """An even pace where one picture turns into another.
 
 A latent frame brings most of its change with the first of its frames. Where things move that is hardly seen, but where
-the whole picture changes, as in a blend, it goes by fits and starts. So the frames of such a latent frame are spaced
+the whole picture changes, as in a blend, it goes by fits and starts. So the frames of such latent frames are spaced
 anew: by equal parts of the change between them, each mixed from the two between which it then stands. So are a loop's
 last frames, where what was made last meets what was there first, and those that were made backward, before what they
 lead up to.
@@ -9,7 +9,7 @@ lead up to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -34,6 +34,12 @@ def closing(end: int, turned: int) -> tuple[int, int]:
     """The frames start ≤ f < stop over which a loop of `end` frames closes, the last of them one that stays: its
     first frame; or of one that begins `turned` frames later, that with which it ends."""
     return (end - turned, end + turned) if turned else (end - CLOSING, end + 1)
+
+
+def runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Where rising numbers follow each other without a gap: the first of each run and the one after its last."""
+    ends = [place + 1 for place in places if place + 1 not in places]
+    return list(zip([place for place in places if place - 1 not in places], ends, strict=True))
 
 
 def leading_up(exist: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from yozora.create.composite import composite
 from yozora.create.deblock import deblock
 from yozora.create.events import Chunk, Progress
 from yozora.create.memory import advice, memory_errors
-from yozora.create.pace import closing, even_pace, in_transition, leading_up
+from yozora.create.pace import closing, even_pace, in_transition, leading_up, runs
 from yozora.create.settings import Settings
 from yozora.create.sizes import Native
 from yozora.create.windows import (
@@ -238,7 +238,7 @@ class Stream:
         before = past.last(1) if done else frames[:0]
         skipped = first(done) - len(before)
         turning = np.flatnonzero(self.turning[window.start : window.end]).tolist()
-        groups = [(first(k) - skipped, first(k + 1) - skipped) for k in turning if k >= max(1, done)]
+        groups = [(first(a) - skipped, first(b) - skipped) for a, b in runs([k for k in turning if k >= max(1, done)])]
         if self.turned and not window.start:
             groups.append((1, min(2 * self.turned + 2, len(frames))))
         if window.end > self.grid.latent_frames(self.canvas.frames):
