@@ -27,6 +27,7 @@ from ways_lab import (
     distance,
     likeness,
     median_step,
+    seam_of,
     steps,
     through_file,
 )
@@ -224,15 +225,6 @@ def loop(lab: Lab) -> list[Row]:
             )
         )
     return rows
-
-
-def seam_of(frames: np.ndarray, meets: int) -> float:
-    """The step from the last frame to the first, or onto frame `meets` where that is larger (0: there is none), by the
-    median step."""
-    seam = distance(frames[-1], frames[0])
-    if meets:
-        seam = max(seam, distance(frames[meets - 1], frames[meets]))
-    return seam / median_step(frames)
 
 
 def blend(lab: Lab) -> list[Row]:

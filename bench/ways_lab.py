@@ -137,6 +137,15 @@ def median_step(frames: np.ndarray) -> float:
     return max(STILL, float(np.median(steps(frames))))
 
 
+def seam_of(frames: np.ndarray, meets: int) -> float:
+    """The step from the last frame to the first, or onto frame `meets` where that is larger (0: there is none), by the
+    median step."""
+    seam = distance(frames[-1], frames[0])
+    if meets:
+        seam = max(seam, distance(frames[meets - 1], frames[meets]))
+    return seam / median_step(frames)
+
+
 def likeness(one: np.ndarray, other: np.ndarray) -> float:
     """PSNR in dB, at most MOST."""
     return min(MOST, psnr(one, other))
