@@ -1,5 +1,10 @@
 """The errors a user can meet: each says what was wrong and what to do about it, in one line."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class YozoraError(Exception):
     """Something the user can put right. The command line prints it as one line and exits with 2."""
@@ -27,3 +32,15 @@ class SceneError(YozoraError):
 
 class YozoraWarning(UserWarning):
     """What is made, or read, is not quite what one may think, such as outside of what the model was trained on."""
+
+
+@contextmanager
+def needing(what: str, extras: str) -> Iterator[None]:
+    """Raises YozoraError where what is imported within is not installed: that `what` needs it ("training needs"), and
+    which `extras` bring it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("yozora"):
+            raise
+        raise YozoraError(f"{what} {error.name}: pip install 'yozora[{extras}]'") from None

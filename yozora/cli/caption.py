@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import YozoraError
+from yozora.errors import needing
 
 if TYPE_CHECKING:
     from yozora.captions import Captioner
@@ -35,7 +35,7 @@ def caption(
     from yozora.captions import caption_files, load_captioner
     from yozora.captions.files import LIST
 
-    try:
+    with needing("captions need", "evaluate"):
         chosen = load_captioner(captioner, language)
         if path.is_file() and output is None:
             _show(path, chosen)
@@ -49,10 +49,6 @@ def caption(
             else:
                 made += 1
                 print(f"{done.name}: {done.caption.short}")
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("yozora"):
-            raise
-        raise YozoraError(f"captions need {error.name}: pip install 'yozora[evaluate]'") from None
     print(f"{target}: {made} captioned" + (f", {failed} left out" if failed else ""))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,7 @@ import typer
 
 from yozora.cli.bars import bars
 from yozora.cli.options import DEFAULT_MODEL
-from yozora.errors import CanvasError, ConfigError, YozoraError
+from yozora.errors import CanvasError, ConfigError, needing
 
 if TYPE_CHECKING:
     from yozora.create import Generator
@@ -58,7 +57,7 @@ def evaluate(
         model, folder = DEFAULT_MODEL, Path(model)
     asked = Asked(suite, folder, only, prompts, seconds, quick, clip)
     asked.check(steps, guidance)
-    with _explained():
+    with needing("evaluating needs", "evaluate"):
         from yozora.create import YozoraWarning
         from yozora.evaluate.report import check_report, figures, show_sections, stamp_of, took, write_report
     check_report(output)
@@ -144,7 +143,7 @@ class Asked:
 
     def measures(self) -> dict[str, Measure]:
         """What measures each part, all of it imported, so that what is missing is known before the work."""
-        with _explained():
+        with needing("evaluating needs", "evaluate"):
             return {part: self._measure(part) for part in self.parts}
 
     def _measure(self, part: str) -> Measure:
@@ -179,14 +178,3 @@ def _load(model: str, device: str, steps: int | None, guidance: float | None) ->
 
 def _watched(show: Callable[[str, int, int], object], part: str) -> Progress:
     return lambda done, total, what: show(part, done, total)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Says which package is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("yozora"):
-            raise
-        raise YozoraError(f"evaluating needs {error.name}: pip install 'yozora[evaluate]'") from None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import ConfigError, YozoraError
+from yozora.errors import ConfigError, needing
 
 if TYPE_CHECKING:
     from yozora.prompts.stock import Added
@@ -50,7 +49,7 @@ def add(
     Interrupt it at any time: the same command goes on where it stopped; what changed since is put in anew."""
     if (source is None) == (world is None):
         raise ConfigError("name a folder (or shards) of clips, or how many scenes of the world: --world N")
-    with _needed():
+    with needing("a library needs", "understand,world"):
         from yozora.prompts.stock import add_footage, add_pool, add_world, is_pool, library_for, load_coder
 
         coder = load_coder(model, device)
@@ -137,14 +136,3 @@ def _removed(remove: Callable[[str], int], source: str) -> int:
     if not gone:
         print(f"warning: there is no clip {source}", file=sys.stderr)
     return gone
-
-
-@contextmanager
-def _needed() -> Iterator[None]:
-    """Raises YozoraError where a library that this needs is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("yozora"):
-            raise
-        raise YozoraError(f"a library needs {error.name}: pip install 'yozora[understand,world]'") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from yozora.errors import YozoraError
+from yozora.errors import YozoraError, needing
 
 if TYPE_CHECKING:
     from yozora.serve.context import Service
@@ -142,13 +142,10 @@ class _opened:
 
 def _settings(**given: Any) -> Settings:
     """What is said on the command line, else in the environment. Raises ConfigError, YozoraError."""
-    try:
+    with needing("the service needs", "serve"):
         from yozora.serve.settings import read_settings
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("yozora"):
-            raise
-        raise YozoraError(f"the service needs {error.name}: pip install 'yozora[serve]'") from None
-    return read_settings(**given)
+
+        return read_settings(**given)
 
 
 def _end(code: int) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from yozora.errors import YozoraError
+from yozora.errors import needing
 from yozora.train import STAGES
 
 train = typer.Typer(
@@ -40,7 +39,7 @@ def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], No
         overrides: Overrides = None,
         resume: Resume = True,
     ) -> None:
-        with _needed():
+        with needing("training needs", "train,world"):
             from yozora.train import run
 
             made = run(name, config, overrides or [], resume)
@@ -70,7 +69,7 @@ def lora(
 ) -> None:
     """A small file that teaches a model what a folder of clips shows: use it with --lora."""
     settings = _said(caption, steps, seed, device) + ([] if rank is None else [f"model.rank={rank}"])
-    with _needed():
+    with needing("training needs", "train,world"):
         from yozora.train.finetune import train_lora
 
         made = train_lora(folder, output, model, [*settings, *(overrides or [])], resume)
@@ -91,7 +90,7 @@ def finetune(
     resume: Resume = True,
 ) -> None:
     """All of a model's transformer goes on learning from a folder of clips: a new model folder."""
-    with _needed():
+    with needing("training needs", "train,world"):
         from yozora.train.finetune import finetune as run
 
         made = run(folder, output, model, [*_said(caption, steps, seed, device), *(overrides or [])], resume)
@@ -107,14 +106,3 @@ def _said(caption: str, steps: int | None, seed: int, device: str) -> list[str]:
 def _quoted(text: str) -> str:
     """A string of TOML."""
     return json.dumps(text, ensure_ascii=False)
-
-
-@contextmanager
-def _needed() -> Iterator[None]:
-    """Raises YozoraError where a library that training needs is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("yozora"):
-            raise
-        raise YozoraError(f"training needs {error.name}: pip install 'yozora[train,world]'") from None

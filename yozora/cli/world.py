@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import CanvasError, MediaError, SceneError, YozoraError
+from yozora.errors import CanvasError, MediaError, SceneError, needing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +42,8 @@ def sample(
     mix: Annotated[str, typer.Option(help="Which scenes: full or simple.")] = "full",
 ) -> None:
     """Render clips of random scenes, with captions.jsonl, scenes.jsonl and a contact sheet, sheet.png."""
-    try:
+    with needing("the simulated world needs", "world"):
         from yozora.world import MIXES, render, sample_scene
-    except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("yozora"):
-            raise
-        raise YozoraError(f"the simulated world needs {error.name}: pip install 'yozora[world]'") from None
     from yozora.clip import Clip
 
     width, height, frames = _check(size, seconds, fps, count, seed, language)
