@@ -180,6 +180,8 @@ def test_outside_the_trained_range_there_is_a_warning_and_a_video(generator: Gen
         generator.generate("a red ball", seconds=1)
     with pytest.warns(YozoraWarning, match="outside the lengths"):
         assert len(generator.generate("a red ball", seconds=2).frames) == 17
+    trimmed = Canvas(64, 64, 17, 8.0, (Cue(0, "a red ball"),), trim=(0, 4))
+    assert generator.cautions(trimmed, generator.settings())[0].startswith("1.62 s is outside the lengths")
     with pytest.warns(YozoraWarning, match="outside the sizes"):
         assert generator.generate("a red ball", size="128x32", seconds=0.1).size == (128, 32)
 

@@ -226,6 +226,14 @@ def test_a_piece_of_any_two_frames_is_kept(start: int) -> None:
     assert canvas.shown == start + 2
     (anchor,) = canvas.anchors
     assert abs(anchor.start - start) <= 2 and anchor.end <= canvas.frames
+    assert anchor.start < start + 2 and anchor.end > start  # some of it is seen
+
+
+def test_of_a_piece_at_the_end_something_is_seen_or_it_is_refused() -> None:
+    (anchor,) = recut(clip(24), [(4.2 / 8, 5.4 / 8)], native=NATIVE).anchors
+    assert (anchor.start, anchor.end) == (1, 5)
+    with pytest.raises(CanvasError, match="too near another"):
+        recut(clip(24), [(1.2 / 8, 3.6 / 8), (4.2 / 8, 5.4 / 8)], native=NATIVE)
 
 
 def test_what_gives_way_to_the_grid_is_said_in_a_line() -> None:

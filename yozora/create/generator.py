@@ -229,7 +229,8 @@ class Generator(Verbs):
     def cautions(self, canvas: Canvas, settings: Settings | None = None) -> list[str]:
         """One line for each way in which the canvas, and how it is sampled, are not what one may think, such as outside
         of what the model was trained on; usually none."""
-        lines = [*canvas.notes, *self.native.cautions(canvas.width, canvas.height, canvas.frames, canvas.fps)]
+        size, frames = canvas.size, canvas.frames
+        lines = [*canvas.notes, *self.native.cautions(*size, frames, canvas.fps, canvas.shown)]
         sources = dict.fromkeys(anchor.source for anchor in canvas.anchors if len(anchor.clip.frames) > 1)
         lines += [line for source in sources if source for line in held_smaller(source, canvas.size, canvas.fps)]
         if any(self.bundle.text_encoder.is_cut(cue.prompt) for cue in canvas.cues):

@@ -135,6 +135,8 @@ def recut(
     for (start, end), (low, high) in zip(pieces, spans, strict=True):
         if len(frames) < high < total and high - grid.temporal > low:
             high -= grid.temporal
+        if low >= visible:  # the group begins where the video ends: what is left of the piece is in the one before
+            low, high = grid.first_frame(grid.latent_frame(low - 1)), low
         if high <= low or (anchors and low < anchors[-1].end):
             raise CanvasError(
                 f"the piece from {start:g} to {end:g} s is too short or too near another: keep more of it"

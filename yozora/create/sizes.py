@@ -139,8 +139,9 @@ class Native:
                 f"{MAX_TIMES} times is the limit: ask for a smaller size or fewer seconds (--enhance 1080p enlarges)"
             )
 
-    def cautions(self, width: int, height: int, frames: int, fps: float) -> list[str]:
-        """One line for each way in which a canvas lies outside what the model was trained on."""
+    def cautions(self, width: int, height: int, frames: int, fps: float, shown: int | None = None) -> list[str]:
+        """One line for each way in which a canvas lies outside what the model was trained on. `shown`: how many of its
+        frames are not trimmed, if not all are."""
         lines = []
         areas = [w * h for w, h in self.sizes]
         shapes = [w / h for w, h in self.sizes]
@@ -153,7 +154,9 @@ class Native:
         if not self.frames_min <= frames <= self.frames_max:
             span = f"{self.frames_min / self.fps:.2g} to {self.seconds_max:.3g} s"
             parts = ": it is made in overlapping parts" if frames > self.frames_max else ""
-            lines.append(f"{frames / fps:.3g} s is outside the lengths this model was trained on ({span}){parts}")
+            lines.append(
+                f"{(shown or frames) / fps:.3g} s is outside the lengths this model was trained on ({span}){parts}"
+            )
         if frames > 1 and not math.isclose(fps, self.fps, rel_tol=0.01):
             lines.append(f"{fps:g} frames a second is not the rate this model was trained on ({self.fps:g})")
         return lines
