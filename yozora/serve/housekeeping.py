@@ -60,10 +60,12 @@ def remove_orphans(service: Service) -> int:
 
 
 def orphans(service: Service, older_than: float) -> Iterable[str]:
-    """Keys of files, written so many seconds ago or earlier, that no row refers to."""
+    """Keys of files, written so many seconds ago or earlier, that no row refers to. Only what lies in the service's own
+    folder, under a name that it gives, can be one: the storage may hold anything else besides."""
     batch: list[str] = []
-    for key in service.storage.keys(older_than=older_than):
-        batch.append(key)
+    for key in service.storage.keys(service.folder, older_than):
+        if _KEY.fullmatch(key.removeprefix(f"{service.folder}/")):
+            batch.append(key)
         if len(batch) == BATCH:
             yield from _unknown(service, batch)
             batch = []
@@ -91,7 +93,7 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
 
 
 def _unknown(service: Service, keys: list[str]) -> list[str]:
-    ids = {match[2] for key in keys if (match := _KEY.fullmatch(key))}
+    ids = {match[2] for key in keys if (match := _KEY.fullmatch(key.removeprefix(f"{service.folder}/")))}
     known: set[str] = set()
     with service.database.reading() as session:
         for files in session.scalars(sa.select(Job.files).where(Job.id.in_(ids))):

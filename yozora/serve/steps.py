@@ -145,7 +145,7 @@ def store(run: Run, models: Models, step: Step) -> Verdict:
     if facts is None:
         return (AGAIN, "generate")
     step.report(run, 0, always=True)
-    storage, folder = run.service.storage, f"videos/{run.job_id}"
+    storage, folder = run.service.storage, f"{run.service.folder}/videos/{run.job_id}"
     files: dict[str, dict[str, object]] = {}
     try:
         names = {"video": facts["video"], "thumbnail": "thumbnail.webp", "spritesheet": "spritesheet.jpg"}

@@ -19,6 +19,7 @@ __all__ = [
     "Folder",
     "Job",
     "Lineage",
+    "Place",
     "Preview",
     "SignIn",
     "Upload",
@@ -228,6 +229,14 @@ class Delivery(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Place(Base):
+    """One row: the folder, in the storage, of all files that this database knows. Its name is drawn once, so whatever
+    else is in the storage, another service's files too, is not ours to sweep."""
+
+    __tablename__ = "places"
+    folder: Mapped[str] = mapped_column(primary_key=True)
 
 
 class Usage(Base):

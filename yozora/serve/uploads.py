@@ -48,7 +48,7 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
         upload = Upload(
             id=name,
             account_id=user.id,
-            key=f"uploads/{name}",
+            key=f"{service.folder}/uploads/{name}",
             digest=digest,
             bytes=size,
             width=given.size[0],
@@ -78,7 +78,8 @@ def create_character(service: Service, user: User, name: str, part: UploadFile |
         raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
     with _looked_at(service, part, "video") as (path, _, _, _):
         new = new_id("char")
-        character = Character(id=new, account_id=user.id, name=name, key=f"characters/{new}", created_at=time.time())
+        key = f"{service.folder}/characters/{new}"
+        character = Character(id=new, account_id=user.id, name=name, key=key, created_at=time.time())
         service.storage.put(character.key, path)
         with service.database.writing() as session:
             session.add(character)

@@ -1,0 +1,46 @@
+"""Cleaning up, without a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from yozora.clip import Clip
+from yozora.serve import uploads
+from yozora.serve.context import Service, open_service
+from yozora.serve.housekeeping import orphans, remove_orphans
+from yozora.serve.settings import read_settings
+
+
+def picture(folder: Path) -> bytes:
+    Clip(np.zeros((1, 8, 8, 3), np.uint8), 1.0).write(folder / "picture.png")
+    return (folder / "picture.png").read_bytes()
+
+
+def test_only_ones_own_files_are_swept(tiny_model: Path, tmp_path: Path) -> None:
+    """The storage is a folder that the operator and another service use, too."""
+    place = tmp_path / "shared"
+    given = {"storage": str(place), "model": str(tiny_model), "orphan_seconds": 1e-6}
+    one = open_service(read_settings(data=place, **given))  # the database as well
+    two = open_service(read_settings(data=tmp_path / "two", **given))
+    others = [place / "thesis.txt", place / "videos" / "holiday.mp4", place / "uploads" / f"file_{'0' * 32}"]
+    others.append(place / one.folder / "notes.txt")
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    kept = [uploads.receive(each, each.local, picture(tmp_path)) for each in (one, two)]
+    lost = [f"{one.folder}/videos/video_{'1' * 32}/1-video.mp4", f"{one.folder}/uploads/file_{'2' * 32}"]
+    for key in lost:
+        one.storage.put(key, b"x")
+    assert sorted(orphans(one, 0)) == sorted(lost) and list(orphans(two, 0)) == []
+    assert (remove_orphans(one), remove_orphans(one), remove_orphans(two)) == (2, 0, 0)
+    assert all(path.is_file() for path in (*others, place / "yozora.db", *(place / each.key for each in kept)))
+    for each in (one, two):
+        each.close()
+
+
+def test_a_services_folder_is_drawn_once(service: Service) -> None:
+    again = open_service(service.settings)
+    assert again.folder == service.folder and service.folder.startswith("yozora-")
+    again.close()
