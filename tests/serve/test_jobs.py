@@ -11,7 +11,7 @@ from yozora.serve.context import Service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import Ticket
 from yozora.serve.orders import Card, Order
-from yozora.serve.runs import begin
+from yozora.serve.runs import begin, hand_back
 from yozora.serve.tables import COMPLETED, FAILED, Job
 
 BALL = Order(prompt="a red ball", seconds=1)
@@ -176,3 +176,18 @@ def test_a_job_that_loses_worker_after_worker_fails(service: Service) -> None:
         begin(service, name, f"worker {number}")
     job = look(service, name)
     assert (job.status, job.error_code) == (FAILED, "worker_lost")
+
+
+def test_a_job_that_is_handed_back_has_lost_nobody(service: Service) -> None:
+    """A service that is restarted again and again still makes what it has begun."""
+    name = jobs.create(service, service.local, BALL)[0].id
+    for number in range(2 * service.settings.attempts):
+        begin(service, name, f"worker {number}")
+        with service.database.writing() as session:
+            hand_back(session, "somebody else")
+            hand_back(session, f"worker {number}")
+    assert look(service, name).lost == 0
+    begin(service, name, "worker")
+    run = begin(service, name, "another")
+    assert run is not None and look(service, name).lost == 1
+    assert run.finish({}, {}) and look(service, name).attempt == 2 * service.settings.attempts + 2

@@ -131,6 +131,8 @@ class Job(Base):
     error: Mapped[str | None] = mapped_column(sa.Text)
     worker_id: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(default=0)
+    lost: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Workers that died while they made it; one that was told to end handed it back."""
     files: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """{variant: {"key", "type", "bytes"}} of what is stored."""
     recipe: Mapped[dict[str, Any] | None]
