@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy as sa
 
 from yozora.clip import Clip
-from yozora.serve import uploads
+from yozora.serve import jobs, uploads, webhooks
 from yozora.serve.context import Service, open_service
-from yozora.serve.housekeeping import orphans, remove_orphans
+from yozora.serve.housekeeping import orphans, remove_orphans, unstick
+from yozora.serve.orders import Order
 from yozora.serve.settings import read_settings
+from yozora.serve.tables import Delivery, Job
 
 
 def picture(folder: Path) -> bytes:
@@ -44,3 +47,15 @@ def test_a_services_folder_is_drawn_once(service: Service) -> None:
     again = open_service(service.settings)
     assert again.folder == service.folder and service.folder.startswith("yozora-")
     again.close()
+
+
+def test_a_video_whose_workflow_came_to_nothing_fails_and_that_is_told(service: Service) -> None:
+    webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/x")
+    stuck, waits = (jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id for _ in range(2))
+    service.queue.cancel_workflow(stuck)
+    unstick(service, older_than=0)
+    with service.database.reading() as session:
+        status = {job.id: (job.status, job.error_code) for job in session.scalars(sa.select(Job))}
+        events = [each.event for each in session.scalars(sa.select(Delivery))]
+    assert status == {stuck: ("failed", "server_error"), waits: ("queued", None)}
+    assert [(event["type"], event["data"]) for event in events] == [("video.failed", {"id": stuck})]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from yozora.create.limits import MAX_SEED
 from yozora.serve import jobs
 from yozora.serve.accounts import User, create_account
 from yozora.serve.context import Service
@@ -40,6 +41,15 @@ def test_variations_have_seeds_in_a_row(service: Service) -> None:
     assert [job.order["seed"] for job in made] == [7, 8, 9]
     assert len({job.group_id for job in made}) == 1
     assert queued(service) == [job.id for job in made]
+
+
+def test_seeds_in_a_row_end_where_seeds_do(service: Service) -> None:
+    last = BALL.model_copy(update={"seed": MAX_SEED})
+    with pytest.raises(ApiError, match="seeds in a row") as raised:
+        jobs.create(service, service.local, last, Ticket(count=2))
+    assert (raised.value.status, raised.value.param) == (400, "seed") and queued(service) == []
+    (job,) = jobs.create(service, service.local, last)
+    assert begin(service, job.id, "worker") is not None
 
 
 def test_lanes_and_priorities(service: Service) -> None:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from dbos import DBOS
 
 from yozora.serve.accounts import user_by_id
 from yozora.serve.context import Service
 from yozora.serve.jobs import admit, settle
 from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
+from yozora.serve.webhooks import announce
 
 __all__ = ["expire", "orphans", "sweep", "unstick"]
 
@@ -81,12 +81,13 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
         waiting = sa.select(Job.account_id).where(Job.status == QUEUED, ~Job.admitted).distinct()
         accounts = list(session.scalars(waiting))
     if open_jobs:
-        states = DBOS.list_workflows(workflow_ids=open_jobs, load_input=False, load_output=False)
+        states = service.queue.list_workflows(workflow_ids=open_jobs, load_input=False, load_output=False)
         for ended in (each.workflow_id for each in states if each.status in ENDED):
             with service.database.writing() as session:
                 job = session.get(Job, ended, with_for_update=True)
                 if job is not None and job.status in UNFINISHED:
                     settle(service, session, job, FAILED, "server_error", "the making of this video came to nothing")
+            announce(service, ended)
     for account_id in accounts:
         with service.database.writing() as session:
             admit(service, session, account_id, user_by_id(session, account_id).plan)

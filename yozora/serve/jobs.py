@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from yozora.create.limits import MAX_SEED
 from yozora.serve.accounts import User, user_by_id
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
@@ -80,6 +81,10 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
             _check_folder(session, user, ticket.folder)
     _check_plan(user.plan, width, height, seconds)
     seed = secrets.randbelow(2**31) if order.seed is None else order.seed
+    if seed + ticket.count - 1 > MAX_SEED:
+        raise invalid(
+            f"{ticket.count} variations have seeds in a row, up to {MAX_SEED}: begin with a lower one", "seed"
+        )
     group = new_id("group")
     jobs = [
         Job(
