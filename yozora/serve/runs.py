@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from yozora.serve.context import Service
 from yozora.serve.database import persist
-from yozora.serve.jobs import settle
+from yozora.serve.jobs import measure, settle
 from yozora.serve.metrics import WAIT_SECONDS
 from yozora.serve.orders import Order
 from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
@@ -112,6 +112,17 @@ class Run:
                 return session.scalar(alike) or 1
 
         return min(self.service.settings.slots, persist(count))
+
+    def measure(self, size: tuple[int, int], seconds: float) -> None:
+        """What the video will be is known: its account's plan must let it, and is charged for it. Raises ApiError."""
+
+        def note() -> None:
+            with self.service.database.writing() as session:
+                job = self._locked(session)
+                if job is not None:
+                    measure(session, job, size, seconds)
+
+        persist(note)
 
     def finish(self, files: dict[str, dict[str, object]], made: dict[str, object]) -> bool:
         """The job is completed with these files, unless it is not ours any more. `made` are further columns."""
