@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy import Engine
 
 from yozora.clip import Clip
 from yozora.serve import jobs, uploads, webhooks
 from yozora.serve.context import Service, open_service
-from yozora.serve.housekeeping import orphans, remove_orphans, unstick
+from yozora.serve.housekeeping import expire, orphans, remove_orphans, unstick
 from yozora.serve.orders import Order
+from yozora.serve.runs import begin
 from yozora.serve.settings import read_settings
 from yozora.serve.tables import Delivery, Job
 
@@ -41,6 +43,29 @@ def test_only_ones_own_files_are_swept(tiny_model: Path, tmp_path: Path) -> None
     assert all(path.is_file() for path in (*others, place / "yozora.db", *(place / each.key for each in kept)))
     for each in (one, two):
         each.close()
+
+
+def test_what_has_expired_goes_with_its_files(service: Service) -> None:
+    """What is removed and what the rows say comes from one look: another may see other rows."""
+    names = [jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id for _ in range(3)]
+    for name in names:
+        run = begin(service, name, "worker")
+        assert run is not None
+        key = f"{service.folder}/videos/{name}/1-video.mp4"
+        assert run.finish({"video": {"key": key, "type": "video/mp4", "bytes": service.storage.put(key, b"x")}}, {})
+    with service.database.writing() as session:
+        session.execute(sa.update(Job).where(Job.id.in_(names[:2])).values(expires_at=1.0))
+    asked: list[str] = []
+    sa.event.listen(Engine, "before_cursor_execute", note := lambda *given: asked.append(given[2]))
+    try:
+        expire(service)
+    finally:
+        sa.event.remove(Engine, "before_cursor_execute", note)
+    assert sum("jobs.expires_at <" in text for text in asked) == 1
+    assert list(service.storage.keys()) == [f"{service.folder}/videos/{names[2]}/1-video.mp4"]
+    with service.database.reading() as session:
+        kept = {job.id: (bool(job.files), job.expires_at) for job in session.scalars(sa.select(Job))}
+    assert kept == {names[0]: (False, None), names[1]: (False, None), names[2]: (True, None)}
 
 
 def test_a_services_folder_is_drawn_once(service: Service) -> None:

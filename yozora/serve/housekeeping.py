@@ -35,10 +35,11 @@ def expire(service: Service) -> None:
     """Files of videos and uploads whose time is over, and what else was kept for a while."""
     now = time.time()
     with service.database.writing() as session:
-        over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).limit(BATCH)
-        keys = [each["key"] for job in session.scalars(over) if job.files for each in job.files.values()]
-        ids = [job.id for job in session.scalars(over)]
-        session.execute(sa.update(Job).where(Job.id.in_(ids)).values(files={}, expires_at=None))
+        over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).order_by(Job.expires_at)
+        keys: list[str] = []
+        for job in session.scalars(over.limit(BATCH)):
+            keys += [each["key"] for each in job.files.values()]
+            job.files, job.expires_at = {}, None
         wanted = {word for order in _orders(session) for word in _ids_in(order)}
         old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours).limit(BATCH)
         for upload in session.scalars(old):
