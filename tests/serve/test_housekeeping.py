@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from sqlalchemy import Engine
 from yozora.clip import Clip
 from yozora.serve import jobs, uploads, webhooks
 from yozora.serve.context import Service, open_service
-from yozora.serve.housekeeping import expire, orphans, remove_orphans, unstick
+from yozora.serve.housekeeping import expire, orphans, remove_orphans, sweep, unstick
 from yozora.serve.orders import Order
 from yozora.serve.runs import begin
 from yozora.serve.settings import read_settings
@@ -66,6 +68,20 @@ def test_what_has_expired_goes_with_its_files(service: Service) -> None:
     with service.database.reading() as session:
         kept = {job.id: (bool(job.files), job.expires_at) for job in session.scalars(sa.select(Job))}
     assert kept == {names[0]: (False, None), names[1]: (False, None), names[2]: (True, None)}
+
+
+def test_what_a_killed_process_had_of_an_upload_goes(service: Service) -> None:
+    scratch = service.settings.scratch
+    old, new, other = scratch / "upload-old", scratch / "upload-new", scratch / "worker"
+    other.mkdir(parents=True)
+    for path in (old, new, other / "upload-of-a-run"):
+        path.write_bytes(b"x")
+    for path in (old, other):
+        os.utime(path, (1.0, 1.0))
+    expired = time.time() - service.settings.orphan_seconds
+    os.utime(new, (expired + 600, expired + 600))
+    sweep(service)
+    assert sorted(path.name for path in scratch.rglob("*")) == ["upload-new", "upload-of-a-run", "worker"]
 
 
 def test_a_services_folder_is_drawn_once(service: Service) -> None:

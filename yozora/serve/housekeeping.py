@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -13,9 +14,10 @@ from yozora.serve.accounts import user_by_id
 from yozora.serve.context import Service
 from yozora.serve.jobs import admit, settle
 from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
+from yozora.serve.uploads import PREFIX
 from yozora.serve.webhooks import announce
 
-__all__ = ["expire", "orphans", "sweep", "unstick"]
+__all__ = ["clear_scratch", "expire", "orphans", "sweep", "unstick"]
 
 BATCH = 500
 DELIVERY_DAYS = 30
@@ -28,6 +30,7 @@ def sweep(service: Service) -> None:
     """All of it; any number of workers may do so."""
     expire(service)
     remove_orphans(service)
+    clear_scratch(service)
     unstick(service)
 
 
@@ -71,6 +74,15 @@ def orphans(service: Service, older_than: float) -> Iterable[str]:
             yield from _unknown(service, batch)
             batch = []
     yield from _unknown(service, batch)
+
+
+def clear_scratch(service: Service) -> None:
+    """Removes what processes that were killed had of uploads on this machine: files that are as old as an orphan."""
+    latest = time.time() - service.settings.orphan_seconds
+    for path in service.settings.scratch.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process was first
+            if path.stat().st_mtime < latest:
+                path.unlink()
 
 
 def unstick(service: Service, older_than: float = 60.0) -> None:

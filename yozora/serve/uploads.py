@@ -34,6 +34,7 @@ __all__ = [
 MOST = 200  # uploads an account at a time
 MOST_CHARACTERS = 100  # an account
 LONGEST_NAME = 100
+PREFIX = "upload-"  # of what is being looked at, in scratch
 Row = TypeVar("Row", Upload, Character)
 
 
@@ -118,7 +119,7 @@ def _own(service: Service, user: User, table: type[Row], what: str, name: str) -
 def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterator[tuple[Path, Given, str, int]]:
     """What was sent, in a file for as long as the block lasts: its path, what it shows, SHA-256 and bytes."""
     service.settings.scratch.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix="upload-", dir=service.settings.scratch)
+    handle, name = tempfile.mkstemp(prefix=PREFIX, dir=service.settings.scratch)
     path = Path(name)
     try:
         with os.fdopen(handle, "wb") as out:
