@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from yozora.create.limits import MAX_SEED
 from yozora.serve import jobs
 from yozora.serve.accounts import User, create_account
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import Ticket
 from yozora.serve.orders import Card, Order
-from yozora.serve.runs import begin
+from yozora.serve.runs import begin, hand_back
 from yozora.serve.tables import COMPLETED, FAILED, Job
 
 BALL = Order(prompt="a red ball", seconds=1)
@@ -40,6 +41,15 @@ def test_variations_have_seeds_in_a_row(service: Service) -> None:
     assert [job.order["seed"] for job in made] == [7, 8, 9]
     assert len({job.group_id for job in made}) == 1
     assert queued(service) == [job.id for job in made]
+
+
+def test_seeds_in_a_row_end_where_seeds_do(service: Service) -> None:
+    last = BALL.model_copy(update={"seed": MAX_SEED})
+    with pytest.raises(ApiError, match="seeds in a row") as raised:
+        jobs.create(service, service.local, last, Ticket(count=2))
+    assert (raised.value.status, raised.value.param) == (400, "seed") and queued(service) == []
+    (job,) = jobs.create(service, service.local, last)
+    assert begin(service, job.id, "worker") is not None
 
 
 def test_lanes_and_priorities(service: Service) -> None:
@@ -176,3 +186,18 @@ def test_a_job_that_loses_worker_after_worker_fails(service: Service) -> None:
         begin(service, name, f"worker {number}")
     job = look(service, name)
     assert (job.status, job.error_code) == (FAILED, "worker_lost")
+
+
+def test_a_job_that_is_handed_back_has_lost_nobody(service: Service) -> None:
+    """A service that is restarted again and again still makes what it has begun."""
+    name = jobs.create(service, service.local, BALL)[0].id
+    for number in range(2 * service.settings.attempts):
+        begin(service, name, f"worker {number}")
+        with service.database.writing() as session:
+            hand_back(session, "somebody else")
+            hand_back(session, f"worker {number}")
+    assert look(service, name).lost == 0
+    begin(service, name, "worker")
+    run = begin(service, name, "another")
+    assert run is not None and look(service, name).lost == 1
+    assert run.finish({}, {}) and look(service, name).attempt == 2 * service.settings.attempts + 2

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from yozora.clip import Clip
 from yozora.create.canvas import Canvas, Cue
 from yozora.serve import jobs
+from yozora.serve.accounts import User, create_account
 from yozora.serve.context import Service
 from yozora.serve.orders import Order
 from yozora.serve.pool import Models
 from yozora.serve.runs import Run, begin
-from yozora.serve.steps import NEXT, STEPS, _in_words
+from yozora.serve.steps import NEXT, STEPS, Verdict, _in_words
+from yozora.serve.tables import Usage
+from yozora.serve.uploads import receive
+from yozora.serve.workflow import perform
 
 REWRITE = next(step for step in STEPS if step.name == "rewrite")
 PLEASE = "show me a red ball bouncing on the grass, please"
@@ -47,3 +55,56 @@ def test_what_was_asked_stays_known() -> None:
     canvas = Canvas(64, 64, 9, 8.0, (Cue(0, PLEASE), Cue(0.5, "a blue cube")))
     cues = _in_words(canvas, {PLEASE: BALL, "a blue cube": "a blue cube"}).cues
     assert [(cue.prompt, cue.asked) for cue in cues] == [(BALL, PLEASE), ("a blue cube", "")]
+
+
+@pytest.fixture
+def sent(shared: Service, tmp_path: Path) -> tuple[User, str]:
+    """Somebody with the plan `free`, 10 s at a time and 300 a month, and a clip of 6 s that they have sent."""
+    user = create_account(shared.database, "one@example.org", None, 1990, plan="free")
+    Clip(np.zeros((48, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+    return user, receive(shared, user, (tmp_path / "clip.mp4").read_bytes()).id
+
+
+def checked(service: Service, user: User, order: Order) -> tuple[Run, Verdict]:
+    """A run of an order, and what its first step says."""
+    run = begin(service, jobs.create(service, user, order)[0].id, "worker")
+    assert run is not None
+    return run, perform(run, Models("cpu"), STEPS[0])
+
+
+def used(service: Service, user: User) -> float:
+    with service.database.reading() as session:
+        return session.scalars(sa.select(Usage.seconds).where(Usage.account_id == user.id)).one()
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ({"way": "remix"}, 6),
+        ({"way": "extend", "seconds": 2}, 8),
+        ({"way": "recut", "keep": ((0, 2), (3, 5))}, 5),
+    ],
+)
+def test_what_is_made_of_an_upload_is_charged_as_it_is(
+    shared: Service, sent: tuple[User, str], asked: dict[str, object], seconds: float
+) -> None:
+    user, clip = sent
+    order = Order.model_validate({"prompt": "a red ball", "clip": clip, **asked})
+    run, verdict = checked(shared, user, order)
+    assert verdict == NEXT and used(shared, user) == pytest.approx(seconds, abs=0.5)
+    before = used(shared, user)
+    assert perform(run, Models("cpu"), STEPS[0]) == NEXT and used(shared, user) == before  # it is charged once
+    assert run.fail("server_error", "x") and used(shared, user) == 0
+
+
+def test_an_upload_is_no_way_around_the_plan(shared: Service, sent: tuple[User, str]) -> None:
+    user, clip = sent
+    longer = Order(way="extend", prompt="a red ball", clip=clip, seconds=8)  # 14 s
+    run, verdict = checked(shared, user, longer)
+    assert verdict[1] == "invalid_value" and "longer than the plan free allows" in verdict[2]
+    assert run.fail(verdict[1], verdict[2]) and used(shared, user) == 0
+    with shared.database.writing() as session:
+        session.execute(sa.update(Usage).values(seconds=297.0))
+    run, verdict = checked(shared, user, Order(way="remix", prompt="a red ball", clip=clip))
+    assert verdict[1] == "insufficient_quota"
+    assert run.fail(verdict[1], verdict[2]) and used(shared, user) == 297

@@ -103,7 +103,8 @@ def test_a_killed_worker_is_replaced(service: Service, worker: Callable[[], proc
     until(service, long, under_way)
     first.kill()
     worker()
-    assert until(service, long, done).attempt == 2
+    job = until(service, long, done)
+    assert (job.attempt, job.lost) == (2, 1)
     assert until(service, short, done).attempt == 1
     nothing_stays_behind(service)
 
@@ -113,9 +114,10 @@ def test_a_worker_that_ends_hands_its_job_to_another(service: Service, worker: C
     name = order(service, LONG)
     until(service, name, under_way)
     assert first.end() == 0
-    assert seen(service, name).status == RUNNING  # nobody has it, and nobody has lost it
+    assert seen(service, name).status == RUNNING  # nobody has it, and it has lost nobody
     second = worker()
-    assert until(service, name, done).attempt == 2
+    job = until(service, name, done)
+    assert (job.attempt, job.lost) == (2, 0)
     assert second.end() == 0
     nothing_stays_behind(service)
 

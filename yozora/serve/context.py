@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import sqlalchemy as sa
 from dbos import DBOSClient, EnqueueOptions
 from sqlalchemy.orm import Session
 
@@ -16,6 +17,7 @@ from yozora.serve.errors import ApiError
 from yozora.serve.known import Known
 from yozora.serve.settings import Settings
 from yozora.serve.storage import Storage
+from yozora.serve.tables import Place
 
 __all__ = ["APPLICATION", "FORMAT", "QUEUE", "WEBHOOKS", "Service", "open_service"]
 
@@ -45,6 +47,12 @@ class Service:
     def local(self) -> User:
         """The one user of the single-user mode."""
         return local_user(self.database)
+
+    @cached_property
+    def folder(self) -> str:
+        """The folder, in the storage, of this service's own files."""
+        with self.database.reading() as session:
+            return session.scalars(sa.select(Place.folder)).one()
 
     def enqueue(self, session: Session, workflow: str, queue: str, name: str, priority: int) -> None:
         """Queues a workflow called `name`, its only argument, in the session's transaction; once, however often."""

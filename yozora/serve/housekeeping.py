@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
 from collections.abc import Iterable
 
 import sqlalchemy as sa
-from dbos import DBOS
 
 from yozora.serve.accounts import user_by_id
 from yozora.serve.context import Service
 from yozora.serve.jobs import admit, settle
 from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
+from yozora.serve.uploads import PREFIX
+from yozora.serve.webhooks import announce
 
-__all__ = ["expire", "orphans", "sweep", "unstick"]
+__all__ = ["clear_scratch", "expire", "orphans", "sweep", "unstick"]
 
 BATCH = 500
 DELIVERY_DAYS = 30
@@ -28,6 +30,7 @@ def sweep(service: Service) -> None:
     """All of it; any number of workers may do so."""
     expire(service)
     remove_orphans(service)
+    clear_scratch(service)
     unstick(service)
 
 
@@ -35,10 +38,11 @@ def expire(service: Service) -> None:
     """Files of videos and uploads whose time is over, and what else was kept for a while."""
     now = time.time()
     with service.database.writing() as session:
-        over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).limit(BATCH)
-        keys = [each["key"] for job in session.scalars(over) if job.files for each in job.files.values()]
-        ids = [job.id for job in session.scalars(over)]
-        session.execute(sa.update(Job).where(Job.id.in_(ids)).values(files={}, expires_at=None))
+        over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).order_by(Job.expires_at)
+        keys: list[str] = []
+        for job in session.scalars(over.limit(BATCH)):
+            keys += [each["key"] for each in job.files.values()]
+            job.files, job.expires_at = {}, None
         wanted = {word for order in _orders(session) for word in _ids_in(order)}
         old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours).limit(BATCH)
         for upload in session.scalars(old):
@@ -60,14 +64,25 @@ def remove_orphans(service: Service) -> int:
 
 
 def orphans(service: Service, older_than: float) -> Iterable[str]:
-    """Keys of files, written so many seconds ago or earlier, that no row refers to."""
+    """Keys of files, written so many seconds ago or earlier, that no row refers to. Only what lies in the service's own
+    folder, under a name that it gives, can be one: the storage may hold anything else besides."""
     batch: list[str] = []
-    for key in service.storage.keys(older_than=older_than):
-        batch.append(key)
+    for key in service.storage.keys(service.folder, older_than):
+        if _KEY.fullmatch(key.removeprefix(f"{service.folder}/")):
+            batch.append(key)
         if len(batch) == BATCH:
             yield from _unknown(service, batch)
             batch = []
     yield from _unknown(service, batch)
+
+
+def clear_scratch(service: Service) -> None:
+    """Removes what processes that were killed had of uploads on this machine: files that are as old as an orphan."""
+    latest = time.time() - service.settings.orphan_seconds
+    for path in service.settings.scratch.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process was first
+            if path.stat().st_mtime < latest:
+                path.unlink()
 
 
 def unstick(service: Service, older_than: float = 60.0) -> None:
@@ -79,19 +94,20 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
         waiting = sa.select(Job.account_id).where(Job.status == QUEUED, ~Job.admitted).distinct()
         accounts = list(session.scalars(waiting))
     if open_jobs:
-        states = DBOS.list_workflows(workflow_ids=open_jobs, load_input=False, load_output=False)
+        states = service.queue.list_workflows(workflow_ids=open_jobs, load_input=False, load_output=False)
         for ended in (each.workflow_id for each in states if each.status in ENDED):
             with service.database.writing() as session:
                 job = session.get(Job, ended, with_for_update=True)
                 if job is not None and job.status in UNFINISHED:
                     settle(service, session, job, FAILED, "server_error", "the making of this video came to nothing")
+            announce(service, ended)
     for account_id in accounts:
         with service.database.writing() as session:
             admit(service, session, account_id, user_by_id(session, account_id).plan)
 
 
 def _unknown(service: Service, keys: list[str]) -> list[str]:
-    ids = {match[2] for key in keys if (match := _KEY.fullmatch(key))}
+    ids = {match[2] for key in keys if (match := _KEY.fullmatch(key.removeprefix(f"{service.folder}/")))}
     known: set[str] = set()
     with service.database.reading() as session:
         for files in session.scalars(sa.select(Job.files).where(Job.id.in_(ids))):

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from yozora.create.limits import MAX_SEED
 from yozora.serve.accounts import User, user_by_id
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
@@ -39,7 +40,20 @@ from yozora.serve.tables import (
     new_id,
 )
 
-__all__ = ["LANES", "MAKE", "Ticket", "admit", "cancel", "cost", "create", "delete", "find", "listed", "settle"]
+__all__ = [
+    "LANES",
+    "MAKE",
+    "Ticket",
+    "admit",
+    "cancel",
+    "cost",
+    "create",
+    "delete",
+    "find",
+    "listed",
+    "measure",
+    "settle",
+]
 
 MAKE = "make_video"
 LANES = {"priority": 100, "standard": 1000, "relaxed": 10_000}  # places in the queue: the lower goes first
@@ -80,6 +94,10 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
             _check_folder(session, user, ticket.folder)
     _check_plan(user.plan, width, height, seconds)
     seed = secrets.randbelow(2**31) if order.seed is None else order.seed
+    if seed + ticket.count - 1 > MAX_SEED:
+        raise invalid(
+            f"{ticket.count} variations have seeds in a row, up to {MAX_SEED}: begin with a lower one", "seed"
+        )
     group = new_id("group")
     jobs = [
         Job(
@@ -206,6 +224,21 @@ def delete(service: Service, user: User, job_id: str) -> None:
     service.storage.delete(keys)  # last: what stays behind after a crash here is swept up as an orphan
 
 
+def measure(session: Session, job: Job, size: tuple[int, int], seconds: float) -> None:
+    """What a job will be, which could only be guessed when it was ordered, is known: its plan holds for that, and the
+    difference is charged, or given back. In the caller's transaction, which an ApiError undoes. Raises ApiError."""
+    _lock(session, job.account_id)
+    plan = user_by_id(session, job.account_id).plan
+    _check_plan(plan, *size, seconds)
+    if job.charged and seconds != job.seconds:
+        more = seconds - job.seconds
+        row = session.get(Usage, (job.account_id, job.charged))
+        if more > 0 and plan.monthly_seconds and (row.seconds if row else 0.0) + more > plan.monthly_seconds:
+            raise _used_up(plan)
+        _charge(session, job.account_id, job.charged, more)
+    job.seconds, (job.width, job.height) = seconds, size
+
+
 def settle(
     service: Service, session: Session, job: Job, status: str, code: str | None = None, message: str | None = None
 ) -> None:
@@ -257,12 +290,7 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
             raise wait(f"{own} of your videos are waiting, all that the plan {user.plan.name} has room for", each)
         total = seconds * len(jobs)
         if user.plan.monthly_seconds and _used(session, user.id) + total > user.plan.monthly_seconds:
-            raise ApiError(
-                429,
-                f"this month's {user.plan.monthly_seconds:g} s of the plan {user.plan.name} do not reach for it",
-                code="insufficient_quota",
-                headers={"x-should-retry": "false"},
-            )
+            raise _used_up(user.plan)
         _charge(session, user.id, month, total)
         for job in jobs:
             job.charged = month
@@ -289,7 +317,8 @@ def _made_before(service: Service, user: User, ticket: Ticket) -> list[Job]:
 
 def _with_sources(session: Session, user: User, order: Order, seconds: float) -> float:
     """Checks that everything an order is given is there, and says how long the video will be: what is remixed keeps its
-    length, what is extended adds its own. (How long an upload is comes out when it is read.) Raises ApiError."""
+    length, what is extended adds its own. (How long an upload is comes out when it is read: see `measure`.) Raises
+    ApiError."""
     for role, found in sources_of(order):
         if found.startswith("video_"):
             job = find(session, user, found, public=True)
@@ -312,6 +341,15 @@ def _check_plan(plan: Plan, width: int, height: int, seconds: float) -> None:
         raise invalid(f"{width}x{height} is larger than the plan {plan.name} allows: {plan.largest} pixels", "size")
     if seconds > plan.longest + 1:
         raise invalid(f"{seconds:.3g} s are longer than the plan {plan.name} allows: {plan.longest:g} s", "seconds")
+
+
+def _used_up(plan: Plan) -> ApiError:
+    return ApiError(
+        429,
+        f"this month's {plan.monthly_seconds:g} s of the plan {plan.name} do not reach for it",
+        code="insufficient_quota",
+        headers={"x-should-retry": "false"},
+    )
 
 
 def _check_folder(session: Session, user: User, folder_id: str) -> None:

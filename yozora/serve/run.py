@@ -17,6 +17,7 @@ from yozora.errors import ConfigError
 from yozora.serve import logs, tracing
 from yozora.serve.app import create_app
 from yozora.serve.context import Service, open_service
+from yozora.serve.housekeeping import clear_scratch
 from yozora.serve.metrics import PROCESS
 from yozora.serve.settings import Settings
 from yozora.serve.worker import Worker
@@ -106,6 +107,7 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
 def _service(settings: Settings) -> Iterator[Service]:
     service = open_service(settings)
     try:
+        clear_scratch(service)
         yield service
     finally:
         service.close()

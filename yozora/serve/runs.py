@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from yozora.serve.context import Service
 from yozora.serve.database import persist
-from yozora.serve.jobs import settle
+from yozora.serve.jobs import measure, settle
 from yozora.serve.metrics import WAIT_SECONDS
 from yozora.serve.orders import Order
 from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
 
-__all__ = ["HandedBack", "Run", "Stopped", "begin"]
+__all__ = ["HandedBack", "Run", "Stopped", "begin", "hand_back"]
 
 EARLY = ("", "check", "rewrite")  # the steps before sampling
 OFTEN = 0.25  # seconds from one report to the next, where nobody waits for it
@@ -112,6 +113,17 @@ class Run:
 
         return min(self.service.settings.slots, persist(count))
 
+    def measure(self, size: tuple[int, int], seconds: float) -> None:
+        """What the video will be is known: its account's plan must let it, and is charged for it. Raises ApiError."""
+
+        def note() -> None:
+            with self.service.database.writing() as session:
+                job = self._locked(session)
+                if job is not None:
+                    measure(session, job, size, seconds)
+
+        persist(note)
+
     def finish(self, files: dict[str, dict[str, object]], made: dict[str, object]) -> bool:
         """The job is completed with these files, unless it is not ours any more. `made` are further columns."""
 
@@ -157,6 +169,12 @@ class Run:
         return session.scalar(self._mine(sa.select(Job)).with_for_update())
 
 
+def hand_back(session: Session, worker: str) -> None:
+    """The jobs that a worker has are nobody's now, and did not lose it: it was told to end."""
+    held = sa.update(Job).where(Job.worker_id == worker, Job.status == RUNNING)
+    session.execute(held.values(worker_id=None))
+
+
 def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], bool] = lambda: False) -> Run | None:
     """The next run of a job, which from now on is the only one. A job that is over has a run, too, that only looks.
     None where there is no such job, or nobody wants it. A job that has lost too many workers fails here."""
@@ -171,9 +189,10 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
                 return None
             if job.status in (QUEUED, RUNNING):
                 waited.extend([] if job.started_at else [(job.lane, time.time() - job.created_at)])
+                job.lost += job.worker_id is not None  # nobody handed it back
                 job.status, job.worker_id, job.attempt = RUNNING, worker, job.attempt + 1
                 job.started_at = job.started_at or time.time()
-            if job.status == RUNNING and job.attempt > service.settings.attempts:
+            if job.status == RUNNING and job.lost >= service.settings.attempts:
                 settle(service, session, job, FAILED, "worker_lost", "the workers that made this video were lost")
             scratch = service.settings.scratch / worker / f"{job_id}-{job.attempt}"
             return Run(

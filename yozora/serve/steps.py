@@ -58,13 +58,15 @@ class Step:
 
 
 def check(run: Run, models: Models, step: Step) -> Verdict:
-    """What could not be said when it was ordered: whether what is given can be read, and the canvas made."""
+    """What could not be said when it was ordered: whether what is given can be read, the canvas made, and the plan lets
+    what comes of it."""
     step.report(run, 0, always=True)
     native = models.native(run.order.model)
     canvas = draw(run.order, native, fetch(run))
     canvas.check(native.grid)
     native.check_tokens(canvas.width, canvas.height, min(canvas.frames, native.frames_max))
-    target_of(run.order, canvas.size, canvas.fps, canvas.shown)
+    target = target_of(run.order, canvas.size, canvas.fps, canvas.shown)
+    run.measure(target.size if target else canvas.size, _seconds(run, canvas.shown / canvas.fps))
     return NEXT
 
 
@@ -145,7 +147,7 @@ def store(run: Run, models: Models, step: Step) -> Verdict:
     if facts is None:
         return (AGAIN, "generate")
     step.report(run, 0, always=True)
-    storage, folder = run.service.storage, f"videos/{run.job_id}"
+    storage, folder = run.service.storage, f"{run.service.folder}/videos/{run.job_id}"
     files: dict[str, dict[str, object]] = {}
     try:
         names = {"video": facts["video"], "thumbnail": "thumbnail.webp", "spritesheet": "spritesheet.jpg"}

@@ -19,6 +19,7 @@ __all__ = [
     "Folder",
     "Job",
     "Lineage",
+    "Place",
     "Preview",
     "SignIn",
     "Upload",
@@ -130,6 +131,8 @@ class Job(Base):
     error: Mapped[str | None] = mapped_column(sa.Text)
     worker_id: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(default=0)
+    lost: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Workers that died while they made it; one that was told to end handed it back."""
     files: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """{variant: {"key", "type", "bytes"}} of what is stored."""
     recipe: Mapped[dict[str, Any] | None]
@@ -228,6 +231,14 @@ class Delivery(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(sa.Text)
     created_at: Mapped[float] = mapped_column(index=True)
+
+
+class Place(Base):
+    """One row: the folder, in the storage, of all files that this database knows. Its name is drawn once, so whatever
+    else is in the storage, another service's files too, is not ours to sweep."""
+
+    __tablename__ = "places"
+    folder: Mapped[str] = mapped_column(primary_key=True)
 
 
 class Usage(Base):

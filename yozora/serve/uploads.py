@@ -34,6 +34,7 @@ __all__ = [
 MOST = 200  # uploads an account at a time
 MOST_CHARACTERS = 100  # an account
 LONGEST_NAME = 100
+PREFIX = "upload-"  # of what is being looked at, in scratch
 Row = TypeVar("Row", Upload, Character)
 
 
@@ -48,7 +49,7 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
         upload = Upload(
             id=name,
             account_id=user.id,
-            key=f"uploads/{name}",
+            key=f"{service.folder}/uploads/{name}",
             digest=digest,
             bytes=size,
             width=given.size[0],
@@ -78,7 +79,8 @@ def create_character(service: Service, user: User, name: str, part: UploadFile |
         raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
     with _looked_at(service, part, "video") as (path, _, _, _):
         new = new_id("char")
-        character = Character(id=new, account_id=user.id, name=name, key=f"characters/{new}", created_at=time.time())
+        key = f"{service.folder}/characters/{new}"
+        character = Character(id=new, account_id=user.id, name=name, key=key, created_at=time.time())
         service.storage.put(character.key, path)
         with service.database.writing() as session:
             session.add(character)
@@ -117,7 +119,7 @@ def _own(service: Service, user: User, table: type[Row], what: str, name: str) -
 def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterator[tuple[Path, Given, str, int]]:
     """What was sent, in a file for as long as the block lasts: its path, what it shows, SHA-256 and bytes."""
     service.settings.scratch.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix="upload-", dir=service.settings.scratch)
+    handle, name = tempfile.mkstemp(prefix=PREFIX, dir=service.settings.scratch)
     path = Path(name)
     try:
         with os.fdopen(handle, "wb") as out:

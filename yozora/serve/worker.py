@@ -24,6 +24,7 @@ from yozora.serve.database import persist
 from yozora.serve.housekeeping import sweep
 from yozora.serve.jobs import MAKE
 from yozora.serve.pool import Models
+from yozora.serve.runs import hand_back
 from yozora.serve.tables import WorkerRow
 from yozora.serve.webhooks import DELIVER, attempt
 from yozora.serve.workflow import make_video
@@ -96,6 +97,7 @@ class Worker:
         DBOS.destroy(destroy_registry=True)
         with self.service.database.writing() as session:  # now anybody may take over what was ours
             session.execute(sa.update(WorkerRow).where(WorkerRow.id == self.id).values(seen_at=0.0))
+            hand_back(session, self.id)
         shutil.rmtree(self.scratch, ignore_errors=True)
         _log.info("worker stopped", extra={"worker": self.id})
 

@@ -16,6 +16,7 @@ from dbos import DBOS
 
 from yozora.errors import YozoraError
 from yozora.serve.context import Service
+from yozora.serve.errors import ApiError
 from yozora.serve.metrics import STAGE_SECONDS
 from yozora.serve.pool import Models
 from yozora.serve.runs import Run, Stopped, begin
@@ -84,6 +85,8 @@ def perform(run: Run, models: Models, step: Step) -> Verdict:
     except StorageError as error:
         _log.error("files could not be kept", extra=about | {"reason": str(error)})
         return (FAIL, "storage_unavailable", "the video could not be stored")
+    except ApiError as error:
+        return (FAIL, error.code or "invalid_request", str(error))
     except YozoraError as error:
         _log.info("a video cannot be made", extra=about | {"reason": str(error)})
         if may_pass(error):
