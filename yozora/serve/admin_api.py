@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from yozora.serve.access import Admin, Reviewer, Serving
 from yozora.serve.accounts import ROLES
+from yozora.serve.bodies import Told
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import invalid, missing
 from yozora.serve.jobs import LANES
@@ -21,7 +22,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/api/admin", tags=["Administration"])
 
 
-class AccountChange(BaseModel):
+class AccountChange(Told):
     """What may be changed of an account; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid")

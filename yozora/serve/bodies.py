@@ -12,12 +12,14 @@ from itertools import pairwise
 from typing import Annotated, Any, NoReturn
 
 from fastapi import Depends, Request
+from pydantic import BaseModel, field_validator
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yozora.serve.errors import ApiError, invalid
 
-__all__ = ["Body", "LimitBody", "Sent", "data_url", "read_body"]
+__all__ = ["Body", "LimitBody", "Sent", "Told", "data_url", "read_body"]
 
 MAX_TEXT = 2**20  # bytes of a form's text field
 MAX_JSON = 2**25  # bytes of a JSON body, which is held in memory, with the pictures in it
@@ -48,6 +50,17 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
 
 
 Sent = Annotated[Body, Depends(read_body)]
+
+
+class Told(BaseModel):
+    """A JSON object whose members are known; none of its texts has a NUL character, which no database takes."""
+
+    @field_validator("*")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul", "this text has a NUL character in it")
+        return value
 
 
 def data_url(text: str, param: str) -> bytes:
