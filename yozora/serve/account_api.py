@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field
 
-from yozora.serve.access import COOKIE, Asking, Serving
+from yozora.serve.access import COOKIE, Asking, KnownFirst, Serving
 from yozora.serve.accounts import (
     LONGEST_PASSWORD,
     create_account,
@@ -28,7 +28,7 @@ from yozora.serve.webhooks import add_webhook, delete_webhook, list_webhooks
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api", tags=["Account"])
+router = APIRouter(prefix="/api", tags=["Account"], route_class=KnownFirst)
 Text = Annotated[str, Field(max_length=254)]
 Password = Annotated[str, Field(max_length=LONGEST_PASSWORD)]
 

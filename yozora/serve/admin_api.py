@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from yozora.serve.access import Admin, Reviewer, Serving
+from yozora.serve.access import Admin, KnownFirst, Reviewer, Serving
 from yozora.serve.accounts import ROLES
 from yozora.serve.bodies import Told
 from yozora.serve.create_api import job_object
@@ -19,7 +19,7 @@ from yozora.serve.tables import COMPLETED, QUEUED, Account, Job, WorkerRow
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/admin", tags=["Administration"])
+router = APIRouter(prefix="/api/admin", tags=["Administration"], route_class=KnownFirst)
 
 
 class AccountChange(Told):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from yozora.serve import jobs
-from yozora.serve.access import Asking, Serving
+from yozora.serve.access import Asking, KnownFirst, Serving
 from yozora.serve.accounts import User
 from yozora.serve.bodies import Told
 from yozora.serve.context import Service
@@ -26,7 +26,7 @@ from yozora.serve.uploads import delete_character, list_characters
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api", tags=["Library"])
+router = APIRouter(prefix="/api", tags=["Library"], route_class=KnownFirst)
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=60)]
 MOST_FOLDERS = 1000
