@@ -12,8 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.types import Message, Receive, Scope, Send
 
 from yozora.serve import bodies
-from yozora.serve.app import answer_well
+from yozora.serve.app import answer_well, create_app
 from yozora.serve.bodies import LimitBody, Sent, data_url
+from yozora.serve.context import Service
 from yozora.serve.errors import ApiError
 
 
@@ -129,7 +130,49 @@ def test_a_body_that_does_not_end_is_not_waited_for() -> None:
     assert raised.value.status == 408 and raised.value.headers["Connection"] == "close"
 
 
-def test_json_is_held_in_memory_and_so_has_its_own_limit(monkeypatch: pytest.MonkeyPatch, echo: TestClient) -> None:
+@pytest.mark.parametrize(
+    "kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/x", ""]
+)
+def test_all_but_forms_with_files_has_the_limit_of_memory(
+    monkeypatch: pytest.MonkeyPatch, echo: TestClient, kind: str
+) -> None:
     monkeypatch.setattr(bodies, "MAX_JSON", 100)
-    assert echo.post("/", json={"a": "x" * 200}).status_code == 413
+    assert echo.post("/", content=b"x" * 200, headers={"Content-Type": kind}).status_code == 413
     assert echo.post("/", files={"a": b"x" * 200}).json() == {"a": "file 200"}
+
+
+def test_nothing_is_read_of_a_body_whose_sender_is_not_known(shared: Service) -> None:
+    app = create_app(shared)
+    for path in ("/api/videos", "/v1/videos", "/api/uploads", "/api/keys", "/api/admin/videos/x"):
+        for kind in (b"application/json", b"multipart/form-data; boundary=x", b"text/plain", b""):
+            assert _told(app, path, [(b"content-type", kind)]) == (401, 0), (path, kind)
+
+
+def test_a_form_is_not_read_where_json_is_wanted(shared: Service) -> None:
+    """It may be as large as an upload, and FastAPI would hold it in memory, of somebody who signs in, too."""
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    assert _told(create_app(shared), "/api/sign-in", [kind]) == (415, 0)
+
+
+def test_a_body_of_no_kind_is_not_read_to_its_end(service: Service) -> None:
+    assert _told(create_app(service), "/v1/videos", []) == (415, 1)
+
+
+def _told(app: FastAPI, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
+    """The status that an endless POST is answered with, and how many pieces of it were read before."""
+    read, statuses = 0, []
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"x", "more_body": read < 1000}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    method = "PATCH" if "admin" in path else "POST"
+    headers = [(b"host", b"127.0.0.1:8000"), *headers]
+    scope: Scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    return statuses[0], read

@@ -127,3 +127,20 @@ def test_characters_are_listed_and_removed(local: TestClient, service: Service, 
     assert local.delete(f"/api/characters/{made['id']}").status_code == 204
     assert local.get("/api/characters").json() == {"characters": []} and list(service.storage.keys()) == []
     assert local.delete(f"/api/characters/{made['id']}").status_code == 404
+
+
+def test_no_text_with_a_nul_character_is_taken(local: TestClient) -> None:
+    """SQLite would keep one, PostgreSQL would not."""
+    name = local.post("/api/videos", json={"prompt": "a red ball"}).json()["videos"][0]["id"]
+    bodies: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/api/videos", {"prompt": "a\0b"}),
+        ("POST", "/api/videos", {"prompt": "a red ball", "folder": "\0"}),
+        ("POST", "/api/videos", {"prompt": "a red ball", "strength": "\0"}),
+        ("POST", "/api/videos", {"way": "storyboard", "cards": [{"at": 0, "prompt": "a\0b"}]}),
+        ("PATCH", f"/api/videos/{name}", {"folder": "\0"}),
+        ("POST", "/api/folders", {"name": "a\0b"}),
+        ("POST", "/api/webhooks", {"url": "http://127.0.0.1/\0"}),
+    ]
+    for method, path, body in bodies:
+        answer = local.request(method, path, json=body)
+        assert answer.status_code == 400 and "NUL" in answer.json()["error"]["message"], (path, body, answer.text)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
+import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +16,7 @@ from yozora.serve.errors import ApiError
 from yozora.serve.orders import Order
 from yozora.serve.runs import begin
 from yozora.serve.tables import Delivery
+from yozora.serve.worker import Worker
 
 
 def test_the_signature_of_the_specification() -> None:
@@ -69,3 +74,52 @@ def test_a_delivery_is_given_up_in_the_end(service: Service) -> None:
         row = session.get(Delivery, delivery)
         assert row is not None and (row.status, row.attempts) == ("given_up", service.settings.webhook_attempts)
         assert row.error is not None and "refused" in row.error
+
+
+def test_one_accounts_receivers_do_not_hold_up_anothers(service: Service) -> None:
+    """Six that never answer are called four at a time, and somebody else's in between."""
+    came: dict[socket.socket, list[socket.socket]] = {}
+
+    def accept(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                came[listening].append(listening.accept()[0])
+
+    def wait_for(listening: socket.socket, count: int) -> None:
+        end = time.monotonic() + 20
+        while len(came[listening]) < count:
+            assert time.monotonic() < end, f"{len(came[listening])} calls came, not {count}"
+            time.sleep(0.02)
+
+    one, two = (create_account(service.database, f"{name}@example.org", None, 1990) for name in ("one", "two"))
+    worker = Worker(service)
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as other:
+        threads = [threading.Thread(target=accept, args=(each,)) for each in (silent, other)]
+        for user, listening, count in ((one, silent, 6), (two, other, 1)):
+            came[listening] = []
+            for _ in range(count):
+                webhooks.add_webhook(service, user, f"http://127.0.0.1:{listening.getsockname()[1]}/x")
+            name = jobs.create(service, user, Order(prompt="a red ball", seconds=1))[0].id
+            run = begin(service, name, "worker")
+            assert run is not None and run.finish({}, {})
+            webhooks.announce(service, name)
+        try:
+            for thread in threads:
+                thread.start()
+            worker.start()
+            wait_for(other, 1)
+            wait_for(silent, 4)
+            time.sleep(4 * service.settings.poll_seconds)
+            assert len(came[silent]) == webhooks.AT_ONCE_EACH == 4
+            came[silent][0].close()
+            wait_for(silent, 5)
+        finally:
+            for listening in (silent, other):
+                listening.shutdown(socket.SHUT_RDWR)  # wakes up who accepts
+            for thread in threads:
+                thread.join()
+            for listening in (silent, other):
+                listening.close()
+                for each in came[listening]:
+                    each.close()
+            worker.stop()

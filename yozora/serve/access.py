@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import urllib.parse
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 
 from yozora.serve.accounts import User, user_of_key, user_of_session
+from yozora.serve.bodies import check_is_json
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, forbidden, unauthorized
 
-__all__ = ["COOKIE", "Admin", "Asking", "Reviewer", "Serving"]
+__all__ = ["COOKIE", "Admin", "Asking", "KnownFirst", "Reviewer", "Serving"]
 
 COOKIE = "yozora_session"
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -23,7 +27,14 @@ async def serving(request: Request) -> Service:
 
 
 async def asking(request: Request) -> User:
-    """Who asks. Raises ApiError for nobody that is known."""
+    """Who asks, found out once a request. Raises ApiError for nobody that is known."""
+    user: User | None = getattr(request.state, "user", None)
+    if user is None:
+        user = request.state.user = await _find(request)
+    return user
+
+
+async def _find(request: Request) -> User:
     service: Service = request.app.state.service
     if not service.settings.accounts:
         _check_local(request, service)
@@ -37,6 +48,30 @@ async def asking(request: Request) -> User:
     if request.method not in SAFE:
         _check_origin(request, {request.headers.get("host", "")})
     return await service.known.user(token, user_of_session, service.database)
+
+
+class KnownFirst(APIRoute):
+    """A route that takes nothing of a body before it knows who sends it, where it wants to know, and holds no body in
+    memory but JSON. (FastAPI reads bodies before it asks any dependency.)"""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, with this before it."""
+        handle = super().get_route_handler()
+        asks, takes_json = _asks(self.dependant), self.body_field is not None
+
+        async def known_first(request: Request) -> Response:
+            if asks:
+                await asking(request)
+            if takes_json:
+                check_is_json(request)
+            return await handle(request)
+
+        return known_first
+
+
+def _asks(dependant: Dependant) -> bool:
+    """Whether who asks is among what a route depends on."""
+    return dependant.call is asking or any(_asks(each) for each in dependant.dependencies)
 
 
 def _check_local(request: Request, service: Service) -> None:

@@ -6,9 +6,9 @@ import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from yozora.serve.access import COOKIE, Asking, Serving
+from yozora.serve.access import COOKIE, Asking, KnownFirst, Serving
 from yozora.serve.accounts import (
     LONGEST_PASSWORD,
     create_account,
@@ -19,6 +19,7 @@ from yozora.serve.accounts import (
     sign_out,
 )
 from yozora.serve.attempts import count_sign_in, count_sign_up, forget_sign_in
+from yozora.serve.bodies import Told
 from yozora.serve.context import Service
 from yozora.serve.errors import forbidden
 from yozora.serve.plans import load_plans
@@ -27,12 +28,12 @@ from yozora.serve.webhooks import add_webhook, delete_webhook, list_webhooks
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api", tags=["Account"])
-Text = Annotated[str, Field(max_length=254, pattern=r"^[^\x00]*$")]
+router = APIRouter(prefix="/api", tags=["Account"], route_class=KnownFirst)
+Text = Annotated[str, Field(max_length=254)]
 Password = Annotated[str, Field(max_length=LONGEST_PASSWORD)]
 
 
-class SignUp(BaseModel):
+class SignUp(Told):
     """Who wants an account."""
 
     model_config = ConfigDict(extra="forbid")
@@ -41,7 +42,7 @@ class SignUp(BaseModel):
     birth_year: int = Field(ge=1000, le=9999)
 
 
-class SignInForm(BaseModel):
+class SignInForm(Told):
     """Who has one."""
 
     model_config = ConfigDict(extra="forbid")
@@ -49,18 +50,18 @@ class SignInForm(BaseModel):
     password: Password
 
 
-class KeyName(BaseModel):
+class KeyName(Told):
     """What a key is for."""
 
     model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, Field(max_length=100, pattern=r"^[^\x00]*$")] = ""
+    name: Annotated[str, Field(max_length=100)] = ""
 
 
-class WebhookUrl(BaseModel):
+class WebhookUrl(Told):
     """Where events go."""
 
     model_config = ConfigDict(extra="forbid")
-    url: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+    url: Annotated[str, Field(max_length=2000)]
 
 
 @router.post("/sign-up", status_code=201)

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from yozora.serve.access import Admin, Reviewer, Serving
+from yozora.serve.access import Admin, KnownFirst, Reviewer, Serving
 from yozora.serve.accounts import ROLES
+from yozora.serve.bodies import Told
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import invalid, missing
 from yozora.serve.jobs import LANES
@@ -18,10 +19,10 @@ from yozora.serve.tables import COMPLETED, QUEUED, Account, Job, WorkerRow
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/admin", tags=["Administration"])
+router = APIRouter(prefix="/api/admin", tags=["Administration"], route_class=KnownFirst)
 
 
-class AccountChange(BaseModel):
+class AccountChange(Told):
     """What may be changed of an account; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid")

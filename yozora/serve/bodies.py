@@ -12,17 +12,20 @@ from itertools import pairwise
 from typing import Annotated, Any, NoReturn
 
 from fastapi import Depends, Request
+from pydantic import BaseModel, field_validator
+from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yozora.serve.errors import ApiError, invalid
 
-__all__ = ["Body", "LimitBody", "Sent", "data_url", "read_body"]
+__all__ = ["Body", "LimitBody", "Sent", "Told", "check_is_json", "data_url", "read_body"]
 
 MAX_TEXT = 2**20  # bytes of a form's text field
-MAX_JSON = 2**25  # bytes of a JSON body, which is held in memory, with the pictures in it
+MAX_JSON = 2**25  # bytes of a body that is held in memory: JSON, with the pictures in it, and all but multipart
 SILENCE = 60.0  # seconds in which nothing comes of a body that has not ended
 MAX_FIELDS, MAX_FILES, MAX_DEPTH = 200, 80, 20
+MULTIPART = b"multipart/form-data"  # the one kind of body whose files go to the disk as they come
 _BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 Body = dict[str, Any]
 """Names to texts, numbers, dicts, lists, and UploadFiles."""
@@ -31,23 +34,37 @@ Body = dict[str, Any]
 async def read_body(request: Request) -> AsyncIterator[Body]:
     """A dependency: the body as one dict, whatever form it came in; its files are closed after the answer. Raises
     ApiError."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = _kind(request)
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
             yield _checked(_nested(form))
-    elif kind == "application/json" or kind.endswith("+json"):
+    elif _is_json(kind):
         yield _checked(_json(await request.body()))
-    elif not kind and not await request.body():
+    elif not kind and await _is_empty(request):
         yield {}
     else:
-        raise ApiError(
-            415,
-            f"a body of type {kind[:80] or 'unknown'!r} cannot be read: send JSON or multipart/form-data",
-            code="unsupported_media_type",
-        )
+        raise _unreadable(kind, "JSON or multipart/form-data")
+
+
+def check_is_json(request: Request) -> None:
+    """Raises ApiError for a body that is said to be something else, before any of it is read."""
+    kind = _kind(request)
+    if kind and not _is_json(kind):
+        raise _unreadable(kind, "JSON")
 
 
 Sent = Annotated[Body, Depends(read_body)]
+
+
+class Told(BaseModel):
+    """A JSON object whose members are known; none of its texts has a NUL character, which no database takes."""
+
+    @field_validator("*")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("nul", "this text has a NUL character in it")
+        return value
 
 
 def data_url(text: str, param: str) -> bytes:
@@ -74,7 +91,8 @@ class LimitBody:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        most = min(self.most, MAX_JSON) if b"json" in headers.get(b"content-type", b"").lower() else self.most
+        streamed = headers.get(b"content-type", b"").strip().lower().startswith(MULTIPART)
+        most = self.most if streamed else min(self.most, MAX_JSON)
         came, ended = 0, False
 
         async def counted() -> Message:
@@ -99,6 +117,27 @@ class LimitBody:
     def _refuse(self, most: int) -> NoReturn:
         told = f"this request is too large: at most {most / 2**20:g} MiB of such"
         raise ApiError(413, told, code="too_large", headers={"Connection": "close"})
+
+
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def _is_json(kind: str) -> bool:
+    return kind == "application/json" or kind.endswith("+json")
+
+
+async def _is_empty(request: Request) -> bool:
+    """Whether there is no body; of one that there is, only the beginning is read."""
+    async for chunk in request.stream():
+        if chunk:
+            return False
+    return True
+
+
+def _unreadable(kind: str, taken: str) -> ApiError:
+    told = f"a body of type {kind[:80] or 'unknown'!r} cannot be read: send {taken}"
+    return ApiError(415, told, code="unsupported_media_type")
 
 
 def _json(raw: bytes) -> Any:

@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 from yozora.create.presets import load_presets
 from yozora.models.registry import find_model, read_card
 from yozora.serve import jobs
-from yozora.serve.access import Asking, Serving
+from yozora.serve.access import Asking, KnownFirst, Serving
 from yozora.serve.bodies import Sent
 from yozora.serve.content import Variant, content
 from yozora.serve.context import Service
@@ -32,7 +32,7 @@ from yozora.serve.uploads import find_upload, receive
 
 __all__ = ["job_object", "router"]
 
-router = APIRouter(prefix="/api", tags=["Creating"])
+router = APIRouter(prefix="/api", tags=["Creating"], route_class=KnownFirst)
 LOOK = 0.25  # seconds from one look at a video that is followed to the next
 SILENCE = 15.0  # after which a comment is sent, so that nothing between us and the client hangs up
 

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from yozora.serve import jobs
-from yozora.serve.access import Asking, Serving
+from yozora.serve.access import Asking, KnownFirst, Serving
 from yozora.serve.accounts import User
+from yozora.serve.bodies import Told
 from yozora.serve.context import Service
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import ApiError, missing
@@ -25,13 +26,13 @@ from yozora.serve.uploads import delete_character, list_characters
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api", tags=["Library"])
+router = APIRouter(prefix="/api", tags=["Library"], route_class=KnownFirst)
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=60)]
 MOST_FOLDERS = 1000
 
 
-class Change(BaseModel):
+class Change(Told):
     """What may be changed of a video that is made; what is left out stays."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,11 +47,11 @@ class Feed(BaseModel):
     has_more: bool
 
 
-class FolderName(BaseModel):
+class FolderName(Told):
     """A folder's name."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00]+$")
+    name: str = Field(min_length=1, max_length=100)
 
 
 @router.get("/videos")

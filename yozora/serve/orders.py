@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from yozora.create.board import MAX_CARDS, Board
 from yozora.create.board import storyboard as board_canvas
@@ -33,6 +33,7 @@ from yozora.create.ways import (
     text_to_video,
 )
 from yozora.errors import CanvasError
+from yozora.serve.bodies import Told
 from yozora.serve.errors import ApiError, invalid
 
 __all__ = ["Card", "Order", "Way", "draw", "parse_order", "sources_of", "target_of"]
@@ -61,7 +62,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
 _GIVABLE = ("image", "clip", "other", "mask", "cards", "keep")
 
 
-class Card(BaseModel):
+class Card(Told):
     """What a storyboard shows, or what is given to `fill`, from `at` seconds on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,7 +71,7 @@ class Card(BaseModel):
     source: Id | None = None
 
 
-class Order(BaseModel):
+class Order(Told):
     """What is to be made. What is None is as the model was trained, or as what is given is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

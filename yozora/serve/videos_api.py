@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 from yozora.create.sizes import parse_size
 from yozora.errors import CanvasError
 from yozora.serve import jobs
-from yozora.serve.access import Asking, Serving
+from yozora.serve.access import Asking, KnownFirst, Serving
 from yozora.serve.accounts import User
 from yozora.serve.bodies import Body, Sent, data_url
 from yozora.serve.content import Variant, content
@@ -33,7 +33,7 @@ from yozora.serve.uploads import create_character, find_character, find_upload, 
 
 __all__ = ["router", "video_object"]
 
-router = APIRouter(prefix="/v1", tags=["OpenAI Videos"])
+router = APIRouter(prefix="/v1", tags=["OpenAI Videos"], route_class=KnownFirst)
 EXTRAS = (
     "negative", "aspect", "resolution", "fit", "enhance", "enhance_fps", "strength",
     "seed", "steps", "guidance", "solver", "preset", "rewrite", "previews",

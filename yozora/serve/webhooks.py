@@ -10,10 +10,8 @@ import base64
 import hashlib
 import hmac
 import http.client
-import ipaddress
 import json
 import secrets
-import socket
 import time
 import urllib.parse
 from typing import Any
@@ -22,16 +20,29 @@ import sqlalchemy as sa
 from dbos import EnqueueOptions
 
 from yozora.serve.accounts import User
+from yozora.serve.calls import find_address, post
 from yozora.serve.context import FORMAT, WEBHOOKS, Service
 from yozora.serve.database import persist
 from yozora.serve.errors import invalid, missing
 from yozora.serve.tables import COMPLETED, FAILED, Delivery, Job, Webhook, new_id
 
-__all__ = ["DELIVER", "add_webhook", "announce", "attempt", "delete_webhook", "list_webhooks", "sign"]
+__all__ = [
+    "AT_ONCE",
+    "AT_ONCE_EACH",
+    "DELIVER",
+    "add_webhook",
+    "announce",
+    "attempt",
+    "delete_webhook",
+    "list_webhooks",
+    "sign",
+]
 
 DELIVER = "deliver_event"
-TIMEOUT = 10.0
+TIMEOUT = 10.0  # seconds that a delivery may take in all
 MOST = 10  # webhooks an account
+AT_ONCE = 16  # deliveries of a worker
+AT_ONCE_EACH = 4  # of these for one account, so that those whose receivers are slow keep nobody else's waiting
 
 
 def add_webhook(service: Service, user: User, url: str) -> Webhook:
@@ -90,7 +101,7 @@ def announce(service: Service, job_id: str) -> None:
                     )
                 )
                 session.flush()
-                _enqueue(service, session, name, 1, 0)
+                _enqueue(service, session, webhook.account_id, name, 1, 0)
 
 
 def attempt(service: Service, name: str) -> None:
@@ -101,7 +112,7 @@ def attempt(service: Service, name: str) -> None:
         webhook = session.get(Webhook, delivery.webhook_id) if delivery else None
         if delivery is None or webhook is None or delivery.status != "waiting" or delivery.attempts >= int(number):
             return
-        url, secret, event = webhook.url, webhook.secret, delivery.event
+        account, url, secret, event = webhook.account_id, webhook.url, webhook.secret, delivery.event
     error = _post(service, url, secret, event)
 
     def note() -> None:
@@ -116,7 +127,7 @@ def attempt(service: Service, name: str) -> None:
                 delivery.status = "given_up"
             else:
                 pause = service.settings.webhook_interval * 2 ** (int(number) - 1)
-                _enqueue(service, session, delivery_id, int(number) + 1, pause)
+                _enqueue(service, session, account, delivery_id, int(number) + 1, pause)
 
     persist(note)
 
@@ -132,10 +143,11 @@ def sign(secret: str, name: str, moment: int, body: bytes) -> dict[str, str]:
     }
 
 
-def _enqueue(service: Service, session: Any, delivery_id: str, number: int, pause: float) -> None:
+def _enqueue(service: Service, session: Any, account: str, delivery_id: str, number: int, pause: float) -> None:
     options: EnqueueOptions = {
         "workflow_name": DELIVER,
         "queue_name": WEBHOOKS,
+        "queue_partition_key": account,
         "workflow_id": f"{delivery_id}#{number}",
         "app_version": FORMAT,
     }
@@ -149,20 +161,9 @@ def _post(service: Service, url: str, secret: str, event: dict[str, Any]) -> str
     body = json.dumps(event, separators=(",", ":")).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "yozora"}
     headers |= sign(secret, event["id"], int(time.time()), body)
-    parts = urllib.parse.urlsplit(url)
+    private = service.settings.webhook_private or not service.settings.accounts
     try:
-        address = _address(parts, service.settings.webhook_private or not service.settings.accounts)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
-        # to the address that was looked at, whatever the name means a moment later
-        connection._create_connection = lambda to, *rest: socket.create_connection((address, to[1]), *rest)  # type: ignore[attr-defined]
-        try:
-            connection.request(
-                "POST", urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, "")), body, headers
-            )
-            status = connection.getresponse().status
-        finally:
-            connection.close()
+        status = post(url, body, headers, private, TIMEOUT)
     except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"[:300]
     return None if 200 <= status < 300 else f"answered {status}"
@@ -178,17 +179,6 @@ def _check_url(url: str, private: bool) -> None:
     if not fine:
         raise invalid("a webhook's address is http:// or https:// with a host", "url")
     try:
-        _address(parts, private)
+        find_address(parts, private)
     except (OSError, ValueError) as error:
         raise invalid(f"this webhook cannot be called: {error}", "url") from None
-
-
-def _address(parts: urllib.parse.SplitResult, private: bool) -> str:
-    """The IP address of a webhook's host. Raises OSError for a name that is not known, ValueError for an address inside
-    our own network, which nobody from outside may make us call."""
-    found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    addresses = [str(each[4][0]) for each in found]
-    for address in addresses:
-        if not private and not ipaddress.ip_address(address.split("%")[0]).is_global:
-            raise ValueError("it is inside a private network")
-    return addresses[0]

@@ -26,7 +26,7 @@ from yozora.serve.jobs import MAKE
 from yozora.serve.pool import Models
 from yozora.serve.runs import hand_back
 from yozora.serve.tables import WorkerRow
-from yozora.serve.webhooks import DELIVER, attempt
+from yozora.serve.webhooks import AT_ONCE, AT_ONCE_EACH, DELIVER, attempt
 from yozora.serve.workflow import make_video
 
 __all__ = ["Worker"]
@@ -79,7 +79,13 @@ class Worker:
         DBOS.register_queue(
             QUEUE, worker_concurrency=self.settings.slots, polling_interval_sec=poll, on_conflict="always_update"
         )
-        DBOS.register_queue(WEBHOOKS, worker_concurrency=16, polling_interval_sec=poll, on_conflict="always_update")
+        DBOS.register_queue(
+            WEBHOOKS,
+            worker_concurrency=AT_ONCE,
+            partition_worker_concurrency=AT_ONCE_EACH,
+            polling_interval_sec=poll,
+            on_conflict="always_update",
+        )
         for work, pause in ((self._alive, self.settings.heartbeat_seconds), (self._tidy, self.settings.sweep_seconds)):
             thread = threading.Thread(target=self._every, args=(work, pause), name=work.__name__, daemon=True)
             thread.start()

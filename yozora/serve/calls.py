@@ -1,0 +1,84 @@
+"""A call to a server that somebody else has named: never into our own network, and over when its time is."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import threading
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["find_address", "post"]
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, seconds: float) -> int:
+    """Sends a POST and says the status of the answer, whose body is not read; redirections are not followed. The
+    connection is cut after so many seconds, however slowly something comes. `private`: our own network may be called.
+    Raises OSError, ValueError, HTTPException."""
+    parts = urllib.parse.urlsplit(url)
+    address = find_address(parts, private)
+    held: list[socket.socket] = []
+    late = threading.Event()
+
+    def connect(to: tuple[str, int], *rest: Any) -> socket.socket:
+        # to the address that was looked at, whatever the name means a moment later
+        made = socket.create_connection((address, to[1]), *rest)
+        held.append(made.dup())  # TLS takes the first handle of the connection away before it greets
+        if late.is_set():
+            made.close()
+            raise TimeoutError
+        return made
+
+    def cut() -> None:
+        late.set()
+        for each in held:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
+    connection._create_connection = connect  # type: ignore[attr-defined]
+    timer = threading.Timer(seconds, cut)
+    timer.start()
+    try:
+        path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        connection.request("POST", path, body, dict(headers))
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+        timer.join()
+        for each in (connection, *held):
+            each.close()
+    if late.is_set():  # a connection that is cut looks like an answer that ends
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return status
+
+
+def find_address(parts: urllib.parse.SplitResult, private: bool) -> str:
+    """The IP address of an address's host. Raises OSError for a name that is not known, ValueError for an address
+    inside our own network, which nobody from outside may make us call."""
+    found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    addresses = [str(each[4][0]) for each in found]
+    for address in addresses:
+        if not private and not _is_outside(ipaddress.ip_address(address.split("%")[0])):
+            raise ValueError("it is inside a private network")
+    return addresses[0]
+
+
+def _is_outside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it is one server of the public internet."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast
+    within = address.ipv4_mapped or address.sixtofour
+    if address in NAT64:
+        within = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return _is_outside(within) if within is not None else address in UNICAST and address.is_global
