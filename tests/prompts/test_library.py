@@ -130,6 +130,20 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
         open_library(made.folder)
 
 
+def test_clips_without_their_note_are_not_written_over(library: Library) -> None:
+    (library.folder / "library.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds clips, but no library\.json"):
+        create_library(library.folder, "tiny", "v1", 4)
+    (library.folder / "library.json").write_text('{"format": 1, "model": "tiny", "version": "v1", "look": 32}')
+    assert len(open_library(library.folder)) == 3
+
+
+def test_what_was_made_half_is_made_whole(library: Library) -> None:
+    library.remove("*")
+    (library.folder / "library.json").unlink()
+    assert len(create_library(library.folder, "tiny", "v1", 4)) == 0
+
+
 def test_a_damaged_library_is_one_line(library: Library) -> None:
     for path in (library.folder / "clips.lance").rglob("*.manifest"):
         path.write_bytes(b"rubbish")

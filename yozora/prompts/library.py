@@ -244,7 +244,7 @@ def open_library(folder: str | Path) -> Library:
 
 def create_library(folder: str | Path, model: str, version: str, channels: int) -> Library:
     """A new, empty library for clips of a model whose latents have so many channels; `version`: see
-    `Library.check_latents`. Raises ConfigError."""
+    `Library.check_latents`. What clips there are in the folder stay: it must hold none. Raises ConfigError."""
     folder = Path(folder)
     width = channels * int(np.prod(LOOK))
     try:
@@ -252,7 +252,13 @@ def create_library(folder: str | Path, model: str, version: str, channels: int) 
         if any(folder.iterdir()) and not (folder / f"{TABLE}.lance").exists():
             raise ConfigError(f"{folder} holds something that is no library: name another folder")
         with _explained(folder):
-            _connect(folder).create_table(TABLE, schema=_schema(width), mode="overwrite")
+            database = _connect(folder)
+            if (folder / f"{TABLE}.lance").exists() and database.open_table(TABLE).count_rows():
+                raise ConfigError(
+                    f"{folder} holds clips, but no {NOTE} that says which model they belong to: name another "
+                    f"folder, or put its {NOTE} back"
+                )
+            database.create_table(TABLE, schema=_schema(width), mode="overwrite")
         # the note comes last: a folder with one is a whole library
         write_json(folder / NOTE, {"format": FORMAT, "model": model, "version": version, "look": width})
     except OSError as error:
