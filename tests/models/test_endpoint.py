@@ -124,8 +124,22 @@ def test_names_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Endpoint.parse("openai:a/b@c@https://host/v1/") == Endpoint("a/b@c", "https://host/v1", "k")
 
 
+def test_a_key_that_no_header_can_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k\n")  # as many a file ends
+    assert Endpoint.parse("openai:m@https://host/v1").key == "k"
+    for key in ("one\ntwo", "schlüssel", "ключ"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(ConfigError, match="the key in OPENAI_API_KEY") as raised:
+            Endpoint.parse("openai:m@https://host/v1")
+        assert key not in str(raised.value)
+
+
 @pytest.mark.parametrize(
-    "name", ["openai:", "openai:m", "openai:m@host", "openai:m@file:///etc/passwd", "openai:@http://h"]
+    "name",
+    [
+        *("openai:", "openai:m", "openai:m@host", "openai:m@file:///etc/passwd", "openai:@http://h"),
+        *("openai:m@http://[::1/v1", "openai:m@http://h:99999", "openai:m@http://h/ü", "openai:m@http://h/a b"),
+    ],
 )
 def test_what_is_no_endpoint_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match="no endpoint"):

@@ -47,9 +47,10 @@ class Endpoint:
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if not self.model or parts.scheme not in ("http", "https") or not parts.hostname:
+        if not self.model or not _is_address(self.url):
             raise ConfigError(f"{PREFIX}{self.model}@{self.url} is no endpoint: write {PREFIX}MODEL@https://HOST/v1")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise ConfigError(f"the key in {KEY} holds a character that no key has (a new line, or no letter of ASCII)")
         if self.seconds <= 0:
             raise ConfigError(f"an endpoint's time must be over 0 s, not {self.seconds:g}")
 
@@ -57,7 +58,7 @@ class Endpoint:
     def parse(cls, text: str, seconds: float = 60.0) -> Endpoint:
         """`openai:MODEL@URL`, with the key in the environment's OPENAI_API_KEY. Raises ConfigError."""
         model, _, url = text.removeprefix(PREFIX).rpartition("@")
-        return cls(model, url.rstrip("/"), os.environ.get(KEY, ""), seconds)
+        return cls(model, url.rstrip("/"), os.environ.get(KEY, "").strip(), seconds)
 
     @property
     def name(self) -> str:
@@ -94,6 +95,16 @@ class Endpoint:
         if not isinstance(content, str):
             raise ModelError(f"{self.url} answered with no text")
         return content
+
+
+def _is_address(url: str) -> bool:
+    """Whether a request can be sent there."""
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0  # which raises for a port that is none
+    except ValueError:
+        return False
+    return whole and parts.scheme in ("http", "https") and url.isascii() and url.isprintable() and " " not in url
 
 
 def _read(response: HTTPResponse, until: float) -> bytes:

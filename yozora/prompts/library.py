@@ -94,8 +94,8 @@ class Library:
     """See `open_library` and `create_library`."""
 
     def __init__(self, folder: Path, note: Mapping[str, Any]) -> None:
-        self.folder, self.model, self.version = folder, str(note["model"]), str(note["version"])
-        self.look_width = int(note["look"])
+        self.folder, self.model, self.version = folder, note["model"], note["version"]
+        self.look_width: int = note["look"]
         with _explained(folder):
             self._table = _connect(folder).open_table(TABLE)
 
@@ -237,7 +237,8 @@ def open_library(folder: str | Path) -> Library:
     if not (folder / NOTE).is_file():
         raise ConfigError(f"there is no library at {folder}: `yozora library add` makes one")
     note = read_json(folder / NOTE)
-    if not isinstance(note, dict) or note.get("format") != FORMAT or not {"model", "version", "look"} <= note.keys():
+    kinds = {"model": str, "version": str, "look": int}
+    if note.get("format") != FORMAT or any(not isinstance(note.get(name), kind) for name, kind in kinds.items()):
         raise ConfigError(f"{folder / NOTE} is of no library that this version reads: make it again in another folder")
     return Library(folder, note)
 
