@@ -179,4 +179,12 @@ def test_nonsense_from_an_endpoint_is_an_error_after_two_tries(film: Clip) -> No
         captioner = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5))
         with pytest.raises(ModelError, match="did not answer as it was asked"):
             captioner.caption(film)
-    assert len(eyes.asked) == 2
+    first, again = (asked["messages"][0]["content"] for asked in eyes.asked)
+    assert again[:-1] == first and "did not answer as it was asked" in again[-1]["text"]
+
+
+def test_control_characters_from_an_endpoint_are_refused(film: Clip) -> None:
+    said = {"short": "A \x1b]0;dog\x07.", "dense": "A dog sits."}
+    with replying(json.dumps(said), json.dumps(said | {"short": "A\ndog.", "events": None})) as eyes:
+        caption = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5)).caption(film)
+    assert len(eyes.asked) == 2 and caption == Caption(short="A dog.", dense="A dog sits.")
