@@ -107,6 +107,51 @@ def test_another_file_is_not_written_over(tmp_path: Path, film: Clip) -> None:
         list(caption_files(tmp_path / "none", WorldCaptioner(), tmp_path / "x"))
 
 
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("diary", ["dear diary\n", "dear diary", "{}", "[1]\n", "7"])
+def test_what_is_no_list_is_never_written_over(diary: str, again: bool, film: Clip, tmp_path: Path) -> None:
+    clip, notes = tmp_path / "a.mp4", tmp_path / "notes.txt"
+    film.write(clip)
+    notes.write_text(diary)
+    with pytest.raises(ConfigError, match="no list of captions"):
+        list(caption_files(clip, WorldCaptioner(), notes, again))
+    assert notes.read_text() == diary
+    before = clip.read_bytes()
+    with pytest.raises(ConfigError, match="named like a clip"):
+        list(caption_files(clip, WorldCaptioner(), clip, again))
+    assert clip.read_bytes() == before
+
+
+def test_again_replaces_the_lines_of_the_chosen_files_alone(film: Clip, tmp_path: Path) -> None:
+    film.write(tmp_path / "a.mp4")
+    output = tmp_path / "captions.jsonl"
+    others = ['{"file": "ä.mp4", "short": "A dog."}', '{"file": "c.mp4", "short": "A cat."}']
+    old = '{"file": "a.mp4", "short": "A cow."}'
+    output.write_text("\n".join([others[0], old, others[1]]) + "\n", encoding="utf-8")
+    list(caption_files(tmp_path / "a.mp4", WorldCaptioner(), output, again=True))
+    first, new, last = output.read_text(encoding="utf-8").splitlines()
+    assert [first, last] == others and "red ball" in json.loads(new)["short"]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
+
+
+def test_again_keeps_the_old_line_of_what_cannot_be_captioned(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    output = tmp_path / "captions.jsonl"
+    output.write_text('{"file": "a.mp4", "short": "A cow."}\n')
+    (made,) = caption_files(tmp_path, WorldCaptioner(), output, again=True)
+    assert made.caption is None and "A cow." in output.read_text()
+
+
+def test_a_list_cut_off_within_a_letter_goes_on_and_one_without_a_last_end_is_whole(film: Clip, tmp_path: Path) -> None:
+    film.write(tmp_path / "a.mp4")
+    output = tmp_path / "captions.jsonl"
+    output.write_bytes(b'{"file": "b.mp4"}\n{"file": "\xc3')
+    assert listed(output) == {"b.mp4"}
+    output.write_bytes(b'{"file": "b.mp4"}\n{"file": "c.mp4"}')
+    list(caption_files(tmp_path, WorldCaptioner(), output))
+    assert listed(output) == {"a.mp4", "b.mp4", "c.mp4"} and output.read_bytes().count(b"\n") == 3
+
+
 def test_names_that_are_no_captioner() -> None:
     with pytest.raises(ConfigError, match="no captioner"):
         load_captioner("clippy")
@@ -134,4 +179,12 @@ def test_nonsense_from_an_endpoint_is_an_error_after_two_tries(film: Clip) -> No
         captioner = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5))
         with pytest.raises(ModelError, match="did not answer as it was asked"):
             captioner.caption(film)
-    assert len(eyes.asked) == 2
+    first, again = (asked["messages"][0]["content"] for asked in eyes.asked)
+    assert again[:-1] == first and "did not answer as it was asked" in again[-1]["text"]
+
+
+def test_control_characters_from_an_endpoint_are_refused(film: Clip) -> None:
+    said = {"short": "A \x1b]0;dog\x07.", "dense": "A dog sits."}
+    with replying(json.dumps(said), json.dumps(said | {"short": "A\ndog.", "events": None})) as eyes:
+        caption = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5)).caption(film)
+    assert len(eyes.asked) == 2 and caption == Caption(short="A dog.", dense="A dog sits.")

@@ -37,6 +37,10 @@ class Handler(BaseHTTPRequestHandler):
         kind = self.path.split("/")[1]
         if kind == "refused":
             self.send_error(401)
+        elif kind == "rude":
+            self.send_error(500, "no\x1b[2Jne")
+        elif kind == "plain" and {"temperature", "response_format"} & body.keys():
+            self.send_error(400)
         elif kind == "elsewhere":
             self.send_response(302)
             self.send_header("Location", "/well/chat/completions")
@@ -54,7 +58,14 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "silent":
             server.over.wait(5)
         else:
-            self._send({"well": _completion("hello"), "odd": b'{"choices": []}', "long": b"x" * (LONGEST + 1)}[kind])
+            self._send(
+                {
+                    "well": _completion("hello"),
+                    "plain": _completion("hello"),
+                    "odd": b'{"choices": []}',
+                    "long": b"x" * (LONGEST + 1),
+                }[kind]
+            )
 
     def _send(self, body: bytes) -> None:
         self.send_response(200)
@@ -90,13 +101,29 @@ def test_an_answer_is_its_text_and_the_key_goes_along(server: Server) -> None:
     assert (body["model"], body["messages"]) == ("tiny", ASKED)
 
 
+def test_a_server_that_knows_no_wishes_is_asked_without(server: Server) -> None:
+    before = len(server.seen)
+    assert _at(server, "plain").answer(ASKED) == "hello"
+    assert [set(body) for _, _, body in server.seen[before:]] == [
+        {"model", "messages", "temperature", "response_format"},
+        {"model", "messages"},
+    ]
+
+
 def test_without_a_key_none_is_sent(server: Server) -> None:
     _at(server, "well").answer(ASKED)
     assert "Authorization" not in server.seen[-1][1]
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("refused", "answered 401"), ("elsewhere", "answered 302"), ("odd", "form"), ("long", "form")]
+    ("kind", "said"),
+    [
+        ("refused", "answered 401"),
+        ("rude", r"answered 500 no\[2Jne"),
+        ("elsewhere", "answered 302"),
+        ("odd", "form"),
+        ("long", "form"),
+    ],
 )
 def test_what_goes_wrong_is_said(server: Server, kind: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
@@ -124,8 +151,22 @@ def test_names_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Endpoint.parse("openai:a/b@c@https://host/v1/") == Endpoint("a/b@c", "https://host/v1", "k")
 
 
+def test_a_key_that_no_header_can_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k\n")  # as many a file ends
+    assert Endpoint.parse("openai:m@https://host/v1").key == "k"
+    for key in ("one\ntwo", "schlüssel", "ключ"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        with pytest.raises(ConfigError, match="the key in OPENAI_API_KEY") as raised:
+            Endpoint.parse("openai:m@https://host/v1")
+        assert key not in str(raised.value)
+
+
 @pytest.mark.parametrize(
-    "name", ["openai:", "openai:m", "openai:m@host", "openai:m@file:///etc/passwd", "openai:@http://h"]
+    "name",
+    [
+        *("openai:", "openai:m", "openai:m@host", "openai:m@file:///etc/passwd", "openai:@http://h"),
+        *("openai:m@http://[::1/v1", "openai:m@http://h:99999", "openai:m@http://h/ü", "openai:m@http://h/a b"),
+    ],
 )
 def test_what_is_no_endpoint_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match="no endpoint"):

@@ -125,9 +125,24 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no library: name another"):
         create_library(tmp_path / "other", "tiny", "v1", 4)
     made = create_library(tmp_path / "made", "tiny", "v1", 4)
-    (made.folder / "library.json").write_text('{"format": 99}')
-    with pytest.raises(ConfigError, match="no library that this version reads"):
-        open_library(made.folder)
+    for note in ('{"format": 99}', '{"format": 1, "model": "tiny", "version": "v1", "look": "wide"}'):
+        (made.folder / "library.json").write_text(note)
+        with pytest.raises(ConfigError, match="no library that this version reads"):
+            open_library(made.folder)
+
+
+def test_clips_without_their_note_are_not_written_over(library: Library) -> None:
+    (library.folder / "library.json").unlink()
+    with pytest.raises(ConfigError, match=r"holds clips, but no library\.json"):
+        create_library(library.folder, "tiny", "v1", 4)
+    (library.folder / "library.json").write_text('{"format": 1, "model": "tiny", "version": "v1", "look": 32}')
+    assert len(open_library(library.folder)) == 3
+
+
+def test_what_was_made_half_is_made_whole(library: Library) -> None:
+    library.remove("*")
+    (library.folder / "library.json").unlink()
+    assert len(create_library(library.folder, "tiny", "v1", 4)) == 0
 
 
 def test_a_damaged_library_is_one_line(library: Library) -> None:

@@ -10,9 +10,11 @@ import pytest
 from replies import Replies, replying
 
 from yozora.errors import ConfigError, ModelError
+from yozora.models.answers import read_answer
 from yozora.models.endpoint import Endpoint
 from yozora.prompts import Rewriter, load_rewriter
-from yozora.prompts.chat import DETAILED, WORLD, ChatEngine, check
+from yozora.prompts.chat import DETAILED, WORLD, ChatEngine
+from yozora.prompts.rewriting import Understood
 
 GOOD = {
     "caption": "A red ball bounces\non the grass.",
@@ -80,11 +82,40 @@ def test_an_empty_prompt_asks_nobody(serve: Callable[..., tuple[Replies, Rewrite
 
 @pytest.mark.parametrize(
     "change",
-    [{"caption": ""}, {"caption": "x" * 2000}, {"subjects": "ball"}, {"seconds": -1}, {"notes": ["n"] * 99}],
+    [
+        *({"caption": ""}, {"caption": None}, {"caption": "x" * 2000}, {"caption": "A \0 ball"}),
+        *({"camera": "\x1b]0;pans\a"}, {"subjects": [{"what": "ball\x1b[2J"}]}),
+        {"subjects": "ball"},
+        {"seconds": -1},
+        {"notes": ["n"] * 99},
+    ],
 )
 def test_the_schema_refuses(change: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="did not answer as it was asked"):
-        check(json.dumps(GOOD | change), "somebody")
+        read_answer(json.dumps(GOOD | change), Understood, "somebody")
+
+
+def test_what_language_models_are_wont_to_answer_is_read() -> None:
+    loose = GOOD | {"camera": None, "notes": ["n" * 300, "zero\u200bwidth"], "seconds": 0}
+    loose["subjects"] = [{"what": "ball", "attributes": None, "motion": None}]
+    made = read_answer(json.dumps(loose), Understood, "somebody")
+    assert (made.camera, made.seconds, made.subjects[0].attributes) == ("", None, ())
+    assert len(made.notes[0]) == 160 and made.notes[0].endswith("n…") and made.notes[1] == "zerowidth"
+    whole = json.dumps(GOOD)
+    for answer in (
+        f"Here it is {{as asked}}:\n```json\n{whole}\n```\nAnything else?",
+        f"Sure! {whole} That is all.",
+        f"<think>Is it {{}}?</think>{whole}",
+    ):
+        assert read_answer(answer, Understood, "somebody").caption == "A red ball bounces on the grass."
+
+
+def test_asked_again_it_is_told_why_in_one_message(serve: Callable[..., tuple[Replies, Rewriter]]) -> None:
+    server, rewriter = serve(json.dumps(GOOD | {"caption": "x"}), json.dumps(GOOD))
+    rewriter.rewrite("a ball, crimson")
+    assert [message["role"] for message in server.asked[1]["messages"]] == ["system", "user"]
+    first, again = (asked["messages"][-1]["content"] for asked in server.asked)
+    assert again.startswith(first) and "caption: String should have at least 3" in again
 
 
 def test_names_that_are_no_rewriter() -> None:

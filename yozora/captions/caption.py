@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from yozora.clip import Clip
+from yozora.models.answers import Answer, Plain
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=3000)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=3000), Plain]
 
 
-class Event(BaseModel):
+class Event(Answer):
     """From `start` to `end` seconds this happens."""
-
-    model_config = ConfigDict(frozen=True)
 
     start: float = Field(ge=0, le=36_000)
     end: float = Field(ge=0, le=36_000)
@@ -27,10 +26,8 @@ class Event(BaseModel):
         return self
 
 
-class Caption(BaseModel):
+class Caption(Answer):
     """What is said of a clip. `timed` is the events in one line, as the video models learn them."""
-
-    model_config = ConfigDict(frozen=True)
 
     short: Text
     dense: Text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from yozora.errors import ConfigError, MediaError, ModelError
 from yozora.train.footage import MEDIA
 
 LIST = "captions.jsonl"
+START = b'{"file": '  # how every line begins
 
 
 class Captioned(NamedTuple):
@@ -38,23 +40,30 @@ def media_in(path: Path) -> list[Path]:
 
 def caption_files(path: Path, captioner: Captioner, output: Path, again: bool = False) -> Iterator[Captioned]:
     """Captions a file or a folder's files into `output`, a line each as soon as it is made; files that are listed there
-    already are passed over, unless `again`. Yields what is made; a file that cannot be read or captioned is no line.
-    Raises ConfigError where the list cannot be read or written."""
-    files, done = media_in(path), set[str]() if again else listed(output)
+    already are passed over, unless `again`: then a file's new line takes the place of its old one, and the lines of
+    other files stay. Yields what is made; a file that cannot be read or captioned is no line. Raises ConfigError where
+    the list cannot be read or written, or `output` is no such list."""
+    files = media_in(path)
+    if output.suffix.lower() in MEDIA:
+        raise ConfigError(f"{output} is named like a clip, and would be a list of captions: name another file with -o")
+    done = set[str]() if again else listed(output)
     try:
-        _mend(output, again)
-        with output.open("a", encoding="utf-8") as lines:
-            for file in files:
-                if file.name in done:
-                    continue
-                try:
-                    caption = captioner.caption(Clip.read(file))
-                except (MediaError, ModelError) as error:
-                    yield Captioned(file.name, None, str(error))
-                    continue
-                lines.write(json.dumps(line_of(file.name, caption, captioner.name), ensure_ascii=False) + "\n")
-                lines.flush()
-                yield Captioned(file.name, caption)
+        _tidy(output)
+        try:
+            with output.open("a", encoding="utf-8") as lines:
+                for file in files:
+                    if file.name in done:
+                        continue
+                    try:
+                        caption = captioner.caption(Clip.read(file))
+                    except (MediaError, ModelError) as error:
+                        yield Captioned(file.name, None, str(error))
+                        continue
+                    lines.write(json.dumps(line_of(file.name, caption, captioner.name), ensure_ascii=False) + "\n")
+                    lines.flush()
+                    yield Captioned(file.name, caption)
+        finally:
+            _tidy(output)
     except OSError as error:
         raise ConfigError(f"cannot write {output} ({error.strerror}); name another file with -o") from None
 
@@ -68,26 +77,49 @@ def line_of(name: str, caption: Caption, by: str) -> dict[str, Any]:
 
 def listed(output: Path) -> set[str]:
     """The files that a list has whole lines of. Raises ConfigError for what is no such list."""
+    return set(_lines(output))
+
+
+def _lines(output: Path) -> dict[str, str]:
+    """A list's whole lines by the names of their files: of two for one file the later. Raises ConfigError."""
     try:
-        text = output.read_text(encoding="utf-8")
+        *whole, last = output.read_bytes().split(b"\n")
+        lines = b"\n".join(whole).decode("utf-8").split("\n") if whole else []
     except FileNotFoundError:
-        return set()
+        return {}
     except (OSError, UnicodeDecodeError):
         raise ConfigError(f"{output} cannot be read; name another file with -o") from None
-    names = set[str]()
-    for line in text.split("\n")[:-1]:  # what follows the last end of a line was cut off
+    if not _is_cut_off(last):
+        lines.append(last.decode("utf-8", "replace"))
+    named = dict[str, str]()
+    for line in lines:
         try:
-            names.add(json.loads(line)["file"])
+            named[json.loads(line)["file"]] = line
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"{output} holds something that is no list of captions: name another with -o") from None
-    return names
+    return named
 
 
-def _mend(output: Path, again: bool) -> None:
-    """Takes off a line that was cut short, or all lines."""
-    if not output.exists():
+def _is_cut_off(last: bytes) -> bool:
+    """Whether what follows a list's last end of a line is nothing, or a line of ours whose writing was broken off."""
+    try:
+        json.loads(last)
+    except ValueError:
+        return last[: len(START)] == START[: len(last)]
+    return False
+
+
+def _tidy(output: Path) -> None:
+    """Takes off a line that was cut short, and lines that later ones of the same file replace: all at once."""
+    lines = _lines(output)
+    tidy = "".join(f"{line}\n" for line in lines.values()).encode()
+    if not output.exists() or output.read_bytes() == tidy:
         return
-    with output.open("rb+") as file:
-        whole = 0 if again else file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-        os.fsync(file.fileno())
+    place = output.resolve()  # a link stays one
+    part = place.with_name(f"{place.name}.part")
+    try:
+        part.write_bytes(tidy)
+        shutil.copymode(place, part)
+        os.replace(part, place)
+    finally:
+        part.unlink(missing_ok=True)

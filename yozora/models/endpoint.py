@@ -10,7 +10,7 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Protocol
@@ -22,6 +22,8 @@ PREFIX = "openai:"
 KEY = "OPENAI_API_KEY"  # of the environment
 LONGEST = 2**20  # bytes of an answer
 PIECE = 2**14
+WISHES = {"temperature": 0, "response_format": {"type": "json_object"}}
+UNKNOWN = (400, 422)  # codes that servers refuse wishes with which they do not know
 
 Message = dict[str, Any]  # role, and content: a text, or a list of texts and pictures
 
@@ -47,9 +49,10 @@ class Endpoint:
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if not self.model or parts.scheme not in ("http", "https") or not parts.hostname:
+        if not self.model or not _is_address(self.url):
             raise ConfigError(f"{PREFIX}{self.model}@{self.url} is no endpoint: write {PREFIX}MODEL@https://HOST/v1")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise ConfigError(f"the key in {KEY} holds a character that no key has (a new line, or no letter of ASCII)")
         if self.seconds <= 0:
             raise ConfigError(f"an endpoint's time must be over 0 s, not {self.seconds:g}")
 
@@ -57,43 +60,68 @@ class Endpoint:
     def parse(cls, text: str, seconds: float = 60.0) -> Endpoint:
         """`openai:MODEL@URL`, with the key in the environment's OPENAI_API_KEY. Raises ConfigError."""
         model, _, url = text.removeprefix(PREFIX).rpartition("@")
-        return cls(model, url.rstrip("/"), os.environ.get(KEY, ""), seconds)
+        return cls(model, url.rstrip("/"), os.environ.get(KEY, "").strip(), seconds)
 
     @property
     def name(self) -> str:
         return f"{PREFIX}{self.model}@{self.url}"
 
     def answer(self, messages: Sequence[Message]) -> str:
-        """One completion, asked for as JSON. Raises ModelError where the endpoint is down, slow, refuses, or answers in
-        another form; a redirection is not followed, for it would take the key along."""
-        body = {
-            "model": self.model,
-            "messages": list(messages),
-            "temperature": 0,
-            "response_format": {"type": "json_object"},
-        }
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)
+        """One completion, asked for as JSON and without chance; without these wishes of an endpoint that refuses them.
+        Raises ModelError where it is down, slow, refuses, or answers in another form; a redirection is not followed,
+        for it would take the key along."""
+        asked = {"model": self.model, "messages": list(messages)}
         until = time.monotonic() + self.seconds
         try:
-            with urllib.request.build_opener(_Stay).open(request, timeout=self.seconds) as response:
-                text = _read(response, until)
+            try:
+                text = self._post(asked | WISHES, until)
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code not in UNKNOWN:
+                    raise
+                text = self._post(asked, until)
             content = json.loads(text)["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
-            with error:
-                raise ModelError(f"{self.url} answered {error.code} {error.reason}") from None
+            error.close()
+            raise ModelError(f"{self.url} answered {error.code} {_printable(error.reason)}") from None
         except TimeoutError:
             raise ModelError(f"{self.url} took longer than {self.seconds:g} s") from None
         except (OSError, HTTPException) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 raise ModelError(f"{self.url} took longer than {self.seconds:g} s") from None
-            raise ModelError(f"{self.url} cannot be reached ({str(reason)[:160]})") from None
+            raise ModelError(f"{self.url} cannot be reached ({_printable(reason)})") from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise ModelError(f"{self.url} did not answer in the form of OpenAI's chat completions") from None
         if not isinstance(content, str):
             raise ModelError(f"{self.url} answered with no text")
         return content
+
+    def _post(self, asked: Mapping[str, Any], until: float) -> bytes:
+        """What comes back. Raises OSError, HTTPException, ValueError; TimeoutError at `until`, by the monotonic
+        clock."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(asked).encode(), headers)
+        with urllib.request.build_opener(_Stay).open(request, timeout=left) as response:
+            return _read(response, until)
+
+
+def _printable(reason: object) -> str:
+    """The beginning of what went wrong, without what could take over a terminal."""
+    return "".join(sign for sign in str(reason)[:160] if sign.isprintable())
+
+
+def _is_address(url: str) -> bool:
+    """Whether a request can be sent there."""
+    try:
+        parts = urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0  # which raises for a port that is none
+    except ValueError:
+        return False
+    return whole and parts.scheme in ("http", "https") and url.isascii() and url.isprintable() and " " not in url
 
 
 def _read(response: HTTPResponse, until: float) -> bytes:

@@ -7,12 +7,9 @@ whatever a prompt tells the language model to do, the worst that comes of it is 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
-from yozora.errors import ModelError
+from yozora.models.answers import ask
 from yozora.models.endpoint import Chat, Message
 from yozora.prompts.rewriting import Similar, Understood
 
@@ -62,18 +59,4 @@ class ChatEngine:
             {"role": "system", "content": INSTRUCTION.format(form=form)},
             {"role": "user", "content": json.dumps(asked, ensure_ascii=False)},
         ]
-        if attempt:
-            messages.append({"role": "user", "content": "Answer with that one JSON object and nothing else."})
-        return check(self.chat.answer(messages), self.name)
-
-
-def check(answer: str, whose: str) -> Understood:
-    """An answer as the schema wants it, which may stand in a fence of Markdown. Raises ModelError."""
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", answer, re.DOTALL)
-    try:
-        understood = Understood.model_validate_json(fenced[1] if fenced else answer)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the answer"
-        raise ModelError(f"{whose} did not answer as it was asked ({where}: {first['msg'][:120]})") from None
-    return understood.model_copy(update={"caption": " ".join(understood.caption.split())})
+        return ask(self.chat, messages, Understood)

@@ -94,8 +94,8 @@ class Library:
     """See `open_library` and `create_library`."""
 
     def __init__(self, folder: Path, note: Mapping[str, Any]) -> None:
-        self.folder, self.model, self.version = folder, str(note["model"]), str(note["version"])
-        self.look_width = int(note["look"])
+        self.folder, self.model, self.version = folder, note["model"], note["version"]
+        self.look_width: int = note["look"]
         with _explained(folder):
             self._table = _connect(folder).open_table(TABLE)
 
@@ -237,14 +237,15 @@ def open_library(folder: str | Path) -> Library:
     if not (folder / NOTE).is_file():
         raise ConfigError(f"there is no library at {folder}: `yozora library add` makes one")
     note = read_json(folder / NOTE)
-    if not isinstance(note, dict) or note.get("format") != FORMAT or not {"model", "version", "look"} <= note.keys():
+    kinds = {"model": str, "version": str, "look": int}
+    if note.get("format") != FORMAT or any(not isinstance(note.get(name), kind) for name, kind in kinds.items()):
         raise ConfigError(f"{folder / NOTE} is of no library that this version reads: make it again in another folder")
     return Library(folder, note)
 
 
 def create_library(folder: str | Path, model: str, version: str, channels: int) -> Library:
     """A new, empty library for clips of a model whose latents have so many channels; `version`: see
-    `Library.check_latents`. Raises ConfigError."""
+    `Library.check_latents`. What clips there are in the folder stay: it must hold none. Raises ConfigError."""
     folder = Path(folder)
     width = channels * int(np.prod(LOOK))
     try:
@@ -252,7 +253,13 @@ def create_library(folder: str | Path, model: str, version: str, channels: int) 
         if any(folder.iterdir()) and not (folder / f"{TABLE}.lance").exists():
             raise ConfigError(f"{folder} holds something that is no library: name another folder")
         with _explained(folder):
-            _connect(folder).create_table(TABLE, schema=_schema(width), mode="overwrite")
+            database = _connect(folder)
+            if (folder / f"{TABLE}.lance").exists() and database.open_table(TABLE).count_rows():
+                raise ConfigError(
+                    f"{folder} holds clips, but no {NOTE} that says which model they belong to: name another "
+                    f"folder, or put its {NOTE} back"
+                )
+            database.create_table(TABLE, schema=_schema(width), mode="overwrite")
         # the note comes last: a folder with one is a whole library
         write_json(folder / NOTE, {"format": FORMAT, "model": model, "version": version, "look": width})
     except OSError as error:

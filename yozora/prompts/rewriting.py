@@ -6,34 +6,28 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from yozora.errors import ModelError
+from yozora.models.answers import Answer, Plain, Words
 
-TRIES = 2
 MOST = 16  # entries of a list
 
-Caption = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=1200)]
-Words = Annotated[str, StringConstraints(strip_whitespace=True, max_length=160)]
+Caption = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=1200), Plain]
+Seconds = Annotated[Annotated[float, Field(gt=0, le=3600)] | None, BeforeValidator(lambda given: given or None)]
 
 log = logging.getLogger(__name__)
 
 
-class _Checked(BaseModel):
-    """Frozen, and of the right types: a model's answer is not to be trusted."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
-
-
-class Subject(_Checked):
+class Subject(Answer):
     """Somebody or something that the prompt is about."""
 
-    what: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=160)]
+    what: Annotated[Words, Field(min_length=1)]
     attributes: tuple[Words, ...] = Field(default=(), max_length=MOST)
     motion: Words = ""
 
 
-class Understood(_Checked):
+class Understood(Answer):
     """What an engine makes of a prompt: the schema that every answer is checked against. `seconds` is how long the
     prompt says that the video is to be, which is a hint and no more."""
 
@@ -42,11 +36,11 @@ class Understood(_Checked):
     setting: Words = ""
     camera: Words = ""
     style: Words = ""
-    seconds: Annotated[float, Field(gt=0, le=3600)] | None = None
+    seconds: Seconds = None
     notes: tuple[Words, ...] = Field(default=(), max_length=MOST)
 
 
-class Similar(_Checked):
+class Similar(Answer):
     """A caption from a library, that of the clip `source`, and the facts in it: what a prompt leaves open may be as
     there."""
 
@@ -55,7 +49,7 @@ class Similar(_Checked):
     source: str = ""
 
 
-class Rewriting(_Checked):
+class Rewriting(Answer):
     """A prompt and what became of it. `understood` is None where the prompt goes through as it is, for the reason in
     `warning`; or without one, where it needs no rewriting."""
 
@@ -82,14 +76,14 @@ class Engine(Protocol):
     def name(self) -> str: ...
 
     def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood | None:
-        """What the prompt asks for, or None where it is good as it is; `attempt` counts from 0. What it leaves open may
-        be as in `similar`. Raises ModelError where that did not work."""
+        """What the prompt asks for, or None where it is good as it is; `attempt` is 0. What it leaves open may be as
+        in `similar`. Raises ModelError where that did not work."""
         ...
 
 
 class Rewriter:
-    """Puts prompts into captions' words by an engine: tried twice, and where that fails the prompt stays as it is, with
-    a warning. `find` gives captions that are like a prompt: see `yozora.prompts.retrieval.Similars`."""
+    """Puts prompts into captions' words by an engine; where that fails the prompt stays as it is, with a warning.
+    `find` gives captions that are like a prompt: see `yozora.prompts.retrieval.Similars`."""
 
     def __init__(self, engine: Engine, find: Callable[[str], Sequence[Similar]] | None = None) -> None:
         self.engine, self.find = engine, find
@@ -98,14 +92,12 @@ class Rewriter:
         """An empty prompt stays empty."""
         if not prompt.strip():
             return Rewriting(prompt=prompt, engine=self.engine.name)
-        reason, similar = "", self.find(prompt) if self.find else ()
-        for attempt in range(TRIES):
-            try:
-                understood = self.engine.understand(prompt, attempt, similar)
-            except ModelError as error:
-                reason = str(error)
-                continue
+        similar = self.find(prompt) if self.find else ()
+        try:
+            understood = self.engine.understand(prompt, 0, similar)
+        except ModelError as error:
+            warning = f"the prompt was not rewritten: {error}"
+        else:
             return Rewriting(prompt=prompt, understood=understood, engine=self.engine.name)
-        warning = f"the prompt was not rewritten: {reason}"
         log.warning(warning)
         return Rewriting(prompt=prompt, engine=self.engine.name, warning=warning)
