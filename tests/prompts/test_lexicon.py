@@ -5,7 +5,7 @@ import pytest
 from yozora.prompts.lexicon import LexiconReader, stem
 from yozora.prompts.writer import WorldWriter, load_writer
 from yozora.world import MIXES, sample_scene
-from yozora.world.words import LANGUAGES, load_words
+from yozora.world.words import LANGUAGES, load_asked, load_words
 from yozora.world.words.seen import look_at
 from yozora.world.words.teller import Teller
 
@@ -30,6 +30,8 @@ READER = LexiconReader()
         ("a ball, the camera zooms in", {"camera": "zoom", "camera_direction": "in"}),
         ("black and white: a red cube at night", {"style": "film noir", "colour": "red", "time": "night"}),
         ("can you show me a can", {"shape": "cylinder"}),
+        ("a crimson can rolls", {"shape": "cylinder", "colour": "red", "motion": "roll"}),
+        ("a tin can rolls", {"shape": "cylinder", "motion": "roll"}),
         ("the box gets smaller", {"motion": "shrink"}),
     ],
 )
@@ -71,6 +73,37 @@ def test_captions_of_single_things_are_read(language: str) -> None:
         right += sum(read.get(name) == value for name, value in said.items())
         stated += len(said)
     assert right >= 0.9 * stated
+
+
+def test_tiny_is_no_tin() -> None:
+    read = READER.read("a tiny crimson ball bounces")
+    assert read == {"shape": "sphere", "size": "tiny", "colour": "red", "motion": "bounce"}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["can a crimson ball bounce", "a crimson ball that can bounce", "the crimson ball can bounce"]
+)
+def test_what_can_do_something_is_no_can(prompt: str) -> None:
+    assert READER.read(prompt) == {"shape": "sphere", "colour": "red", "motion": "bounce"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_two_looks_have_one_stem(language: str) -> None:
+    words, values = load_asked(language), dict[str, set[str]]()
+    for name in ("nouns", "sizes", "colours"):
+        for value, texts in words[name].items():
+            for text in texts:
+                noun = text if language == "en" or name != "nouns" else text.rpartition(" ")[0]
+                for form in noun.rstrip("!").split("/"):
+                    values.setdefault(stem(form, language), set()).add(f"{name} {value}")
+    assert [of for of in values.values() if len(of) > 1] == []
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a 5-second clip of a crimson ball", "two minutes of a crimson ball", "a crimson ball at 3 o'clock"]
+)
+def test_time_counts_no_things(prompt: str) -> None:
+    assert READER.read(prompt) == {"shape": "sphere", "colour": "red"}
 
 
 def test_stems() -> None:

@@ -7,12 +7,11 @@ begun from under so much noise that it is painted over.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from yozora.prompts.nearest import guess_language
+from yozora.prompts.numbers import things_counted
 from yozora.world.scene import DIRECTIONS
-from yozora.world.words import load_asked, words_of
 from yozora.world.words.partial import GOING, SECOND
 
 FIRM = ("shape", "colour", f"{SECOND}shape", f"{SECOND}colour", "colour_to", "camera_direction")
@@ -54,13 +53,9 @@ def with_count(facts: Mapping[str, str], text: str) -> dict[str, str]:
     if "shape" not in facts:
         return dict(facts)
     told = 2 if f"{SECOND}shape" in facts else 1
-    numbers = load_asked(guess_language(text))["counts"]
-    words = words_of(text)
-    named = [int(number) for number, word in numbers.items() if number != "1" and word in words]
-    named += [int(number) for number in re.findall(r"\b[2-6]\b(?! ?s)", text)]
-    if named:
+    if counted := things_counted(text, guess_language(text)):
         alike = told == 1 or all(facts.get(n) == facts.get(SECOND + n) for n in ("shape", "colour"))
-        told = max(named) if alike else max(named) + 1  # two balls and a cube
+        told = counted if alike else counted + 1  # two balls and a cube
     return {**facts, "count": str(told)}
 
 

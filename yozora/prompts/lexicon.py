@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yozora.prompts.nearest import STOP, guess_language
+from yozora.prompts.numbers import things_counted
 from yozora.world.scene import DIRECTIONS
 from yozora.world.words import LANGUAGES, load_asked, words_of
 from yozora.world.words.asker import plain
@@ -29,6 +30,7 @@ ENDINGS = {  # longest first; what is left has at least three letters, in German
 }
 UMLAUT = re.compile(r"(?<![aeq])(?:ae|oe|ue)")
 RED = re.compile(r"(.*rot)(?:e[mnrs]?)?")
+EXACT = {"en": ("tiny",), "de": (), "fr": (), "es": ()}  # words whose stems are those of others, as of a tin
 PASSES = 2  # endings upon endings: leucht-end-er
 COMMON = {  # words in phrases of several motions, in one table or not, which tell none
     "en": "keep does make come go get become lose run drive above out again like balloon size top own",
@@ -37,7 +39,10 @@ COMMON = {  # words in phrases of several motions, in one table or not, which te
     "es": "hace haciendo da dando más sin está estando arriba abajo tamaño suelo cielo como corre va queda",
 }
 CAMERA = {"en": "camera", "de": "kamera", "fr": "camera", "es": "camara"}
-MAY = re.compile(r"\b(?:can|could) (?:you|i|we|it|they)\b", re.IGNORECASE)  # no can is told of
+WHO = "you|i|we|it|they|he|she|there"
+MAY = re.compile(
+    rf"\b(?:{WHO}|that|which|who) (?:can|could)\b|\b(?:can|could) (?:{WHO}|an?|the|my|your|one)\b", re.IGNORECASE
+)
 CAMERA_REACH = 7  # words behind "camera" that say what it does
 AROUND = (("ground", "grounds"), ("ground", "onto"), ("time", "times"), ("weather", "weathers"), ("style", "styles"))
 LOOKS = (("size", "sizes"), ("material", "materials"), ("colour", "colours"))
@@ -72,7 +77,7 @@ class LexiconReader:
     def read(self, text: str) -> dict[str, str]:
         """The facts that a text states, by name."""
         language = guess_language(text)
-        tokens = [known_stem(word, language) for word in _split(MAY.sub(" ", text) if language == "en" else text)]
+        tokens = [known_stem(word, language) for word in _split(_without_may(text) if language == "en" else text)]
         free = [True] * len(tokens)
         eye, directions = stem(CAMERA[language], language), _phrases(language, "direction")
         found = [*_take(tokens, free, {stems: said for stems, said in directions.items() if eye in stems})]
@@ -107,6 +112,8 @@ def stem(word: str, language: str) -> str:
     word = re.sub(r"^[dlsn]['’]", "", word) if language == "fr" else word.removesuffix("'s").removesuffix("’s")
     if language == "de" and (red := RED.fullmatch(word)):  # whose "t" looks like an ending
         return plain(red[1])
+    if word in EXACT[language]:
+        return word
     least = 4 if language == "de" else 3
     for _ in range(PASSES):
         fitting = (e for e in ENDINGS[language] if word.endswith(e) and len(word) - len(e) >= least)
@@ -129,6 +136,19 @@ def known_stem(word: str, language: str) -> str:
 def _split(text: str) -> list[str]:
     """Its words, those with a hyphen in their parts."""
     return [part for word in words_of(text) for part in word.split("-") if part]
+
+
+def _without_may(text: str) -> str:
+    """An English text without "can" and "could", where these are no things: can you, that can, a ball can."""
+    return _able().sub(r"\1", MAY.sub(" ", text))
+
+
+@functools.cache
+def _able() -> re.Pattern[str]:
+    """A thing that can, which a tin can is not."""
+    nouns = {noun for nouns in load_asked("en")["nouns"].values() for noun in nouns}
+    able = nouns - {noun.removesuffix(" can") for noun in nouns if noun.endswith(" can")}
+    return re.compile(rf"\b({'|'.join(sorted(able, key=len, reverse=True))}) (?:can|could)\b", re.IGNORECASE)
 
 
 def _take(
@@ -204,9 +224,7 @@ def _nearer(look: Found, second: Found, main: Found, language: str) -> bool:
 
 def _counted(text: str, language: str, facts: dict[str, str], second: Found | None) -> dict[str, str]:
     """Where several of one thing are asked for, one more like it: a caption tells of two at most."""
-    numbers = load_asked(language)["counts"]
-    several = [number for number, word in numbers.items() if number != "1" and word in words_of(text)]
-    if second is not None or not (several or re.search(r"\b[2-6]\b(?! ?s)", text)):
+    if second is not None or not things_counted(text, language):
         return {}
     return {SECOND + name: facts[name] for name in ("shape", "colour", "size", "material") if name in facts}
 

@@ -6,7 +6,6 @@ Whatever a prompt says, what comes of it is a caption of the world.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,15 +14,12 @@ from yozora.errors import ModelError, SceneError
 from yozora.prompts.agree import with_count
 from yozora.prompts.grounding import complete
 from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
+from yozora.prompts.numbers import seconds_told
 from yozora.prompts.rewriting import Similar, Subject, Understood
 from yozora.world.words.partial import SECOND, tell_facts
 
 TOLD = 2  # things, at most: of more, telling the facts anew would leave some out
 LOOK = ("size", "material", "colour")
-LONGEST = 3600  # seconds that a prompt may ask for
-SECONDS = re.compile(
-    r"(\d{1,4}(?:[.,]\d+)?)\s*-?\s*(?:s|sec|secs|seconds?|sekunden?|secondes?|segundos?)\b", re.IGNORECASE
-)
 
 
 class Reader(Vocabulary, Protocol):
@@ -95,14 +91,12 @@ def understood(facts: dict[str, str], caption: str, prompt: str, notes: tuple[st
             becomes = facts.get("colour_to", "") if motion == "recolour" else ""
             words = [motion, "" if direction == motion else direction, becomes]
             subjects.append(Subject(what=shape, attributes=look, motion=" ".join(filter(None, words))))
-    found = SECONDS.search(prompt)
-    seconds = float(found[1].replace(",", ".")) if found else 0.0
     return Understood(
         caption=caption,
         subjects=tuple(subjects),
         setting=", ".join(facts[name] for name in ("ground", "time", "weather") if name in facts),
         camera=" ".join(facts[name] for name in ("camera", "camera_direction") if name in facts),
         style=facts.get("style", ""),
-        seconds=seconds if 0 < seconds <= LONGEST else None,
+        seconds=seconds_told(prompt),
         notes=tuple(note[:160] for note in notes[:16]),
     )

@@ -1,0 +1,39 @@
+"""Numbers of things, and of seconds."""
+
+import pytest
+
+from yozora.prompts.numbers import seconds_told, things_counted
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "count"),
+    [
+        ("2 crimson balls", "en", 2),
+        ("Two balls, then three", "en", 3),
+        ("5 cubes, 6 seconds", "en", 5),
+        ("zwei Bälle, 4 Sekunden", "de", 2),
+        ("a 5-second clip", "en", 0),
+        ("two minutes of a ball", "en", 0),
+        ("deux minutes d'une balle", "fr", 0),
+        ("at 3 o'clock, at 5 pm", "en", 0),
+        ("um 3 Uhr", "de", 0),
+        ("2.5 seconds at 3:30 in 16:9", "en", 0),
+        ("25 balls", "en", 0),
+    ],
+)
+def test_things_are_counted_and_time_is_not(text: str, language: str, count: int) -> None:
+    assert things_counted(text, language) == count
+
+
+def test_seconds_are_read_and_minutes() -> None:
+    told = {
+        "a 5-second clip": 5,
+        "2,5 Sekunden": 2.5,
+        "two minutes of a ball": 120,
+        "trois secondes": 3,
+        "1.5 min": 90,
+        "0 seconds": None,
+        "100 minutes": None,
+        "two balls": None,
+    }
+    assert {text: seconds_told(text) for text in told} == told
