@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from yozora.clip import Clip
 from yozora.serve import jobs, uploads, webhooks
@@ -58,11 +58,11 @@ def test_what_has_expired_goes_with_its_files(service: Service) -> None:
     with service.database.writing() as session:
         session.execute(sa.update(Job).where(Job.id.in_(names[:2])).values(expires_at=1.0))
     asked: list[str] = []
-    sa.event.listen(Engine, "before_cursor_execute", note := lambda *given: asked.append(given[2]))
+    event.listen(Engine, "before_cursor_execute", note := lambda *given: asked.append(given[2]))
     try:
         expire(service)
     finally:
-        sa.event.remove(Engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
     assert sum("jobs.expires_at <" in text for text in asked) == 1
     assert list(service.storage.keys()) == [f"{service.folder}/videos/{names[2]}/1-video.mp4"]
     with service.database.reading() as session:
