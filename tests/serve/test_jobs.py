@@ -83,6 +83,17 @@ def test_the_same_key_orders_once(service: Service) -> None:
         jobs.create(service, service.local, BALL, Ticket(key="k", fingerprint="g"))
 
 
+def test_the_same_key_orders_once_though_some_of_it_was_deleted(service: Service) -> None:
+    ticket = Ticket(key="k", fingerprint="f", count=3)
+    first, *rest = jobs.create(service, service.local, BALL, ticket)
+    jobs.delete(service, service.local, first.id)
+    assert [job.id for job in jobs.create(service, service.local, BALL, ticket)] == [job.id for job in rest]
+    with pytest.raises(ApiError, match="Idempotency-Key"):
+        jobs.create(service, service.local, BALL, Ticket(key="k", fingerprint="g", count=3))
+    (other,) = jobs.create(service, service.local, BALL, Ticket(key="k#1", fingerprint="f"))
+    assert other.id not in {job.id for job in rest}
+
+
 def test_a_full_queue_says_when_to_come_again(service: Service) -> None:
     jobs.create(service, service.local, BALL, Ticket(count=8))
     with pytest.raises(ApiError) as raised:

@@ -129,6 +129,25 @@ def test_characters_are_listed_and_removed(local: TestClient, service: Service, 
     assert local.delete(f"/api/characters/{made['id']}").status_code == 404
 
 
+def test_the_same_key_makes_a_character_once(local: TestClient, service: Service, tmp_path: Path) -> None:
+    clips = []
+    for frames in (5, 9):
+        Clip(np.zeros((frames, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+        clips.append((tmp_path / "clip.mp4").read_bytes())
+
+    def make(name: str, clip: bytes, key: str) -> Any:
+        form = {"data": {"name": name}, "files": {"video": ("c.mp4", clip)}}
+        return local.post("/v1/videos/characters", headers={"Idempotency-Key": key}, **form)
+
+    first = make("Ball", clips[0], "k").json()
+    assert make("Ball", clips[0], "k").json() == first
+    for name, clip in (("Box", clips[0]), ("Ball", clips[1])):
+        assert make(name, clip, "k").json()["error"]["code"] == "idempotency_key_reused"
+    assert make("Ball", clips[0], "other").json()["id"] != first["id"]
+    assert len(list(service.storage.keys())) == len(local.get("/api/characters").json()["characters"]) == 2
+    assert list(service.settings.scratch.iterdir()) == []
+
+
 def test_no_text_with_a_nul_character_is_taken(local: TestClient) -> None:
     """SQLite would keep one, PostgreSQL would not."""
     name = local.post("/api/videos", json={"prompt": "a red ball"}).json()["videos"][0]["id"]

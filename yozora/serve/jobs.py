@@ -22,7 +22,7 @@ from yozora.serve.accounts import User, user_by_id
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
 from yozora.serve.line import pace
-from yozora.serve.orders import Order, expected, sources_of
+from yozora.serve.orders import MAX_VARIATIONS, Order, expected, sources_of
 from yozora.serve.plans import Plan
 from yozora.serve.tables import (
     CANCELLED,
@@ -304,15 +304,14 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
 
 
 def _made_before(service: Service, user: User, ticket: Ticket) -> list[Job]:
-    """What was ordered under the same key. Raises ApiError where that was something else."""
+    """What is left of what was ordered under the same key. Raises ApiError where that was something else."""
+    names = [f"{ticket.key}#{number}" for number in range(MAX_VARIATIONS)]
     with service.database.reading() as session:
-        own = sa.select(Job).where(Job.account_id == user.id)
-        first = session.scalar(own.where(Job.idempotency == f"{ticket.key}#0"))
-        if first is None:
-            return []
-        if first.fingerprint != ticket.fingerprint:
-            raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
-        return list(session.scalars(own.where(Job.group_id == first.group_id).order_by(Job.idempotency)))
+        own = sa.select(Job).where(Job.account_id == user.id, Job.idempotency.in_(names))
+        made = list(session.scalars(own.order_by(Job.idempotency)))
+    if made and made[0].fingerprint != ticket.fingerprint:
+        raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
+    return made
 
 
 def _with_sources(session: Session, user: User, order: Order, seconds: float) -> float:

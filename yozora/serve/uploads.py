@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from starlette.datastructures import UploadFile
 
 from yozora.create.given import Given, open_given
@@ -68,22 +70,32 @@ def find_upload(service: Service, user: User, upload_id: str) -> Upload:
     return _own(service, user, Upload, "file", upload_id)
 
 
-def create_character(service: Service, user: User, name: str, part: UploadFile | bytes) -> Character:
-    """A name for somebody or something in a clip. Raises ApiError."""
+def create_character(
+    service: Service, user: User, name: str, part: UploadFile | bytes, once: str | None = None
+) -> Character:
+    """A name for somebody or something in a clip; under the key `once`, what it made already. Raises ApiError."""
     name = name.strip()
     if not 1 <= len(name) <= LONGEST_NAME:
         raise invalid(f"a character's name has 1 to {LONGEST_NAME} characters", "name")
-    with service.database.reading() as session:
-        own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
-    if own >= MOST_CHARACTERS:
-        raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
-    with _looked_at(service, part, "video") as (path, _, _, _):
-        new = new_id("char")
-        key = f"{service.folder}/characters/{new}"
+    with _looked_at(service, part, "video") as (path, _, digest, _):
+        new = new_id("char") if once is None else _id_of(user, once)
+        if once is not None and (made := _made_before(service, new, name, path, digest)):
+            return made
+        with service.database.reading() as session:
+            own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
+        if own >= MOST_CHARACTERS:
+            raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
+        key = f"{service.folder}/characters/{new}/{secrets.token_hex(8)}"  # of its own: the same request may come twice at once
         character = Character(id=new, account_id=user.id, name=name, key=key, created_at=time.time())
         service.storage.put(character.key, path)
-        with service.database.writing() as session:
-            session.add(character)
+        try:
+            with service.database.writing() as session:
+                session.add(character)
+        except IntegrityError:  # the same key, at the same moment
+            service.storage.delete([key])
+            if once is not None and (made := _made_before(service, new, name, path, digest)):
+                return made
+            raise
         return character
 
 
@@ -105,6 +117,29 @@ def delete_character(service: Service, user: User, character_id: str) -> None:
     with service.database.writing() as session:
         session.execute(sa.delete(Character).where(Character.id == character_id))
     service.storage.delete([character.key])
+
+
+def _id_of(user: User, once: str) -> str:
+    """The id of the character that an account makes under a key; as hard to guess as the account's own."""
+    digest = hashlib.sha256(f"{user.id} {once}".encode()).hexdigest()
+    return f"char_{digest[:32]}"
+
+
+def _made_before(service: Service, character_id: str, name: str, path: Path, digest: str) -> Character | None:
+    """The character with this id. Raises ApiError where it has another name or clip than what was sent, to `path`."""
+    with service.database.reading() as session:
+        made = session.get(Character, character_id)
+    if made is None:
+        return None
+    kept = path.with_name(f"{path.name}-kept")
+    try:
+        service.storage.fetch(made.key, kept)
+        same = made.name == name and _digest(kept) == digest
+    finally:
+        kept.unlink(missing_ok=True)
+    if not same:
+        raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
+    return made
 
 
 def _own(service: Service, user: User, table: type[Row], what: str, name: str) -> Row:
@@ -139,11 +174,14 @@ def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterat
         if width * height > service.settings.max_pixels:
             most = service.settings.max_pixels / 1e6
             raise invalid(f"{width}x{height} are too many pixels: at most {most:.0f} million", param, "invalid_file")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        yield path, given, digest, size
+        yield path, given, _digest(path), size
     finally:
         path.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy(source: IO[bytes], out: IO[bytes]) -> None:

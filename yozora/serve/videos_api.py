@@ -77,13 +77,14 @@ def extend(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[
 
 
 @router.post("/videos/characters", openapi_extra=takes(CHARACTER), responses=answers("character"))
-def add_character(body: Sent, service: Serving, user: Asking) -> dict[str, Any]:
+def add_character(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A name for somebody or something that is to come again."""
     _known(body, ("name", "video"))
     name, part = body.get("name"), body.get("video")
     if not isinstance(name, str):
         raise invalid("name must be text", "name", "missing_required_parameter")
-    return character_object(create_character(service, user, name, _bytes_of(service, user, part, "video")))
+    clip = _bytes_of(service, user, part, "video")
+    return character_object(create_character(service, user, name, clip, key or None))
 
 
 @router.get("/videos/characters/{character_id}", responses=answers("character"))
