@@ -101,5 +101,21 @@ def test_captions_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     line = json.loads((tmp_path / "captions.jsonl").read_text())
     assert line["file"] == "a.mp4" and "blue box" in line["dense"] and line["by"] == "world"
     assert main(["caption", str(tmp_path)]) == 0
-    assert "0 captioned" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "0 captioned, 1 listed already" in out and not err
+    assert main(["caption", str(tmp_path), "--language", "de"]) == 0
+    assert "captions of 1 of these files by another captioner or in another language" in capsys.readouterr().err
+    assert json.loads((tmp_path / "captions.jsonl").read_text()) == line
     assert main(["caption", str(tmp_path / "none")]) == 2
+
+
+def test_a_folder_of_which_nothing_could_be_captioned_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"no video")
+    assert main(["caption", str(tmp_path)]) == 2
+    assert "error: none of the 2 in" in capsys.readouterr().err
+    (tmp_path / "captions.jsonl").write_text('{"file": "a.mp4", "short": "A cow."}\n')
+    assert main(["caption", str(tmp_path)]) == 0
+    assert "0 captioned, 1 left out, 1 listed already" in capsys.readouterr().out

@@ -45,6 +45,11 @@ class Captioner(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def language(self) -> str:
+        """That it answers in: "en", "de", …"""
+        ...
+
     def caption(self, clip: Clip) -> Caption:
         """Raises ModelError where it cannot."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,7 +59,7 @@ def caption_files(path: Path, captioner: Captioner, output: Path, again: bool = 
                     except (MediaError, ModelError) as error:
                         yield Captioned(file.name, None, str(error))
                         continue
-                    lines.write(json.dumps(line_of(file.name, caption, captioner.name), ensure_ascii=False) + "\n")
+                    lines.write(json.dumps(line_of(file.name, caption, captioner), ensure_ascii=False) + "\n")
                     lines.flush()
                     yield Captioned(file.name, caption)
         finally:
@@ -68,16 +68,25 @@ def caption_files(path: Path, captioner: Captioner, output: Path, again: bool = 
         raise ConfigError(f"cannot write {output} ({error.strerror}); name another file with -o") from None
 
 
-def line_of(name: str, caption: Caption, by: str) -> dict[str, Any]:
+def line_of(name: str, caption: Caption, captioner: Captioner) -> dict[str, Any]:
     """A caption as a line of a list; `events` with their seconds besides the texts."""
     timed = {"timed": caption.timed} if caption.events else {}
     events = [event.model_dump() for event in caption.events]
-    return {"file": name, "short": caption.short, "dense": caption.dense, **timed, "events": events, "by": by}
+    whose = {"by": captioner.name, "language": captioner.language}
+    return {"file": name, "short": caption.short, "dense": caption.dense, **timed, "events": events, **whose}
 
 
 def listed(output: Path) -> set[str]:
     """The files that a list has whole lines of. Raises ConfigError for what is no such list."""
     return set(_lines(output))
+
+
+def listed_otherwise(output: Path, files: Sequence[Path], captioner: Captioner) -> list[str]:
+    """Those of the files that a list has a caption of by another captioner, or in another language, as far as it says
+    so. Raises ConfigError for what is no such list."""
+    lines, whose = _lines(output), (captioner.name, captioner.language)
+    said = {file.name: json.loads(lines[file.name]) for file in files if file.name in lines}
+    return [name for name, line in said.items() if (line.get("by", whose[0]), line.get("language", whose[1])) != whose]
 
 
 def _lines(output: Path) -> dict[str, str]:

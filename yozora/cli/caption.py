@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import needing
+from yozora.errors import MediaError, needing
 
 if TYPE_CHECKING:
     from yozora.captions import Captioner
@@ -33,7 +33,7 @@ def caption(
 
     Interrupt it at any time: the same command goes on where it stopped."""
     from yozora.captions import caption_files, load_captioner
-    from yozora.captions.files import LIST
+    from yozora.captions.files import LIST, listed_otherwise, media_in
 
     with needing("captions need", "evaluate"):
         chosen = load_captioner(captioner, language)
@@ -41,7 +41,13 @@ def caption(
             _show(path, chosen)
             return
         target = output or path / LIST
-        made = failed = 0
+        files, made, failed = media_in(path), 0, 0
+        if not again and (others := listed_otherwise(target, files, chosen)):
+            print(
+                f"warning: {target} has captions of {len(others)} of these files by another captioner or in another "
+                "language, which stay (--again makes them anew)",
+                file=sys.stderr,
+            )
         for done in caption_files(path, chosen, target, again):
             if done.caption is None:
                 failed += 1
@@ -49,7 +55,11 @@ def caption(
             else:
                 made += 1
                 print(f"{done.name}: {done.caption.short}")
-    print(f"{target}: {made} captioned" + (f", {failed} left out" if failed else ""))
+    if failed == len(files):
+        raise MediaError(f"none of the {failed} in {path} could be captioned: the warnings say why")
+    passed = len(files) - made - failed
+    counts = {"left out": failed, "listed already": passed}
+    print(f"{target}: {made} captioned" + "".join(f", {count} {what}" for what, count in counts.items() if count))
 
 
 def _show(path: Path, captioner: Captioner) -> None:
