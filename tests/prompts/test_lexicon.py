@@ -106,6 +106,13 @@ def test_each_of_two_things_does_its_own(prompt: str) -> None:
     assert READER.read(prompt) == {**facts, "second_motion": "roll", "second_direction": "left"}
 
 
+@pytest.mark.parametrize(
+    "prompt", ["on the lawn there bounces a crimson ball", "on the grass there bounces, red as blood, a ball"]
+)
+def test_there_is_no_standing_still(prompt: str) -> None:
+    assert READER.read(prompt) == {"shape": "sphere", "colour": "red", "motion": "bounce", "ground": "grass"}
+
+
 def test_two_of_a_kind_are_two() -> None:
     read = READER.read("zwei rote Bälle")
     assert (read["shape"], read["second_shape"], read["second_colour"]) == ("sphere", "sphere", "red")

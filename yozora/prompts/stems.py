@@ -24,7 +24,8 @@ RED = re.compile(r"(.*rot)(?:e[mnrs]?)?")
 EXACT = {"en": ("tiny",), "de": (), "fr": (), "es": ()}  # words whose stems are those of others, as of a tin
 PASSES = 2  # endings upon endings: leucht-end-er
 COMMON = {  # words in phrases of several motions, in one table or not, which tell none
-    "en": "keep does make come go get become lose run drive above out again like balloon size top own turns turning",
+    "en": "keep does make come go get become lose run drive above out again like balloon size top own turns "
+    "turning there",
     "de": "kommt macht wird nimmt bleibt läuft fährt geht immer wieder oben unten ohne größe um an ab zu wie gegen",
     "fr": "fait faire devient plus sans étant être haut bas taille va court comme sol terre loin ciel entre",
     "es": "hace haciendo da dando más sin está estando arriba abajo tamaño suelo cielo como corre va queda contra "
