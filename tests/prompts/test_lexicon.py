@@ -2,7 +2,8 @@
 
 import pytest
 
-from yozora.prompts.lexicon import LexiconReader, stem
+from yozora.prompts.lexicon import LexiconReader
+from yozora.prompts.stems import stem
 from yozora.prompts.writer import WorldWriter, load_writer
 from yozora.world import MIXES, sample_scene
 from yozora.world.words import LANGUAGES, load_asked, load_words
@@ -45,6 +46,71 @@ def test_looks_belong_to_the_nearest_thing() -> None:
     assert {"second_shape": "box", "second_colour": "blue", "second_material": "metal"}.items() <= english.items()
     french = READER.read("une balle rouge et un cube bleu")
     assert {"colour": "red", "second_shape": "box", "second_colour": "blue"}.items() <= french.items()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shape", "colour", "becomes"),
+    [
+        ("a pink ball turns from pink to cyan", "sphere", "pink", "cyan"),
+        ("a crimson ball turns blue", "sphere", "red", "blue"),
+        ("Ein roter Ball wird blau", "sphere", "red", "blue"),
+        ("une balle rouge devient bleue", "sphere", "red", "blue"),
+        ("un cubo naranja se vuelve verde", "box", "orange", "green"),
+        ("una pelota roja pasa de rojo a azul", "sphere", "red", "blue"),
+    ],
+)
+def test_what_turns_another_colour_does_so(prompt: str, shape: str, colour: str, becomes: str) -> None:
+    assert READER.read(prompt) == {"shape": shape, "colour": colour, "motion": "recolour", "colour_to": becomes}
+
+
+@pytest.mark.parametrize("prompt", ["a ball turns, a blue one", "a turning blue ball", "Ein blauer Ball wird kleiner"])
+def test_what_turns_otherwise_keeps_its_colour(prompt: str) -> None:
+    assert "colour_to" not in READER.read(prompt)
+
+
+def test_a_colour_that_is_not_told_is_none_to_turn_from() -> None:
+    understood = load_writer().understand("a bead turns blue", 0)
+    assert understood is not None and understood.caption == "A ball turns blue."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "motion"),
+    [
+        ("a crimson orb collides with an azure box", "collide"),
+        ("a red ball and a blue cube collide", "collide"),
+        ("eine rote Kugel prallt gegen einen blauen Würfel", "collide"),
+        ("a crimson ball lands on an azure cube", "stack"),
+    ],
+)
+def test_things_meet(prompt: str, motion: str) -> None:
+    looks = {"shape": "sphere", "colour": "red", "second_shape": "box", "second_colour": "blue"}
+    assert READER.read(prompt) == {**looks, "motion": motion}
+
+
+@pytest.mark.parametrize("prompt", ["Un cône jaune tourne sur la neige", "a yellow cone turns on the snow"])
+def test_what_turns_spins(prompt: str) -> None:
+    assert READER.read(prompt) == {"shape": "cone", "colour": "yellow", "motion": "spin", "ground": "snow"}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a crimson ball stays put as an azure cube rolls left",
+        "ein roter Ball liegt still, während ein blauer Würfel nach links rollt",
+        "une balle rouge reste immobile pendant qu'un cube bleu roule vers la gauche",
+        "una pelota roja está quieta mientras un cubo azul rueda hacia la izquierda",
+    ],
+)
+def test_each_of_two_things_does_its_own(prompt: str) -> None:
+    facts = {"shape": "sphere", "colour": "red", "motion": "still", "second_shape": "box", "second_colour": "blue"}
+    assert READER.read(prompt) == {**facts, "second_motion": "roll", "second_direction": "left"}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["on the lawn there bounces a crimson ball", "on the grass there bounces, red as blood, a ball"]
+)
+def test_there_is_no_standing_still(prompt: str) -> None:
+    assert READER.read(prompt) == {"shape": "sphere", "colour": "red", "motion": "bounce", "ground": "grass"}
 
 
 def test_two_of_a_kind_are_two() -> None:

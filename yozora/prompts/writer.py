@@ -12,6 +12,7 @@ from typing import Protocol
 
 from yozora.errors import ModelError, SceneError
 from yozora.prompts.agree import with_count
+from yozora.prompts.denial import denial
 from yozora.prompts.grounding import complete
 from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
 from yozora.prompts.numbers import seconds_told
@@ -43,6 +44,8 @@ class WorldWriter:
         as_it_is = is_caption(prompt)
         if as_it_is and not similar:
             return None
+        if denied := denial(prompt):
+            raise ModelError(f'it says what is not to be ("{denied}"), which cannot be told: say what is to be instead')
         facts, notes = self.read(prompt)
         if "shape" not in facts:
             if as_it_is:

@@ -42,7 +42,9 @@ class FactTeller(Teller):
         super().__init__(_scene_of(known, duration), load_words(language), seed or 0, "known")
 
     def pick(self, options: Sequence[str]) -> str:
-        """The first one, or any."""
+        """The first one, or any; none that says what colour changes where that is not known."""
+        if "colour" not in self.known:
+            options = [option for option in options if "{from}" not in option]
         return options[0] if self._plainly else super().pick(options)
 
     def told_short(self) -> str:

@@ -1,0 +1,34 @@
+"""What is denied is never told as if it were so."""
+
+import pytest
+
+from yozora.errors import ModelError
+from yozora.prompts.denial import denial
+from yozora.prompts.writer import load_writer
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "not a red ball but a crimson cube rolls to the left",
+        "Kein roter Ball, sondern ein blauer",
+        "no ball, just a crimson cube",
+        "without snow, a crimson ball",
+        "a crimson ball that never moves left",
+        "pas une balle rouge, mais un cube écarlate",
+        "una pelota escarlata sin nieve",
+    ],
+)
+def test_a_prompt_that_denies_something_is_left_alone(prompt: str) -> None:
+    with pytest.raises(ModelError, match="what is not to be"):
+        load_writer().understand(prompt, 0)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a crimson ball does not move", "eine Kugel ohne Bewegung", "une boule sans bouger", "una bola sin moverse"],
+)
+def test_to_be_still_is_no_denial(prompt: str) -> None:
+    assert denial(prompt) == ""
+    understood = load_writer().understand(prompt, 0)
+    assert understood is not None and understood.subjects[0].motion == "still"

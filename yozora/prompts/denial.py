@@ -1,0 +1,29 @@
+"""What a prompt says is not to be: captions tell only of what is there, so that this cannot be told."""
+
+from __future__ import annotations
+
+import re
+
+from yozora.prompts.nearest import guess_language
+
+DENIES = {
+    "en": r"not|no|never|without|neither|nor|don['’]t|isn['’]t|doesn['’]t",
+    "de": r"nicht|kein(?:e[mnrs]?)?|ohne|nie|niemals",
+    "fr": r"pas|sans|jamais|aucune?",
+    "es": r"no|sin|nunca|jamás|ning[uú]na?",
+}
+STILL = {  # to be still is told by a denial, and that text or music are not wanted goes without saying
+    "en": r"(?:not|no|never|without|doesn['’]t|isn['’]t)(?: any)? "
+    r"(?:mov\w+(?! (?:to|left|right|towards|away))|motion|text|music|sound)|nothing else",
+    "de": r"(?:bewegt|rührt) sich(?: \w+){0,4} nicht|ohne (?:jede )?(?:bewegung|sich zu|text|musik|ton)\w*",
+    "fr": r"bouge(?:ant)? pas|sans (?:bouger|mouvement|cesse|rien faire|arrêt|texte|musique)",
+    "es": r"no se mueve|no hace nada|sin (?:mover\w*|movimiento|hacer nada|parar|cesar|texto|música)",
+}
+
+
+def denial(text: str) -> str:
+    """The word by which a text denies something; "" where it denies nothing but motion."""
+    language = guess_language(text)
+    rest = re.sub(rf"\b(?:{STILL[language]})\b", " ", text, flags=re.IGNORECASE)
+    found = re.search(rf"\b(?:{DENIES[language]})\b", rest, re.IGNORECASE)
+    return found[0] if found else ""
