@@ -85,7 +85,8 @@ def create_character(
             own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
         if own >= MOST_CHARACTERS:
             raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
-        key = f"{service.folder}/characters/{new}/{secrets.token_hex(8)}"  # of its own: the same request may come twice at once
+        # a name of its own: the same request may come twice at once
+        key = f"{service.folder}/characters/{new}/{secrets.token_hex(8)}"
         character = Character(id=new, account_id=user.id, name=name, key=key, created_at=time.time())
         service.storage.put(character.key, path)
         try:
