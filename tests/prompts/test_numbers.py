@@ -3,6 +3,7 @@
 import pytest
 
 from yozora.prompts.numbers import seconds_told, things_counted
+from yozora.prompts.writer import load_writer
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,11 @@ def test_seconds_are_read_and_minutes() -> None:
         "two balls": None,
     }
     assert {text: seconds_told(text) for text in told} == told
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["two minutes of a crimson ball", "a crimson ball at 3 o'clock", "ein 5 Minuten langer Film von einem roten Ball"],
+)
+def test_time_is_still_seen_once_unknown_words_are_left_out(prompt: str) -> None:
+    assert load_writer().understand(prompt, 0).caption == "A red ball."

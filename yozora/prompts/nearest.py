@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from yozora.prompts.numbers import is_unit
 from yozora.world.scene import COLOURS, GROUNDS, SHAPES
 from yozora.world.words import LANGUAGES, Noun, load_asked, load_words, words_of
 
@@ -75,7 +76,7 @@ def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Contain
 
     def known(match: re.Match[str]) -> str:
         word = match[0].lower()
-        if vocabulary.knows(word, language):
+        if vocabulary.knows(word, language) or is_unit(word):
             return match[0]
         thing = _thing(word, language) if "shape" in kinds else None
         if thing is None:

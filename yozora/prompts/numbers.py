@@ -21,6 +21,11 @@ def things_counted(text: str, language: str) -> int:
     return max(told, default=0)
 
 
+def is_unit(word: str) -> bool:
+    """Whether a word is what time is measured in: by it one sees that the number before it counts no things."""
+    return re.fullmatch(rf"{SECONDS}|{MINUTES}|{OTHER}|clock", word, re.IGNORECASE) is not None
+
+
 def seconds_told(text: str) -> float | None:
     """How long the video is to be, in seconds; None where that is not said, or where it is too long to be meant."""
     found = _lasting().search(text)
