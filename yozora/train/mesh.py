@@ -8,6 +8,7 @@ which nothing here costs anything.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,11 +169,16 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
             dist.destroy_process_group()
 
 
+_meetings = itertools.count()  # of this process
+
+
 def _join(backend: str) -> None:
     """Meets the other processes where torchrun says. On one machine it keeps that place when it starts them again, with
     the addresses of those that have died; so each attempt has a corner of its own. (Machines do not count alike: see
-    docs/parallel.md for what torchrun needs to be told there.)"""
+    docs/parallel.md for what torchrun needs to be told there.) So has each meeting of the same processes: what one
+    left there would be taken for the next one's."""
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store = PrefixStore(f"meeting {next(_meetings)}", store)
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = PrefixStore(f"attempt {_attempt()}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
