@@ -29,7 +29,8 @@ def stands_still(frames: np.ndarray, things: np.ndarray) -> bool:
     points, kept = start, np.ones(len(start), bool)
     way = np.zeros(len(start))
     for one, other in pairwise(pictures):
-        points, good, _ = cv2.calcOpticalFlowPyrLK(one, other, points, None, winSize=(11, 11), maxLevel=2)  # type: ignore[call-overload]
+        there = np.empty_like(points)
+        points, good, _ = cv2.calcOpticalFlowPyrLK(one, other, points, there, winSize=(11, 11), maxLevel=2)
         kept &= good.reshape(-1) == 1
         way = np.maximum(way, np.linalg.norm((points - start).reshape(-1, 2), axis=1))
     if kept.sum() < LEAST:

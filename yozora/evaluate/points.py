@@ -73,14 +73,9 @@ def _follow(pictures: list[np.ndarray], start: np.ndarray, near: float) -> tuple
 def _along(pictures: list[np.ndarray], points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = np.ones(len(points), bool)
     for one, other in pairwise(pictures):
-        moved, good, _ = cv2.calcOpticalFlowPyrLK(  # pyright: ignore[reportCallIssue]
-            one,
-            other,
-            points.reshape(-1, 1, 2).astype(np.float32),
-            None,  # pyright: ignore[reportArgumentType]
-            winSize=(11, 11),
-            maxLevel=2,
-        )
+        before = points.reshape(-1, 1, 2).astype(np.float32)
+        after = np.empty_like(before)
+        moved, good, _ = cv2.calcOpticalFlowPyrLK(one, other, before, after, winSize=(11, 11), maxLevel=2)
         points = moved.reshape(-1, 2)
         height, width = other.shape
         inside = ((points >= 0) & (points < (width, height))).all(1)

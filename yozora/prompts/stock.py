@@ -18,8 +18,10 @@ from torch import Tensor
 from yozora.create.generator import choose_device, read_native
 from yozora.create.sizes import Native
 from yozora.errors import ConfigError
+from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import read_json
 from yozora.models.registry import autoencoder_of, autoencoder_version, load_autoencoder, quick_dtype
+from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.prompts.agree import with_count
 from yozora.prompts.lexicon import LexiconReader
 from yozora.prompts.library import NOTE, Entry, Library, copy_distance, create_library, open_library
@@ -50,19 +52,19 @@ class Coder:
     model: str
     version: str
     native: Native
-    autoencoder: torch.nn.Module
+    autoencoder: Autoencoder | WanAutoencoder
     device: torch.device
 
     @property
     def channels(self) -> int:
-        return self.autoencoder.config.channels  # type: ignore[union-attr,return-value]
+        return self.autoencoder.config.channels
 
     @torch.inference_mode()
     def encode(self, frames: np.ndarray) -> Tensor:
         """Frames uint8 `[1 + 4k, H, W, 3]` → latents float16 `[C, 1 + k, h, w]`."""
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.device)
         dtype = next(self.autoencoder.parameters()).dtype
-        latents = self.autoencoder.encode((pixels.float() / 127.5 - 1).to(dtype))  # type: ignore[operator]
+        latents = self.autoencoder.encode((pixels.float() / 127.5 - 1).to(dtype))
         return latents[0].to("cpu", torch.float16)
 
 

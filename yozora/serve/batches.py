@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 
 from yozora.create.events import Chunk, Progress
@@ -18,7 +18,7 @@ from yozora.create.events import Chunk, Progress
 __all__ = ["GATHER", "Batches"]
 
 Event = Progress | Chunk
-Begin = Callable[[Sequence[int]], Iterator[Event]]
+Begin = Callable[[Sequence[int]], Generator[Event]]
 GATHER = 1.0  # seconds that the first of a group waits for those that come after it
 
 
@@ -56,7 +56,7 @@ class _Batch:
         self.begun = False
         self._begin = begin
         self._turn = threading.Lock()  # whoever has it computes
-        self._source: Iterator[Event] | None = None
+        self._source: Generator[Event] | None = None
         self._coming: dict[int, deque[Event]] = {}
         self._error: BaseException | None = None
 
@@ -80,7 +80,7 @@ class _Batch:
             with self._turn:
                 del self._coming[place]
                 if not self._coming and self._source is not None:
-                    self._source.close()  # type: ignore[attr-defined]
+                    self._source.close()
 
     def _compute(self) -> bool:
         """Hands the next event to those whom it concerns; False where there is none. Raises what sampling raised, to

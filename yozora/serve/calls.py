@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import ipaddress
 import socket
+import ssl
 import threading
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 __all__ = ["find_address", "post"]
+
+Connect = Callable[[int], socket.socket]
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6
@@ -26,9 +28,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, secon
     held: list[socket.socket] = []
     late = threading.Event()
 
-    def connect(to: tuple[str, int], *rest: Any) -> socket.socket:
+    def connect(port: int) -> socket.socket:
         # to the address that was looked at, whatever the name means a moment later
-        made = socket.create_connection((address, to[1]), *rest)
+        made = socket.create_connection((address, port), seconds)
         held.append(made.dup())  # TLS takes the first handle of the connection away before it greets
         if late.is_set():
             made.close()
@@ -41,9 +43,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, secon
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=seconds)
-    connection._create_connection = connect  # type: ignore[attr-defined]
+    connection = _Connection(parts, seconds, connect)
     timer = threading.Timer(seconds, cut)
     timer.start()
     try:
@@ -61,6 +61,21 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, secon
     if late.is_set():  # a connection that is cut looks like an answer that ends
         raise TimeoutError(f"no answer within {seconds:g} s")
     return status
+
+
+class _Connection(http.client.HTTPConnection):
+    """One over a socket that `connect` makes for a port; TLS asks for a certificate of the address's name."""
+
+    def __init__(self, parts: urllib.parse.SplitResult, seconds: float, connect: Connect) -> None:
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self.default_port = http.client.HTTPS_PORT if self._tls else http.client.HTTP_PORT
+        super().__init__(parts.hostname or "", parts.port, timeout=seconds)
+        self._make = connect
+
+    def connect(self) -> None:
+        self.sock = self._make(self.port)
+        if self._tls:
+            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
 
 
 def find_address(parts: urllib.parse.SplitResult, private: bool) -> str:
