@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -85,6 +86,8 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     print(f"yozora serves http://{host}:{port} (API: /v1, /api/docs; data: {settings.data})", flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends on both, and raises them once more afterwards
         signal.signal(number, lambda *_: None)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: looking through it again and again would halt all answers
     server.run(sockets=[listener])
 
 
