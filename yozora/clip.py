@@ -44,6 +44,7 @@ class Recipe:
     steps: int | None = None
     guidance: float | None = None
     solver: str = ""
+    projected: bool = False
     lora: list[str] = field(default_factory=list)
     lora_sha256: list[str] = field(default_factory=list)
     reuse: float = 0.0
@@ -69,6 +70,7 @@ class Recipe:
             "seed": int,
             "steps": int,
             "guidance": (int, float),
+            "projected": bool,
             "reuse": (int, float),
             "lora": list,
             "tile": int,

@@ -97,8 +97,20 @@ def test_the_recipe_says_all_that_is_needed_to_make_it_again(generator: Generato
         steps=recipe.steps,
         guidance=recipe.guidance,
         solver=recipe.solver,
+        projected=recipe.projected,
     )
     assert np.array_equal(again[0].frames, clip.frames)
+
+
+def test_projected_guidance_is_the_cards_or_as_asked_for_and_in_the_recipe(generator: Generator) -> None:
+    card = dataclasses.replace(generator.bundle.card, projected=True)
+    projected = Generator(dataclasses.replace(generator.bundle, card=card))
+    plain, pushed = generator.generate("a red ball", seed=5), projected.generate("a red ball", seed=5)
+    assert plain.recipe is not None and not plain.recipe.projected
+    assert pushed.recipe is not None and pushed.recipe.projected
+    assert not np.array_equal(plain.frames, pushed.frames)
+    assert np.array_equal(generator.generate("a red ball", seed=5, projected=True).frames, pushed.frames)
+    assert np.array_equal(projected.generate("a red ball", seed=5, projected=False).frames, plain.frames)
 
 
 def test_the_same_seed_is_the_same_bytes_and_every_input_matters(generator: Generator) -> None:
@@ -224,17 +236,18 @@ def test_bad_runs_are_refused_when_called(generator: Generator) -> None:
 
 def test_few_steps_may_be_there_for_the_asking(quick: Generator) -> None:
     asked = Generator(dataclasses.replace(quick.bundle, card=dataclasses.replace(quick.bundle.card, solver="euler")))
-    assert vars(asked.settings()) == {"steps": 2, "guidance": 2.0, "solver": "euler"}
+    assert vars(asked.settings()) == {"steps": 2, "guidance": 2.0, "solver": "euler", "projected": False}
     assert asked.settings(solver=FLOW_MAP) == quick.settings()
     few = asked.generate("a red ball", seed=4, solver=FLOW_MAP)
     assert np.array_equal(few.frames, quick.generate("a red ball", seed=4).frames)
 
 
 def test_few_steps_are_taken_unless_guidance_is_asked_for(quick: Generator, generator: Generator) -> None:
-    assert vars(quick.settings()) == {"steps": 3, "guidance": 1.0, "solver": FLOW_MAP}
-    assert vars(quick.settings(steps=8)) == {"steps": 8, "guidance": 1.0, "solver": FLOW_MAP}
-    full = {"steps": 2, "guidance": 2.0, "solver": "multistep"}
+    assert vars(quick.settings()) == {"steps": 3, "guidance": 1.0, "solver": FLOW_MAP, "projected": False}
+    assert vars(quick.settings(steps=8)) == {"steps": 8, "guidance": 1.0, "solver": FLOW_MAP, "projected": False}
+    full = {"steps": 2, "guidance": 2.0, "solver": "multistep", "projected": False}
     assert vars(quick.settings(guidance=2)) == vars(quick.settings(negative="fog")) == full
+    assert vars(quick.settings(projected=True)) == full | {"projected": True}
     assert vars(quick.settings(solver="dpm++")) == full | {"solver": "dpm++"}
     assert vars(generator.settings()) == full | {"solver": "euler"}
     few = quick.generate("a red ball", picture(), seed=4)

@@ -59,6 +59,22 @@ def test_no_guidance_is_one_plain_pass(model: Counting) -> None:
 
 
 @torch.no_grad()
+def test_projected_guidance_pushes_across_what_is_foreseen(model: Counting) -> None:
+    text, null = text_of(5), text_of(1, seed=1)
+    levels = torch.tensor([[0.0, 0.4, 0.9], [0.7, 0.7, 0.7]])  # the first frame of the first clip is held
+    plain = guided(model, text, None)(LATENTS, levels, levels)
+    push = guided(model, text, null, 3.0, projected=True)(LATENTS, levels, levels) - plain
+    assert push.abs().amax() > 0.01 and not push[0, :, 0].any()
+    clean = LATENTS - levels[:, None, :, None, None] * plain
+    clean[0, :, 0] = 0
+    assert (push * clean).flatten(1).sum(1).abs().amax() < 1e-4 * float(push.norm() * clean.norm())
+    further = guided(model, text, null, 5.0, projected=True)(LATENTS, levels, levels) - plain
+    torch.testing.assert_close(further, 2 * push, atol=1e-4, rtol=1e-4)  # a direction, and how far along it
+    nothing = torch.zeros_like(levels)
+    assert guided(model, text, null, 3.0, projected=True)(LATENTS, nothing, nothing).isfinite().all()
+
+
+@torch.no_grad()
 def test_guidance_can_be_limited_to_an_interval(model: Counting) -> None:
     text, null = text_of(5), text_of(1, seed=1)
     velocity = guided(model, text, null, 3.0, interval=(0.2, 0.8))

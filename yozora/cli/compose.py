@@ -138,7 +138,7 @@ def _sampled(recipe: Recipe, options: Options) -> dict[str, Any]:
     guided = options.sampling["guidance"] is not None or options.negative or (options.style and options.style.negative)
     if recipe.solver == FLOW_MAP and (guided or options.solver not in (None, FLOW_MAP)):
         return {}
-    kept = {key: getattr(recipe, key) for key in ("steps", "guidance") if options.sampling[key] is None}
+    kept = {key: getattr(recipe, key) for key in ("steps", "guidance", "projected") if options.sampling[key] is None}
     return kept | {"solver": options.solver or recipe.solver or None}
 
 

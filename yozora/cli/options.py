@@ -56,6 +56,12 @@ class Options:
         float | None,
         typer.Option(help="How closely to follow the prompt; 1 is off."),
     ] = None
+    projected: Annotated[
+        bool | None,
+        typer.Option(
+            "--projected/--plain", help="Guidance without what only makes colours stronger; else as the model has it."
+        ),
+    ] = None
     solver: Annotated[
         str | None,
         typer.Option(help="euler, multistep, dpm++, unipc, or flow-map (few steps: quick, a little rougher)."),
@@ -111,7 +117,8 @@ class Options:
     @property
     def sampling(self) -> dict[str, Any]:
         """How the canvas is sampled; what is None is as the model's card says. Raises ConfigError."""
-        return {"steps": self.filled["steps"], "guidance": self.filled["guidance"], "solver": self.solver}
+        asked = {"steps": self.filled["steps"], "guidance": self.filled["guidance"]}
+        return asked | {"solver": self.solver, "projected": self.projected}
 
     @functools.cached_property
     def filled(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral
@@ -120,6 +121,7 @@ class Generator(Verbs):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        projected: bool | None = None,
         preset: str | None = None,
         begin: Begin | None = None,
     ) -> Clip:
@@ -128,7 +130,8 @@ class Generator(Verbs):
         CanvasError, ConfigError, MediaError; warns (YozoraWarning) outside the trained range."""
         options: dict[str, Any] = {"seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution}
         options |= {"fit": fit, "negative": negative, "preset": preset}
-        options |= {"seed": seed, "steps": steps, "guidance": guidance, "solver": solver, "begin": begin}
+        options |= {"seed": seed, "steps": steps, "guidance": guidance, "solver": solver}
+        options |= {"projected": projected, "begin": begin}
         if image is None:
             return self.make(text_to_video, prompt, **options)
         return self.make(image_to_video, image, prompt, **options)
@@ -141,22 +144,24 @@ class Generator(Verbs):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        projected: bool | None = None,
         begin: Begin | None = None,
     ) -> tuple[Clip, ...]:
         """One clip a seed, sampled in one batch; as `run`, without the progress."""
-        *_, clips = self.run(canvas, seeds, steps=steps, guidance=guidance, solver=solver, begin=begin)
+        sampling = {"steps": steps, "guidance": guidance, "solver": solver, "projected": projected}
+        *_, clips = self.run(canvas, seeds, **sampling, begin=begin)
         assert isinstance(clips, tuple)
         return clips
 
     @overload
     def run(
         self, canvas: Canvas, seed: int = 0, *, steps: int | None = ..., guidance: float | None = ...,
-        solver: str | None = ..., previews: bool = ..., begin: Begin | None = ...,
+        solver: str | None = ..., projected: bool | None = ..., previews: bool = ..., begin: Begin | None = ...,
     ) -> Iterator[Progress | Clip]: ...  # fmt: skip
     @overload
     def run(
         self, canvas: Canvas, seed: Sequence[int], *, steps: int | None = ..., guidance: float | None = ...,
-        solver: str | None = ..., previews: bool = ..., begin: Begin | None = ...,
+        solver: str | None = ..., projected: bool | None = ..., previews: bool = ..., begin: Begin | None = ...,
     ) -> Iterator[Progress | tuple[Clip, ...]]: ...  # fmt: skip
     def run(
         self,
@@ -166,17 +171,17 @@ class Generator(Verbs):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        projected: bool | None = None,
         previews: bool = False,
         begin: Begin | None = None,
     ) -> Iterator[Progress | Clip | tuple[Clip, ...]]:
         """Fills the canvas: yields Progress and at the end a Clip, or with several seeds (variations, sampled in one
         batch) a tuple of Clips. Sampling starts late where there is a clip to `begin` from. Stop early by closing the
         iterator. Raises CanvasError before any work."""
-        stream = self.stream(
-            canvas, seed, steps=steps, guidance=guidance, solver=solver, previews=previews, begin=begin
-        )
-        seeds = as_seeds(seed)
-        recipes = self.recipes(canvas, seeds, self.settings(steps, guidance, solver, canvas.negative), begin)
+        sampling = {"steps": steps, "guidance": guidance, "solver": solver, "projected": projected}
+        stream = self.stream(canvas, seed, **sampling, previews=previews, begin=begin)
+        seeds, settings = as_seeds(seed), self.settings(**sampling, negative=canvas.negative)
+        recipes = self.recipes(canvas, seeds, settings, begin)
         return _collect(stream, canvas, recipes, single=isinstance(seed, Integral))
 
     def stream(
@@ -187,13 +192,14 @@ class Generator(Verbs):
         steps: int | None = None,
         guidance: float | None = None,
         solver: str | None = None,
+        projected: bool | None = None,
         previews: bool = False,
         begin: Begin | None = None,
-    ) -> Iterator[Progress | Chunk]:
+    ) -> abc.Generator[Progress | Chunk]:
         """As `run`, but yields each video's frames in Chunks as soon as they are made and keeps none: memory does not
         grow with the length. Raises CanvasError before any work."""
         seeds = as_seeds(seed)
-        settings = self.settings(steps, guidance, solver, canvas.negative)
+        settings = self.settings(steps, guidance, solver, canvas.negative, projected)
         self.check(canvas, seeds)
         if begin is not None:
             begin.check(canvas, self.native, self.bundle.autoencoder.config.channels)
@@ -207,23 +213,25 @@ class Generator(Verbs):
         guidance: float | None = None,
         solver: str | None = None,
         negative: str = "",
+        projected: bool | None = None,
     ) -> Settings:
         """The settings of a run: what is None is as the model card says. Few-step weights are used where the solver is
         "flow-map": asked for, or the card's, unless guidance or a negative prompt is asked for. Raises CanvasError."""
         card = self.bundle.card
         few = card.solver == FLOW_MAP
-        if few and solver is None and guidance is None and not negative:
+        if few and solver is None and guidance is None and not negative and not projected:
             solver = FLOW_MAP
         if solver == FLOW_MAP:
             if card.few_steps is None:
                 raise CanvasError(f"the model {card.name!r} has no few-step weights, which {FLOW_MAP} needs")
-            if guidance not in (None, 1) or negative:
+            if guidance not in (None, 1) or negative or projected:
                 raise CanvasError(f"{FLOW_MAP} takes neither guidance nor a negative prompt: leave the solver out")
             return Settings(card.few_steps if steps is None else steps, 1.0, FLOW_MAP)
         return Settings(
             card.steps if steps is None else steps,
             card.guidance if guidance is None else guidance,
             solver if solver is not None else FULL if few else card.solver,
+            card.projected if projected is None else projected,
         )
 
     def cautions(self, canvas: Canvas, settings: Settings | None = None) -> list[str]:
@@ -262,6 +270,7 @@ class Generator(Verbs):
                 steps=settings.steps,
                 guidance=settings.guidance,
                 solver=settings.solver,
+                projected=settings.projected,
                 lora=[str(use) for use in self.bundle.loras],
                 lora_sha256=[use.sha256 for use in self.bundle.loras],
                 reuse=self.bundle.reuse,

@@ -11,11 +11,13 @@ from yozora.errors import CanvasError
 
 @dataclass(frozen=True)
 class Settings:
-    """How a canvas is sampled, complete: model evaluations, guidance (1 = none), solver."""
+    """How a canvas is sampled, complete: model evaluations, guidance (1 = none), solver, and
+    whether guidance is projected (see `yozora.diffusion.guidance`)."""
 
     steps: int
     guidance: float
     solver: str
+    projected: bool = False
 
     def __post_init__(self) -> None:
         check_steps(self.steps)

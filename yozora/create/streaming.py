@@ -84,7 +84,7 @@ class Stream:
         self.sampled = self.decoded = 0
         self.chunk = self.grid.latent_frames(canvas.frames) if bundle.tile else CHUNK_LATENTS
 
-    def __iter__(self) -> Iterator[Progress | Chunk]:
+    def __iter__(self) -> Generator[Progress | Chunk]:
         self.begun = time.perf_counter()
         canvas, bundle = self.canvas, self.bundle
         self.stage = "text"
@@ -305,7 +305,7 @@ class Stream:
         model = self._shared(self.bundle.transformer)
         if self.bundle.reuse:
             model = Reuse(model, self.bundle.reuse)
-        velocity = guided(model, _repeat(text, batch), null, guidance)
+        velocity = guided(model, _repeat(text, batch), null, guidance, projected=self.settings.projected)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
 

@@ -26,11 +26,12 @@ class Options(Asked, total=False):
     steps: int | None
     guidance: float | None
     solver: str | None
+    projected: bool | None
     preset: str | None
     begin: Begin | None
 
 
-_SAMPLING = ("seed", "steps", "guidance", "solver", "begin")
+_SAMPLING = ("seed", "steps", "guidance", "solver", "projected", "begin")
 
 
 class Verbs:

@@ -1,4 +1,9 @@
-"""Classifier-free guidance (Ho & Salimans 2022): the velocity under a prompt, pushed away from that under another."""
+"""Classifier-free guidance (Ho & Salimans 2022): the velocity under a prompt, pushed away from that under another.
+
+Much guidance makes things clearer and their colours too strong. The latter is what the push has in common with the
+clean picture that is foreseen; without that part (adaptive projected guidance, Sadat et al. 2025, of which this is the
+projection), a push several times as large does no harm.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yozora.diffusion.levels import whole_levels
+from yozora.diffusion.path import spread_levels
 from yozora.diffusion.reuse import Reuse
 from yozora.models.shared import Shared
 from yozora.models.transformer import KeyValue, Transformer
@@ -29,12 +35,14 @@ def guided(
     null: Text | None,
     guidance: float = 1.0,
     interval: tuple[float, float] = (0.0, 1.0),
+    projected: bool = False,
 ) -> Velocity:
     """The velocity null + guidance · (text - null), both halves from one batched pass; guidance 1 is text alone.
 
     null: states of the negative prompt (that of "" by default), for each clip or one for all; only needed where
     guidance is not 1. Outside `interval` (sampling levels, Kynkäänniemi et al. 2024) there is one plain pass. Keys
     and values of the texts are computed here, once. Held tokens are shown at their own level in both halves.
+    projected: leave out of each clip's push the part along the clean clip that the prompt's half foresees.
     """
     batch = text[0].shape[0]
     if guidance == 1.0:
@@ -52,9 +60,23 @@ def guided(
             return model(latents, levels, plain, None if mask is None else mask[:batch])
         answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
         with_text, without = answer.chunk(2)
+        if projected:
+            return with_text + (guidance - 1) * across(with_text - without, latents, with_text, levels)
         return torch.lerp(without, with_text, guidance)
 
     return velocity
+
+
+def across(push: Tensor, latents: Tensor, velocity: Tensor, levels: Tensor) -> Tensor:
+    """What of each clip's push is at right angles to the clean clip that the velocity foresees, by what has noise.
+
+    All but levels (see `add_noise`) are [B, C, T, H, W]; returns float32. Held tokens, at level 0, are not pushed.
+    """
+    noise = spread_levels(levels, latents).float()
+    moves = (noise > 0).float()
+    push, clean = push.float() * moves, (latents.float() - noise * velocity.float()) * moves
+    along = (push * clean).flatten(1).sum(1) / clean.square().flatten(1).sum(1).clamp_min(1e-12)
+    return push - along.view(-1, 1, 1, 1, 1) * clean
 
 
 def in_whole_levels(velocity: Velocity, count: int) -> Velocity:

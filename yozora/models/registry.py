@@ -79,6 +79,8 @@ class ModelInfo:
     """Whether all of a clip must have one noise level, so that nothing of it can be held."""
     deblock: bool = True
     """Whether a latent frame's details come in evenly over its frames once they are decoded."""
+    projected: bool = False
+    """Whether guidance is projected: see `yozora.diffusion.guidance`."""
     world: str | None = None
     """The mix of scenes of the simulated world that it has learned from: fine-tuning goes over them again."""
 

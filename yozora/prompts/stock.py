@@ -21,6 +21,7 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import read_json
 from yozora.models.registry import autoencoder_of, autoencoder_version, load_autoencoder, quick_dtype
+from yozora.models.tiled import Tiled
 from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.prompts.agree import with_count
 from yozora.prompts.lexicon import LexiconReader
@@ -52,7 +53,7 @@ class Coder:
     model: str
     version: str
     native: Native
-    autoencoder: Autoencoder | WanAutoencoder
+    autoencoder: Autoencoder | WanAutoencoder | Tiled
     device: torch.device
 
     @property

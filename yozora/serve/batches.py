@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from yozora.create.events import Chunk, Progress
@@ -29,7 +29,7 @@ class Batches:
         self._lock = threading.Condition()
         self._open: dict[str, _Batch] = {}
 
-    def events(self, group: str, seed: int, expected: int, begin: Begin) -> Iterator[Event]:
+    def events(self, group: str, seed: int, expected: int, begin: Begin) -> Generator[Event]:
         """The events of the video of one seed, sampled with up to `expected` of its group; `begin` samples several
         seeds. Must be closed."""
         with self._lock:
@@ -66,7 +66,7 @@ class _Batch:
         self._coming[len(self.seeds) - 1] = deque()
         return len(self.seeds) - 1
 
-    def events(self, place: int) -> Iterator[Event]:
+    def events(self, place: int) -> Generator[Event]:
         """What concerns one video, as if it were alone."""
         try:
             while True:

@@ -149,6 +149,7 @@ def models(service: Serving, user: Asking) -> dict[str, Any]:
                 "seconds": card.frames_max / card.fps,
                 "steps": card.steps,
                 "guidance": card.guidance,
+                "projected": card.projected,
             }
             for name, card in cards.items()
         ]

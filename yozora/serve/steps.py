@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ def generate(run: Run, models: Models, step: Step) -> Verdict:
             canvas,
             lambda several: generator.stream(canvas, several, **sampling, previews=run.order.previews),
         )
-        with contextlib.closing(events):  # type: ignore[type-var]
+        with contextlib.closing(events):
             for event in events:
                 if isinstance(event, Progress):
                     if event.preview is not None:
@@ -188,7 +188,7 @@ STEPS: tuple[Step, ...] = (
 # ---- what is made ----------------------------------------------------------------------------------------------------
 
 
-def _events(run: Run, models: Models, canvas: Canvas, begin: Begin) -> Iterator[Progress | Chunk]:
+def _events(run: Run, models: Models, canvas: Canvas, begin: Begin) -> Generator[Progress | Chunk]:
     """What sampling tells: in one batch with the variations of the same order that this worker has besides. Where files
     are given, which each run reads from a folder of its own, or previews are wanted, each is sampled by itself."""
     seed = run.order.seed or 0

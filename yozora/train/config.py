@@ -272,6 +272,7 @@ class DistillStage(Lessons):
 
     start_from: Path
     guidance: float = Field(default=2.5, ge=0, le=100)
+    projected: bool = False
     step_counts: Weights = {"4": 1.0, "6": 1.0, "8": 1.0, "12": 0.5}
     substeps: int = Field(default=3, ge=1, le=64)
     drop_prompt: float = Field(default=0.05, ge=0, le=1)

@@ -78,7 +78,9 @@ class DistillTask:
         noisy = add_noise(latents, torch.randn(latents.shape, generator=generator).to(device), path[0])
         with torch.no_grad():
             states, mask = self.text(batch.captions)
-            teacher = guided(self.teacher, (states, mask), self.text([""]), self.config.guidance)
+            teacher = guided(
+                self.teacher, (states, mask), self.text([""]), self.config.guidance, projected=self.config.projected
+            )
             spans = path[0] - path[-1]
             lengths = spread_levels(spans, latents).float()
             target = (noisy - follow(teacher, noisy, path)) / lengths.clamp_min(1e-6)

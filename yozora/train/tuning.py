@@ -100,7 +100,9 @@ class Tuning:
         def draw(noise: Tensor) -> Tensor:
             made = []
             for caption, each in zip(captions, noise.split(1), strict=True):
-                velocity = guided(transformer, self.read([caption]), self.read([""]), card.guidance)
+                velocity = guided(
+                    transformer, self.read([caption]), self.read([""]), card.guidance, projected=card.projected
+                )
                 if card.whole_levels is not None:
                     velocity = in_whole_levels(velocity, card.whole_levels)
                 *_, last = sample(velocity, each, schedule(16, self.config.shift))
