@@ -44,12 +44,13 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=32, help="prompts of combinations that training left out")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--solver", help="flow-map: the few-step weights")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sheet", type=Path, help="write a PNG with three frames of every clip")
     options = parser.parse_args()
 
     generator = yozora.load(options.model, device=options.device)
-    settings = generator.settings(options.steps, options.guidance)
+    settings = generator.settings(options.steps, options.guidance, options.solver)
     results: dict[str, Any] = {"model": options.model, "settings": vars(settings)}
     blocks = {"held-out prompts": (options.prompts, False), "new combinations": (options.held_out, True)}
     strips: list[np.ndarray] = []
@@ -71,7 +72,8 @@ def measure(
     clips: list[Clip] = []
     findings: dict[str, list[Finding]] = {"model": [], "ceiling": [], "through autoencoder": []}
     for prompt in track(prompts, description=name):
-        made = generator.generate(prompt.text, seed=prompt.seed, steps=options.steps, guidance=options.guidance)
+        asked = {"steps": options.steps, "guidance": options.guidance, "solver": options.solver}
+        made = generator.generate(prompt.text, seed=prompt.seed, **asked)
         real = film(prompt, native.size, native.frames_max, native.fps)
         clips.append(made)
         for column, clip in zip(findings, (made, real, reconstruct(autoencoder, real)), strict=True):

@@ -70,8 +70,19 @@ def test_projected_guidance_pushes_across_what_is_foreseen(model: Counting) -> N
     assert (push * clean).flatten(1).sum(1).abs().amax() < 1e-4 * float(push.norm() * clean.norm())
     further = guided(model, text, null, 5.0, projected=True)(LATENTS, levels, levels) - plain
     torch.testing.assert_close(further, 2 * push, atol=1e-4, rtol=1e-4)  # a direction, and how far along it
-    nothing = torch.zeros_like(levels)
-    assert guided(model, text, null, 3.0, projected=True)(LATENTS, nothing, nothing).isfinite().all()
+
+
+@torch.no_grad()
+def test_projected_guidance_ends_before_the_details(model: Counting) -> None:
+    text, null = text_of(5), text_of(1, seed=1)
+    velocity, plain = guided(model, text, null, 3.0, projected=True), guided(model, text, None)
+    levels = torch.tensor([[0.3, 0.2, 0.3], [0.3, 0.0, 0.5]])  # only the second clip is not yet that far
+    push = velocity(LATENTS, levels, levels) - plain(LATENTS, levels, levels)
+    assert push[0].abs().amax() < 1e-5 < push[1].abs().amax()
+    model.batches = []
+    for late in (torch.full((2, 3), 0.39), torch.zeros(2, 3)):
+        torch.testing.assert_close(velocity(LATENTS, late, late), plain(LATENTS, late, late))
+    assert model.batches == [2] * 4  # nobody asks what there would be without the prompt
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def list_() -> None:
         length = (
             f"{card.frames_min / card.fps:.2g} to {card.frames_max / card.fps:.3g} s at {card.fps:g} frames a second"
         )
-        steps = f"{card.steps} steps, guidance {card.guidance:g}"
+        steps = f"{card.steps} steps, guidance {card.guidance:g}" + (" (projected)" if card.projected else "")
         if card.few_steps:
             steps += f", or {card.few_steps} steps by --solver flow-map"
         print(f"{card.name}: {card.description}\n    {sizes}; {length}; {steps}")

@@ -2,7 +2,8 @@
 
 Much guidance makes things clearer and their colours too strong. The latter is what the push has in common with the
 clean picture that is foreseen; without that part (adaptive projected guidance, Sadat et al. 2025, of which this is the
-projection), a push several times as large does no harm.
+projection), a push several times as large does little harm, and none if it ends before the details are drawn
+(Kynkäänniemi et al. 2024).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(latents [B, C, T, H, W], levels, the levels that the step goes to) → velocity [B, C, T, H, W]; levels are [B, T] or
 [B, T, h, w]. Only a flow map asks where the step goes."""
 
+DETAIL = 0.4
+"""The level below which projected guidance no longer pushes: what is decided there are details."""
+
 Text = tuple[Tensor, Tensor | None]
 """States [B, L, width] and mask bool [B, L], or [B, T, L] where each latent frame follows a text of its own; None where
 all states count, as those of open models do, whose paddings are zeros that they have learned with."""
@@ -42,7 +46,8 @@ def guided(
     null: states of the negative prompt (that of "" by default), for each clip or one for all; only needed where
     guidance is not 1. Outside `interval` (sampling levels, Kynkäänniemi et al. 2024) there is one plain pass. Keys
     and values of the texts are computed here, once. Held tokens are shown at their own level in both halves.
-    projected: leave out of each clip's push the part along the clean clip that the prompt's half foresees.
+    projected: leave out of each clip's push the part along the clean clip that the prompt's half foresees, and all of
+    it once the clip's highest level is below DETAIL.
     """
     batch = text[0].shape[0]
     if guidance == 1.0:
@@ -54,6 +59,8 @@ def guided(
     states, mask = join(text, null)
     both = model.prepare_text(states)
     plain: list[KeyValue] = [(k[:batch], v[:batch]) for k, v in both]
+    if projected:
+        interval = max(interval[0], DETAIL), interval[1]
 
     def velocity(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         if interval != (0.0, 1.0) and not interval[0] <= float(levels.max()) <= interval[1]:
@@ -61,7 +68,9 @@ def guided(
         answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
         with_text, without = answer.chunk(2)
         if projected:
-            return with_text + (guidance - 1) * across(with_text - without, latents, with_text, levels)
+            early = levels.flatten(1).amax(1).view(-1, 1, 1, 1, 1) >= DETAIL
+            push = across(with_text - without, latents, with_text, levels)
+            return with_text + (guidance - 1) * torch.where(early, push, 0.0)
         return torch.lerp(without, with_text, guidance)
 
     return velocity
