@@ -52,9 +52,11 @@ class Watched(Stream):
 
     decoded_frames: list[np.ndarray]
 
-    def _decode(self, latents: torch.Tensor, before: Decoded | None = None) -> Iterator[tuple[np.ndarray, Decoded]]:
+    def _decode(
+        self, latents: torch.Tensor, before: Decoded | None = None, more: bool = False
+    ) -> Iterator[tuple[np.ndarray, Decoded]]:
         self.decoded_frames = []
-        for frames, after in super()._decode(latents, before):
+        for frames, after in super()._decode(latents, before, more):
             self.decoded_frames.append(frames)
             yield frames, after
 
