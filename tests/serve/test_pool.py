@@ -32,7 +32,7 @@ def test_a_model_that_is_loading_keeps_no_heartbeat_waiting(tiny_model: Path, mo
     """A worker that says nothing for some seconds is taken for dead."""
     begun, go, real = threading.Event(), threading.Event(), pool.load
 
-    def slow(name: str, device: str) -> object:
+    def slow(name: str, device: str, **_: object) -> object:
         begun.set()
         assert go.wait(30)
         return real(name, device)

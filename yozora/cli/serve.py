@@ -75,14 +75,20 @@ def worker(
     metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus's metrics at this port.")] = None,
     log_level: Level = "info",
 ) -> None:
-    """Make the videos that any `yozora serve` on the same database has been asked for."""
+    """Make the videos that any `yozora serve` on the same database has been asked for.
+
+    Started by torchrun, several processes with a GPU each make every video together.
+    """
     settings = _settings(
         data=data, database_url=database_url, storage=storage, model=model, models=models, rewriter=rewriter,
         device=device, memory_gb=memory, slots=slots,
     )  # fmt: skip
+    from yozora.cli.together import together
     from yozora.serve.run import run_worker
 
-    _end(run_worker(settings, metrics_port, log_level))
+    with together(settings.device) as mesh:
+        code = run_worker(settings, metrics_port, log_level, mesh)
+    _end(code)
 
 
 @keys.command("create")

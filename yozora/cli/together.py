@@ -38,4 +38,4 @@ def together(device: str) -> Iterator[Mesh | None]:
 
 def said_by_first(mesh: Mesh | None, said: Said) -> Said:
     """What the first process says, to all."""
-    return said if mesh is None else mesh.gather(said)[0]
+    return said if mesh is None else mesh.from_first(said)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections import OrderedDict, abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
+from yozora.create.canvas import Canvas
 from yozora.create.enhance import load_enhancer
+from yozora.create.events import Chunk, Progress
 from yozora.create.generator import Generator, choose_device, load, read_native
 from yozora.create.sizes import Native
 from yozora.models.registry import find_model
@@ -20,6 +24,7 @@ from yozora.serve.batches import Batches
 if TYPE_CHECKING:
     from yozora.models.enhancer import Enhancer
     from yozora.prompts import Rewriter
+    from yozora.serve.team import Team
 
 __all__ = ["Models"]
 
@@ -28,9 +33,17 @@ _log = logging.getLogger(__name__)
 
 
 class Models:
-    """The models of one worker on its device. `budget` is in bytes of parameters; 0 is MOST models of any size."""
+    """The models of one worker on its device. `budget` is in bytes of parameters; 0 is MOST models of any size.
+    `group`: the processes that share the tokens of each clip; `team`: how the first of them leads the others."""
 
-    def __init__(self, device: str = "auto", budget: int = 0) -> None:
+    def __init__(
+        self,
+        device: str = "auto",
+        budget: int = 0,
+        group: dist.ProcessGroup | None = None,
+        team: Team | None = None,
+    ) -> None:
+        self.group, self.team = group, team
         self.device = choose_device(device)
         self.budget = budget
         self._loaded: OrderedDict[str, tuple[Generator, int]] = OrderedDict()
@@ -48,13 +61,20 @@ class Models:
                     self._loaded.move_to_end(name)
                     return self._loaded[name][0]
                 self._make_room(size_on_disk(name))
-            generator = load(name, str(self.device))
+            generator = load(name, str(self.device), team=self.group)
             size = size_of(generator)
             with self._lock:
                 self._make_room(size)
                 self._loaded[name] = (generator, size)
             _log.info("model loaded", extra={"model": name, "bytes": size})
             return generator
+
+    def stream(
+        self, name: str | None, canvas: Canvas, seeds: Sequence[int], **asked: Any
+    ) -> abc.Generator[Progress | Chunk]:
+        """As `Generator.stream` of a model, by all processes of the worker. Raises CanvasError, ModelError."""
+        events = self.get(name).stream(canvas, seeds, **asked)
+        return events if self.team is None else self.team.lead(name or "mini", canvas, seeds, asked, events)
 
     def native(self, name: str | None) -> Native:
         """What a model makes, without loading it. Raises ModelError."""

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,8 +20,11 @@ from yozora.serve.app import create_app
 from yozora.serve.context import Service, open_service
 from yozora.serve.housekeeping import clear_scratch
 from yozora.serve.metrics import PROCESS
+from yozora.serve.pool import Models
 from yozora.serve.settings import Settings
+from yozora.serve.team import Team, follow
 from yozora.serve.worker import Worker
+from yozora.train.mesh import Mesh
 
 __all__ = ["run_server", "run_worker"]
 
@@ -48,15 +51,32 @@ def run_server(settings: Settings, log_level: str = "info") -> int:
     return 0
 
 
-def run_worker(settings: Settings, metrics_port: int | None = None, log_level: str = "info") -> int:
-    """Works until it is told to end, then hands running jobs back. The exit code."""
+def run_worker(
+    settings: Settings, metrics_port: int | None = None, log_level: str = "info", mesh: Mesh | None = None
+) -> int:
+    """Works until it is told to end, then hands running jobs back. The exit code. `mesh`: the processes that make each
+    video together, of which the first is the worker (see `yozora.serve.team`). Raises ConfigError, ModelError."""
+    if mesh is not None and settings.slots > 1:
+        raise ConfigError("a worker of several processes makes one video at a time: leave --slots at 1")
     logs.set_up(log_level.upper())
+    models = Models(settings.device, int(settings.memory_gb * 2**30), group=None if mesh is None else mesh.row)
+    if mesh is not None and not mesh.first:
+        follow(mesh, models, settings.model)
+        return 0
+    with ExitStack() as stack:
+        if mesh is not None:
+            models.team = Team(mesh)
+            stack.callback(models.team.end)
+        return _work(settings, metrics_port, models)
+
+
+def _work(settings: Settings, metrics_port: int | None, models: Models) -> int:
     tracing.set_up()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with _service(settings) as service:
-        worker = Worker(service)
+        worker = Worker(service, models)
         worker.start()
         try:
             if metrics_port is not None:

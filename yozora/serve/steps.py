@@ -97,7 +97,7 @@ def generate(run: Run, models: Models, step: Step) -> Verdict:
             run,
             models,
             canvas,
-            lambda several: generator.stream(canvas, several, **sampling, previews=run.order.previews),
+            lambda several: models.stream(run.order.model, canvas, several, **sampling, previews=run.order.previews),
         )
         with contextlib.closing(events):
             for event in events:
