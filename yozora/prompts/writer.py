@@ -38,7 +38,7 @@ class WorldWriter:
         """`detail` of the captions: "short", which `mini` follows at least as well, or "dense"."""
         self.reader, self.name, self.detail = reader, name, detail
 
-    def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood | None:
+    def understand(self, prompt: str, similar: Sequence[Similar] = ()) -> Understood | None:
         """None for a prompt in a caption's words of which nothing is filled in. Raises ModelError where it reads no
         thing."""
         as_it_is = is_caption(prompt)
