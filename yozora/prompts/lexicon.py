@@ -54,6 +54,8 @@ APPEARS = {  # and that it comes out again
     "es": "reaparece reapareciendo vuelve volviendo sale salir saliendo lado",
 }
 HIDES_REACH = 6  # words from the verb to "behind", and from there to the wall
+OF = {"en": "of", "de": "von vom neben", "fr": "de du des", "es": "de del"}  # behind "left": of a thing
+OF_REACH = 5  # words from there to the thing
 CLAUSES = {  # words between two sentences, of which the second begins with a thing
     "en": r"\b(?:while|as|whereas|and)(?= (?:an?|the|one|another)\b)",
     "de": r"\b(?:während|und)(?= (?:eine?|der|die|das)\b)",
@@ -123,7 +125,7 @@ def _read(text: str, language: str) -> Reading:
     eye, directions = stem(CAMERA[language], language), phrases(language, "direction")
     found = [*tokens.take({stems: said for stems, said in directions.items() if eye in stems})]
     camera = filmed(tokens)
-    found += tokens.take(directions)
+    found += (f for f in tokens.take(directions) if not _apart(tokens, f))
     found += tokens.take(phrases(language, "around"), 2)  # in "black and white" no colour is told
     told = [f for f in _shown(tokens, phrases(language, "looks")) if f.name == "shape"]
     motion = motion or _motion(tokens, len(told), 2)  # before looks: in "gets smaller" no size is told
@@ -158,6 +160,13 @@ def _read(text: str, language: str) -> Reading:
     return Reading(facts | camera, tuple(tokens.unread()))
 
 
+def _apart(tokens: Tokens, found: Found) -> bool:
+    """Whether what may be a direction says where one thing is from another: "to the left of a cube"."""
+    behind = tokens.words[found.end : found.end + OF_REACH]
+    of = bool(behind) and (behind[0] in OF[tokens.language].split() or behind[0].startswith(("d'", "d’")))
+    return of and any(word in _things(tokens.language) for word in tokens.stems[found.end : found.end + OF_REACH])
+
+
 def _shown(tokens: Tokens, table: dict[tuple[str, ...], tuple[str, str]]) -> list[Found]:
     """What would be taken now, and is not."""
     free = list(tokens.free)
@@ -177,8 +186,9 @@ def _done_by(tokens: Tokens, motion: Doing | None, facts: dict[str, str]) -> set
     """Where the words stand that tell what is done; what goes somewhere may be said to move besides."""
     done = facts.get("motion", "")
     places = tokens.alone(done) | (tokens.alone("travel") if "direction" in facts else set[int]())
-    if motion and motion.kind in (done, "travel"):
-        places |= motion.places
+    if motion and (motion.kind == done or (motion.kind == "travel" and "direction" in facts)):
+        again = {tokens.stems[place] for place in motion.places}  # larger and larger
+        places |= {at for at, word in enumerate(tokens.stems) if word in again}
     return places
 
 
@@ -245,7 +255,8 @@ def _hiding(tokens: Tokens) -> Doing | None:
 def _turning(tokens: Tokens) -> Doing | None:
     """That something turns round itself, by that word alone."""
     turns = stems_in(TURNS[tokens.language], tokens.language)
-    at = next((at for at, word in enumerate(tokens.stems) if word in turns and tokens.free[at]), None)
+    free = (at for at, word in enumerate(tokens.stems) if word in turns and tokens.free[at])
+    at = next((at for at in free if tokens.words[at + 1 : at + 2] != ["into"]), None)
     return None if at is None else Doing("spin", at, frozenset({at}))
 
 

@@ -80,7 +80,7 @@ def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Contain
         word = match[0].lower()
         if vocabulary.knows(word, language) or is_unit(word):
             return match[0]
-        thing = _thing(word, language) if "shape" in kinds else None
+        thing = _thing(word, language)  # which is no slip, whether it may be shown or not: a table is no tablet
         if thing is None:
             if len(word) < SHORT:
                 return match[0]
