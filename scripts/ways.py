@@ -122,7 +122,7 @@ WAYS = (
     Way(
         "Storyboard",
         "Cards at times, each a prompt, a picture or a clip, from a file such as the `board.toml` below. The picture "
-        "is held at its time.",
+        "is held at its time, and what is sampled with it leads there: put a prompt some two seconds ahead of it.",
         "yozora storyboard board.toml --seed 0 -o story.mp4",
     ),
     Way(

@@ -149,8 +149,12 @@ def test_what_is_not_as_one_may_think_is_said(
     enhancer: None, tiny_model: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Clip(np.zeros((1, 2, 128, 3), np.uint8), 8.0).write("wide.png")
+    Path("large.toml").write_text('resolution = "200p"\nseconds = 1\n[[card]]\nat = 0\nprompt = "x"\n')
     tiny = ["--model", str(tiny_model), "--steps", "1"]
     cases = {
+        ("storyboard", "large.toml", "-o", "board.mp4", *tiny): "200x200 is far above what this model was trained on: "
+        "made at 64x64 and enlarged",
+        ("storyboard", "large.toml", "--size", "64x96", "-o", "own.mp4", *tiny): "64x96 is outside the sizes",
         ("image", "x", "--resolution", "200p", "-o", "large.png", *tiny): "200x200 is far above what this model was "
         "trained on: made at 64x64 and enlarged",
         (
@@ -170,7 +174,8 @@ def test_what_is_not_as_one_may_think_is_said(
         assert main(list(arguments)) == 0
         err = capsys.readouterr().err
         assert said in err and all(line.startswith("warning: ") for line in err.splitlines())
-    assert Clip.read("large.png").size == (200, 200)
+    assert Clip.read("large.png").size == Clip.read("board.mp4").size == (200, 200)
+    assert Clip.read("own.mp4").size == (64, 96)
     assert Clip.read("wider.png").size == (4096, 64)
     canvas = recipe_of("large.png").canvas
     assert (canvas["width"], canvas["enhance"]["size"]) == (64, [200, 200])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yozora.create import Grid, Native, choose_size, frames_for
-from yozora.create.sizes import MAX_SIDE, fit_size, parse_aspect, parse_resolution, parse_size
+from yozora.create.sizes import MAX_SIDE, fit_size, misshapen, parse_aspect, parse_resolution, parse_size
 from yozora.errors import CanvasError
 
 GRID = Grid()
@@ -115,6 +115,15 @@ def test_any_shape_is_fitted(aspect: str | float) -> None:
         assert (width > height) == (parse_aspect(aspect) > 1)
     wide = choose_size(NATIVE, aspect="9:1")
     assert 6 <= wide[0] / wide[1] <= 12
+
+
+def test_the_flattest_shape_is_no_larger_than_what_was_trained() -> None:
+    for aspect, size in (("100000:1", (1024, 16)), (1e-9, (16, 1024)), ("64:1", (1024, 16))):
+        assert choose_size(Native(grid=Grid(16, 4, 1)), aspect=aspect) == size
+    assert misshapen((1024, 16), "100000:1") == [
+        "the aspect '100000:1' is flatter than this model can make: it becomes 1024x16"
+    ]
+    assert misshapen((1024, 16), "64:1") == misshapen((160, 96), "16:9") == misshapen((64, 64), None) == []
 
 
 def test_what_is_far_above_what_was_trained_is_enlarged() -> None:

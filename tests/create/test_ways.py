@@ -266,6 +266,10 @@ def test_a_picture_is_said_to_lose_size_but_no_rate(generator: Generator, tmp_pa
     assert any(line.startswith(f"{film} is 64x64 at 50 frames a second and becomes") for line in lines)
 
 
+def test_a_shape_that_cannot_be_made_is_said() -> None:
+    assert "flatter than this model can make" in loop(None, "x", native=NATIVE, aspect="100000:1").notes[0]
+
+
 def board(folder: Path, text: str) -> Path:
     clip(1, seed=1).write(folder / "a.png")
     clip(1, seed=2).write(folder / "b.png")
@@ -292,6 +296,18 @@ def test_cards_close_together_cut_hard(tmp_path: Path) -> None:
     path = board(tmp_path, "[[card]]\nat = 0\nimage = 'a.png'\n[[card]]\nat = 0.2\nimage = 'b.png'")
     canvas = storyboard(path, native=Native(frames_max=25, fps=24.0))
     assert [(anchor.start, anchor.end) for anchor in canvas.anchors] == [(0, 5), (5, 9)]
+
+
+def test_a_prompt_just_before_a_picture_is_warned_about(tmp_path: Path) -> None:
+    cards = (
+        "[[card]]\nat = 0\nprompt = 'a ball'\n[[card]]\nat = {at}\nprompt = 'a cube'\n[[card]]\nat = 4\nimage = 'a.png'"
+    )
+    late = storyboard(board(tmp_path, cards.format(at=3)), native=NATIVE)
+    assert late.notes == ("the prompt at 3 s begins 1 s before a.png, which shows already: put it 3.1 s or more ahead",)
+    early = cards.format(at=0.5)
+    assert storyboard(board(tmp_path, early), native=NATIVE).notes == ()
+    with_picture = "[[card]]\nat = 3\nprompt = 'x'\nimage = 'a.png'\n[[card]]\nat = 4\nimage = 'b.png'"
+    assert storyboard(board(tmp_path, with_picture), native=NATIVE).notes == ()
 
 
 @pytest.mark.parametrize(

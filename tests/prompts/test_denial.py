@@ -21,7 +21,7 @@ from yozora.prompts.writer import load_writer
 )
 def test_a_prompt_that_denies_something_is_left_alone(prompt: str) -> None:
     with pytest.raises(ModelError, match="what is not to be"):
-        load_writer().understand(prompt, 0)
+        load_writer().understand(prompt)
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def test_a_prompt_that_denies_something_is_left_alone(prompt: str) -> None:
 )
 def test_to_be_still_is_no_denial(prompt: str) -> None:
     assert denial(prompt) == ""
-    understood = load_writer().understand(prompt, 0)
+    understood = load_writer().understand(prompt)
     assert understood is not None and understood.subjects[0].motion == "still"

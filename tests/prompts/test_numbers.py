@@ -45,5 +45,5 @@ def test_seconds_are_read_and_minutes() -> None:
     ["two minutes of a crimson ball", "a crimson ball at 3 o'clock", "ein 5 Minuten langer Film von einem roten Ball"],
 )
 def test_time_is_still_seen_once_unknown_words_are_left_out(prompt: str) -> None:
-    read = load_writer().understand(prompt, 0)
+    read = load_writer().understand(prompt)
     assert read is not None and read.caption == "A red ball."

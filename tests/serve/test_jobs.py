@@ -126,6 +126,19 @@ def test_a_plan_has_limits(shared: Service, order: Order) -> None:
         jobs.create(shared, someone(shared, "free"), order)
 
 
+def test_a_resolution_far_above_what_was_trained_is_enlarged(service: Service) -> None:
+    order = BALL.model_copy(update={"resolution": "200p", "aspect": "2:1"})
+    job = jobs.create(service, service.local, order)[0]
+    assert (job.order["resolution"], job.order["enhance"], job.width, job.height) == (None, "200p", 400, 200)
+    assert jobs.cost(service, service.local, order)["size"] == "400x200"
+    native = BALL.model_copy(update={"resolution": "64p"})
+    made = jobs.create(service, service.local, native)[0]
+    assert (made.order["resolution"], made.order["enhance"], made.width, made.height) == ("64p", None, 64, 64)
+    for given in ({"resolution": "200p", "enhance": "100p"}, {"resolution": "huge"}):
+        with pytest.raises(ApiError):
+            jobs.create(service, service.local, BALL.model_copy(update=given | {"size": "64x64"}))
+
+
 def test_nobody_finds_anothers(shared: Service) -> None:
     one, two = someone(shared), someone(shared, name="two")
     name = jobs.create(shared, one, BALL)[0].id

@@ -37,6 +37,34 @@ def test_two_things() -> None:
     assert "A red box stands behind the torus." in tell_facts(apart, "en", "dense")
 
 
+@pytest.mark.parametrize(
+    ("language", "facts", "text"),
+    [
+        ("en", {}, "A red ball goes behind a wall and comes out again."),
+        ("en", {"direction": "left"}, "A red ball goes behind a wall, moving to the left, and comes out again."),
+        ("de", {}, "Ein roter Ball bewegt sich, verschwindet hinter einer Wand und kommt wieder hervor."),
+        ("fr", {}, "Une balle rouge passe derrière un mur et ressort."),
+        ("es", {}, "Una pelota roja pasa por detrás de una pared y vuelve a salir."),
+    ],
+)
+def test_what_hides_does_so_behind_a_wall(language: str, facts: dict[str, str], text: str) -> None:
+    assert tell_facts({"shape": "sphere", "colour": "red", "motion": "hide"} | facts, language) == text
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "A red ball bounces on the grass and changes colour from red to blue."),
+        ("de", "Ein roter Ball hüpft auf der Wiese und wechselt die Farbe von Rot zu Blau."),
+        ("fr", "Une balle rouge rebondit sur l'herbe et change de couleur, passant de rouge à bleu."),
+        ("es", "Una pelota roja rebota sobre la hierba y cambia de color de rojo a azul."),
+    ],
+)
+def test_what_moves_may_turn_another_colour_meanwhile(language: str, text: str) -> None:
+    facts = {"shape": "sphere", "colour": "red", "motion": "bounce", "ground": "grass", "colour_to": "blue"}
+    assert tell_facts(facts, language) == text
+
+
 def _facts() -> st.SearchStrategy[dict[str, str]]:
     known = {name: st.sampled_from(values) for name, values in VALUES.items() if name not in IGNORED}
     shape = {"shape": known.pop("shape")}

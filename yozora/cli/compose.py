@@ -68,7 +68,7 @@ def storyboard(
     """Make the cards of BOARD: each a time with a prompt, a picture or a video."""
     from yozora.create.board import read_board, storyboard
 
-    cards = read_board(board)
+    cards, options = options.of_board(read_board(board))
     check_given("", [path for _, path in cards.files])
     make(options, lambda native, options: storyboard(cards, native=native, **options.asked))
 

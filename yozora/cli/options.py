@@ -16,6 +16,7 @@ import typer
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
+    from yozora.create.board import Board
     from yozora.create.given import Fit
     from yozora.create.presets import Preset
     from yozora.create.sizes import Native
@@ -152,15 +153,23 @@ class Options:
 
     def within(self, native: Native) -> Options:
         """The same, but a resolution far above what the model was trained on is what its result is enlarged to."""
-        from yozora.create.sizes import parse_aspect, parse_resolution
+        from yozora.create.target import enlarged
 
-        if self.resolution is None or self.enhance is not None:
-            return self
-        aspect = self.filled["aspect"]
-        ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
-        if not native.enlarges(short := parse_resolution(self.resolution), ratio):
-            return self
-        return replace(self, resolution=None, enhance=f"{short}p")
+        larger = None if self.enhance is not None else enlarged(native, self.filled["aspect"], self.resolution)
+        return self if larger is None else replace(self, resolution=None, enhance=larger)
+
+    def of_board(self, board: Board) -> tuple[Board, Options]:
+        """A storyboard without the shape that its file asks for, and these options with it where they ask for no other:
+        it then counts as if it stood on the command line."""
+        shape = ("size", "aspect", "resolution")
+        told = {key: str(value) for key, value in board.asked.items() if key in shape}
+        if self.size is not None:
+            told = {}
+        elif self.aspect is not None or self.resolution is not None:
+            told.pop("size", None)
+        told |= {key: getattr(self, key) for key in shape if getattr(self, key) is not None}
+        asked = {key: value for key, value in board.asked.items() if key not in shape}
+        return replace(board, asked=cast("Asked", asked)), replace(self, **told)
 
     def cautions(self, size: tuple[int, int], target: Target, enlarged: bool) -> list[str]:
         """A line for each thing about enhancing what is made at `size` that one may not think; `enlarged`: because of

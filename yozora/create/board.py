@@ -25,7 +25,7 @@ from yozora.create.canvas import Canvas, Cue, check_prompt
 from yozora.create.given import check_fit, open_given
 from yozora.create.join import Card, check_time, stand
 from yozora.create.limits import shown
-from yozora.create.sizes import Native, check_seconds
+from yozora.create.sizes import Native, check_seconds, misshapen
 from yozora.create.ways import Asked, canvas_size
 from yozora.errors import CanvasError
 
@@ -73,7 +73,22 @@ def storyboard(board: Board | str | Path, *, native: Native, **asked: Unpack[Ask
     trim = (0, over if anchors and anchors[-1].end == frames else 0)
     cues = board.cues if board.cues and board.cues[0].start == 0 else (_opening(board), *board.cues)
     negative = wanted.get("negative", "")
+    notes += [*misshapen(size, wanted.get("aspect")), *_overruled(board, native)]
     return Canvas(*size, frames, native.fps, cues, tuple(anchors), False, negative, trim, notes=tuple(notes))
+
+
+def _overruled(board: Board, native: Native) -> list[str]:
+    """A line for each prompt that begins so shortly before a picture or clip that what it asks for has no time to be
+    seen: all that is sampled together with what is given leads there."""
+    lines, given = [], {at for at, _ in board.files}
+    for at, path in board.files:
+        before = [cue for cue in board.cues if cue.start < at]
+        if before and before[-1].start not in given and at - before[-1].start < native.seconds_max:
+            lines.append(
+                f"the prompt at {before[-1].start:g} s begins {at - before[-1].start:.2g} s before {path.name}, which "
+                f"shows already: put it {native.seconds_max:.2g} s or more ahead"
+            )
+    return lines
 
 
 def read_board(path: str | Path) -> Board:

@@ -192,10 +192,20 @@ def choose_size(
     ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
     if resolution is None:
         area = native.size[0] * native.size[1]
+        most = area / native.grid.step**2  # as flat as this area can be: one token high
+        ratio = min(max(ratio, 1 / most), most)
         fits = (*native.sizes, fit_size(ratio, area, native.grid))
         return min(fits, key=lambda size: _misfit(size, ratio, size[0] * size[1] if size in native.sizes else area))
     short = parse_resolution(resolution)
     return fit_size(ratio, short * short * max(ratio, 1 / ratio), native.grid)
+
+
+def misshapen(size: tuple[int, int], aspect: str | float | None) -> list[str]:
+    """A line where a size is of a shape far from the aspect that was asked for. Raises CanvasError for what is none."""
+    width, height = size
+    if aspect is None or abs(math.log(width / height / parse_aspect(aspect))) < math.log(FAR):
+        return []
+    return [f"the aspect {shown(aspect)} is flatter than this model can make: it becomes {width}x{height}"]
 
 
 def fit_size(ratio: float, area: float, grid: Grid) -> tuple[int, int]:

@@ -10,7 +10,16 @@ from typing import Any
 
 from yozora.clip import Recipe
 from yozora.create.given import Fit, check_fit, crop_box, pad_box
-from yozora.create.sizes import MAX_SIDE, Grid, check_fps, parse_aspect, parse_resolution, parse_size, within_sides
+from yozora.create.sizes import (
+    MAX_SIDE,
+    Grid,
+    Native,
+    check_fps,
+    parse_aspect,
+    parse_resolution,
+    parse_size,
+    within_sides,
+)
 from yozora.errors import CanvasError
 
 MOST_TIMES = 120  # more frames than there were
@@ -79,6 +88,16 @@ def choose_target(
         exact = any(sign in size for sign in "xX×*")
         size = parse_size(size) if exact else _of_shape(ratio, parse_resolution(size))
     return Target(source, source_fps, size, source_fps if fps is None else fps, fit)
+
+
+def enlarged(native: Native, aspect: str | float | None, resolution: str | int | None) -> str | None:
+    """What a video is enhanced to, "1080p", where a resolution of that aspect is so far above what a model was trained
+    on that a trained size, enlarged, is what to make; None where it is made as it is. Raises CanvasError."""
+    if resolution is None:
+        return None
+    ratio = native.size[0] / native.size[1] if aspect is None else parse_aspect(aspect)
+    short = parse_resolution(resolution)
+    return f"{short}p" if native.enlarges(short, ratio) else None
 
 
 def falls_short(size: str | tuple[int, int], target: Target) -> list[str]:

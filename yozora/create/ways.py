@@ -10,7 +10,7 @@ from yozora.clip import Clip
 from yozora.create.anchors import Anchor, Mask
 from yozora.create.canvas import Canvas, Cue, check_prompt
 from yozora.create.given import Fit, Given, Picture, open_given, read_mask, take
-from yozora.create.sizes import Native, check_seconds, choose_size, frames_for
+from yozora.create.sizes import Native, check_seconds, choose_size, frames_for, misshapen
 from yozora.errors import CanvasError
 
 STRENGTHS = {"subtle": 0.6, "mild": 0.85, "strong": 0.95}  # colours of what is given are seen up to a level of 0.9
@@ -171,7 +171,8 @@ def canvas_of(
 ) -> Canvas:
     """A canvas of one prompt at the model's rate, with what is asked of every way. Raises CanvasError."""
     cues, negative = (Cue(0.0, prompt),), asked.get("negative", "")
-    return Canvas(*size, frames, native.fps, cues, tuple(anchors), loop, negative, trim, notes=tuple(notes))
+    lines = (*notes, *misshapen(size, asked.get("aspect")))
+    return Canvas(*size, frames, native.fps, cues, tuple(anchors), loop, negative, trim, notes=lines)
 
 
 def canvas_size(given: Given | None, native: Native, asked: Asked) -> tuple[int, int]:

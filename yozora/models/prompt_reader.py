@@ -66,6 +66,10 @@ class PromptReader(nn.Module):
         """Whether it was trained on a word."""
         return word in self.words
 
+    def unread(self, text: str) -> tuple[str, ...]:
+        """None: which words it read a fact by cannot be told."""
+        return ()
+
     def save_assets(self, folder: Path) -> None:
         """Write what is no tensor: the tokenizer, and the words of the prompts that it was trained on."""
         self.text.save_assets(folder)

@@ -50,7 +50,7 @@ class ChatEngine:
     def name(self) -> str:
         return self.chat.name
 
-    def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood:
+    def understand(self, prompt: str, similar: Sequence[Similar] = ()) -> Understood:
         asked: dict[str, object] = {"prompt": prompt}
         if similar:
             asked["similar"] = [one.caption[:LONGEST] for one in similar]

@@ -40,10 +40,12 @@ PLURALS = ("s", "es", "n", "en", "e", "x")
 
 @dataclass(frozen=True)
 class Known:
-    """A prompt in known words, and a line on each change that is more than a slip of the finger."""
+    """A prompt in known words, a line on each word for which another thing stands, and the words that were left out. Of
+    a slip of the finger nothing is said."""
 
     text: str
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,26 +80,23 @@ def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Contain
         word = match[0].lower()
         if vocabulary.knows(word, language) or is_unit(word):
             return match[0]
-        thing = _thing(word, language) if "shape" in kinds else None
+        thing = _thing(word, language)  # which is no slip, whether it may be shown or not: a table is no tablet
         if thing is None:
             if len(word) < SHORT:
                 return match[0]
-            if near := difflib.get_close_matches(word, _by_letter(vocabulary.words).get(word[0], ()), 1, MISSPELT):
+            likely = _by_letter(vocabulary.words & _words_of(language)).get(word[0], ())
+            if near := difflib.get_close_matches(word, likely, 1, MISSPELT):
                 return near[0]
             thing = nearest(word)
         if thing is None or thing.kind not in kinds:
             left.append(match[0])
             return ""
-        said = in_words(thing, language, coloured)
-        if thing.kind == "shape":
-            shown = in_words(thing, "en", coloured, "a")
-            notes.append(f'the model knows no "{match[0]}"; showing {shown}')
-        return said
+        shown = in_words(thing, "en", coloured, "a") if thing.kind == "shape" else thing.value
+        notes.append(f'the model knows no "{match[0]}"; showing {shown}')
+        return in_words(thing, language, coloured)
 
     text = " ".join(PART.sub(known, prompt).split())
-    if left:
-        notes.append(f"left out: {', '.join(left)}")
-    return Known(text, tuple(notes))
+    return Known(text, tuple(notes), tuple(left))
 
 
 def guess_language(prompt: str) -> str:
@@ -105,6 +104,8 @@ def guess_language(prompt: str) -> str:
     count: dict[str, float] = dict.fromkeys(LANGUAGES, 0.0)
     for word in words_of(prompt):
         known = [language for language in LANGUAGES if word in _words_of(language) or word in STOP[language].split()]
+        if not known:
+            known = [language for language in LANGUAGES if _singulars(word) & _words_of(language)]
         for language in known:
             count[language] += 1 / len(known)
     return max(LANGUAGES, key=lambda language: count[language])
@@ -183,8 +184,13 @@ def _embedded() -> tuple[Any, list[Meaning], np.ndarray] | None:
 def _thing(word: str, language: str) -> Meaning | None:
     """What stands for a thing that the world does not have, by its name, in the plural, too."""
     names = _thing_names(language)
-    stems = [word, *(word.removesuffix(ending) for ending in PLURALS if word.endswith(ending))]
-    return next((names[stem] for stem in stems if stem in names and len(stem) >= min(len(word), SHORT - 1)), None)
+    return next((names[stem] for stem in (word, *sorted(_singulars(word))) if stem in names), None)
+
+
+def _singulars(word: str) -> set[str]:
+    """What a word may be the plural of, by its ending."""
+    stems = {word.removesuffix(ending) for ending in PLURALS if word.endswith(ending)}
+    return {stem for stem in stems if len(stem) >= SHORT - 1}
 
 
 @functools.cache

@@ -16,7 +16,7 @@ AMOUNT = r"\d{1,4}(?:[.,]\d+)?"
 
 def things_counted(text: str, language: str) -> int:
     """The greatest number of things, from 2 on, that a text counts; 0 where it counts none."""
-    names = _number_names(language)
+    names = number_names(language)
     told = [names.get(match[0].lower()) or int(match[0]) for match in _counting(language).finditer(text)]
     return max(told, default=0)
 
@@ -31,22 +31,22 @@ def seconds_told(text: str) -> float | None:
     found = _lasting().search(text)
     if found is None:
         return None
-    named = {name: number for language in LANGUAGES for name, number in _number_names(language).items()}
+    named = {name: number for language in LANGUAGES for name, number in number_names(language).items()}
     amount = float(named.get(found[1].lower()) or found[1].replace(",", "."))
     seconds = amount * (60 if found["minutes"] else 1)
     return seconds if 0 < seconds <= LONGEST else None
 
 
 @functools.cache
-def _number_names(language: str) -> dict[str, int]:
-    """Words for numbers, but for 1, which are articles."""
+def number_names(language: str) -> dict[str, int]:
+    """Words for numbers of a language, and what they say; but for 1, which are articles."""
     return {word: int(number) for number, word in load_asked(language)["counts"].items() if number != "1"}
 
 
 @functools.cache
 def _counting(language: str) -> re.Pattern[str]:
     """A number from 2 to 6, or a word for one, that is no part of another and counts no stretch of time."""
-    names = "|".join(_number_names(language))
+    names = "|".join(number_names(language))
     part, time = r"(?<![\d.,:'’])(?<!\d-)", rf"(?![\d'’]|[.,:]\d|\s*-?\s*(?:(?:{SECONDS}|{MINUTES}|{OTHER})(?!\w)))"
     return re.compile(rf"{part}\b(?:[2-6]|{names})\b{time}", re.IGNORECASE)
 
@@ -54,5 +54,5 @@ def _counting(language: str) -> re.Pattern[str]:
 @functools.cache
 def _lasting() -> re.Pattern[str]:
     """A number, or a word for one, and seconds or minutes."""
-    names = "|".join(name for language in LANGUAGES for name in _number_names(language))
+    names = "|".join(name for language in LANGUAGES for name in number_names(language))
     return re.compile(rf"\b({AMOUNT}|{names})\s*-?\s*(?:(?:{SECONDS})|(?P<minutes>{MINUTES}))\b", re.IGNORECASE)

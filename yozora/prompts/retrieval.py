@@ -17,7 +17,7 @@ from yozora.create.canvas import Canvas
 from yozora.create.generator import Generator
 from yozora.errors import CanvasError
 from yozora.prompts.agree import FIRM, disagreement, likeness, way_of, with_count
-from yozora.prompts.lexicon import LexiconReader
+from yozora.prompts.lexicon import study
 from yozora.prompts.library import Copy, Library, Match, embed_texts
 from yozora.prompts.rewriting import Similar
 from yozora.prompts.stock import Coder
@@ -64,7 +64,7 @@ class Similars:
 
 def read_facts(prompt: str) -> dict[str, str]:
     """The facts that a prompt states, with "count" where it tells of a thing."""
-    return with_count(LexiconReader().read(prompt), prompt)
+    return with_count(study(prompt).facts, prompt)
 
 
 def search_by_facts(library: Library, text: str, count: int = 5) -> list[Match]:
@@ -81,10 +81,13 @@ def search_by_facts(library: Library, text: str, count: int = 5) -> list[Match]:
 
 def find_close(library: Library, prompt: str, size: tuple[int, int], frames: int) -> Found:
     """The clip of a size (width, height) and at least so many frames that may stand for what a prompt asks for: of
-    those that agree with it, the one that is most like it in what may differ, and then in meaning."""
+    those that agree with it, the one that is most like it in what may differ, and then in meaning. None for a prompt of
+    which not every word was read: what it says besides could not be compared."""
     asked = read_facts(prompt)
     if "shape" not in asked:
         return Found(reason="nothing in the prompt can be compared with a clip's facts")
+    if unread := study(prompt).unread:
+        return Found(reason=_unread(unread))
     matches = library.search(prompt, LOOKED_AT, _stated(asked))
     fitting = [match for match in matches if match.size == size and match.frames >= frames]
     if not fitting:
@@ -107,6 +110,8 @@ def warm_start(library: Library, canvas: Canvas, generator: Generator, version: 
         return WarmStart(reason=reason)
     if len(canvas.cues) != 1 or canvas.anchors or canvas.loop:
         return WarmStart(reason="only a video of one prompt, made from text, can begin from another clip")
+    if unread := study(canvas.cues[0].asked).unread:  # a rewriting may leave out what it did not read
+        return WarmStart(reason=_unread(unread))
     found = find_close(library, canvas.prompt, canvas.size, canvas.frames)
     if found.match is None:
         return WarmStart(reason=found.reason)
@@ -141,6 +146,11 @@ def _stated(asked: Mapping[str, str]) -> dict[str, str]:
         if direction:
             where[f"{which}direction"] = direction
     return where
+
+
+def _unread(words: Sequence[str]) -> str:
+    """Why a prompt is not compared with clips of which some words were not read."""
+    return f"no clip can be known to agree with what was not read of the prompt ({', '.join(words)[:80]})"
 
 
 def _why_none(library: Library, prompt: str, asked: Mapping[str, str], size: tuple[int, int], frames: int) -> str:

@@ -75,9 +75,9 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood | None:
-        """What the prompt asks for, or None where it is good as it is; `attempt` is 0. What it leaves open may be as
-        in `similar`. Raises ModelError where that did not work."""
+    def understand(self, prompt: str, similar: Sequence[Similar] = ()) -> Understood | None:
+        """What the prompt asks for, or None where it is good as it is. What it leaves open may be as in `similar`.
+        Raises ModelError where that did not work."""
         ...
 
 
@@ -94,7 +94,7 @@ class Rewriter:
             return Rewriting(prompt=prompt, engine=self.engine.name)
         similar = self.find(prompt) if self.find else ()
         try:
-            understood = self.engine.understand(prompt, 0, similar)
+            understood = self.engine.understand(prompt, similar)
         except ModelError as error:
             warning = f"the prompt was not rewritten: {error}"
         else:

@@ -22,16 +22,19 @@ ENDINGS = {  # longest first; what is left has at least three letters, in German
 UMLAUT = re.compile(r"(?<![aeq])(?:ae|oe|ue)")
 RED = re.compile(r"(.*rot)(?:e[mnrs]?)?")
 EXACT = {"en": ("tiny",), "de": (), "fr": (), "es": ()}  # words whose stems are those of others, as of a tin
+PLURAL = re.compile(r"(?<=\w{3}e[lr])n$")  # Kugeln is Kugel
 PASSES = 2  # endings upon endings: leucht-end-er
 COMMON = {  # words in phrases of several motions, in one table or not, which tell none
     "en": "keep does make come go get become lose run drive above out again like balloon size top own turns "
-    "turning there",
+    "turning there along",
     "de": "kommt macht wird nimmt bleibt läuft fährt geht immer wieder oben unten ohne größe um an ab zu wie gegen",
     "fr": "fait faire devient plus sans étant être haut bas taille va court comme sol terre loin ciel entre",
     "es": "hace haciendo da dando más sin está estando arriba abajo tamaño suelo cielo como corre va queda contra "
     "encima",
 }
 AROUND = (("ground", "grounds"), ("ground", "onto"), ("time", "times"), ("weather", "weathers"), ("style", "styles"))
+AROUND += (("time", "time_sentences"), ("weather", "weather_sentences"), ("style", "style_sentences"))
+AROUND += (("style", "style_labels"),)
 LOOKS = (("size", "sizes"), ("material", "materials"), ("colour", "colours"))
 
 
@@ -42,6 +45,8 @@ def stem(word: str, language: str) -> str:
         return plain(red[1])
     if word in EXACT[language]:
         return word
+    if language == "de":
+        word = PLURAL.sub("", word)
     least = 4 if language == "de" else 3
     for _ in range(PASSES):
         fitting = (e for e in ENDINGS[language] if word.endswith(e) and len(word) - len(e) >= least)
@@ -85,17 +90,19 @@ def phrases(language: str, which: str) -> dict[tuple[str, ...], tuple[str, str]]
                 add("direction", value, texts)
         case "shots":
             for value, texts in words["camera_labels"].items():
+                add("camera", value, texts, whole=True)
                 add("camera", value, texts)
         case "cameras":
-            for value, texts in words["cameras"].items():
+            for value, texts in (*words["cameras"].items(), *words["filming"].items()):
                 forms = [form for text in texts for form in _forms(text)]
                 add("camera", value, forms, whole=True)  # "zooms in" needs its "in"
                 add("camera", value, forms)
         case "around":
             for name, key in AROUND:
                 for value, texts in words[key].items():
-                    whole = name in ("weather", "time", "style")
-                    add(name, value, texts, whole)
+                    add(name, value, texts, whole=True)
+                    if name == "ground":
+                        add(name, value, texts)
             for value, texts in words["places"].items():
                 add("ground", value, texts)
         case "looks":
@@ -104,7 +111,9 @@ def phrases(language: str, which: str) -> dict[tuple[str, ...], tuple[str, str]]
                     add("shape", value, (text if language == "en" else text.rpartition(" ")[0] for text in texts))
             for name, key in LOOKS:
                 for value, texts in words[key].items():
-                    add(name, value, (form for text in texts for form in _genders(text)))
+                    forms = [form for text in texts for form in _genders(text)]
+                    add(name, value, forms, whole=True)
+                    add(name, value, forms)
             _add_likened(words, table, language)
     return table
 
@@ -123,6 +132,23 @@ def _add_likened(words: Any, table: dict[tuple[str, ...], tuple[str, str]], lang
 
 
 @functools.cache
+def apart(language: str) -> list[tuple[tuple[str, ...], tuple[str, str]]]:
+    """German verbs that say what the camera does, with words that may stand apart from them, the longest first:
+    "fährt auf … zu", and at the end of a clause "auf … zufährt" and "nach links schwenkt"."""
+    if language != "de":
+        return []
+    told = list[tuple[tuple[str, ...], tuple[str, str]]]()
+    words = load_asked(language)
+    for value, texts in (*words["cameras"].items(), *words["filming"].items()):
+        for text in texts:
+            verb, _, rest = text.partition(" ")
+            rest, _, particle = rest.partition("+")
+            forms = [f"{rest} {particle}{verb}", f"{verb} {rest} {particle}" if particle else ""]
+            told += [(tuple(stem(word, language) for word in split(form)), ("camera", value)) for form in forms if form]
+    return sorted((one for one in told if len(one[0]) > 1), key=lambda one: -len(one[0]))
+
+
+@functools.cache
 def motions(language: str) -> list[tuple[frozenset[str], str]]:
     """The stems of the words of each motion, without those that say nothing, and the motion; last the words that stand
     in the phrases of a single one."""
@@ -131,6 +157,7 @@ def motions(language: str) -> list[tuple[frozenset[str], str]]:
         known = {
             "fall_ground": "fall",
             "collide_alone": "",
+            "hide": "",  # a wall is told besides
             "hide_alone": "",
             "lighter": "",
             "darker": "",
@@ -147,7 +174,7 @@ def motions(language: str) -> list[tuple[frozenset[str], str]]:
             kinds.setdefault(word, set()).add(kind)
     common = {stem(word, language) for word in COMMON[language].split()}
     alone = [(frozenset((word,)), min(of)) for word, of in kinds.items() if len(of) == 1 and word not in common]
-    return [*out, *(each for each in alone if each[1] != "hide")]
+    return [*out, *alone]
 
 
 def _forms(phrase: str) -> list[str]:
@@ -174,8 +201,12 @@ def stems_in(words: str, language: str) -> frozenset[str]:
 
 @functools.cache
 def known_stems(language: str) -> frozenset[str]:
-    """Every stem of the tables."""
-    return frozenset(stem(part, language) for word in _texts(load_asked(language).tables) for part in word.split("-"))
+    """Every stem of the tables; of German verbs with a particle, that with both in one word, too."""
+    tables = load_asked(language).tables
+    stems = {stem(part, language) for word in _texts(tables) for part in word.split("-")}
+    joined = [text for name in ("motions", "cameras", "filming") for texts in tables[name].values() for text in texts]
+    parts = (re.match(r"(\S+).*\+(\S+)", text) for text in joined if language == "de")
+    return frozenset(stems | {stem(part[2] + part[1], language) for part in parts if part})
 
 
 @functools.cache

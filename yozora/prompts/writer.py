@@ -14,9 +14,11 @@ from yozora.errors import ModelError, SceneError
 from yozora.prompts.agree import with_count
 from yozora.prompts.denial import denial
 from yozora.prompts.grounding import complete
+from yozora.prompts.lexicon import LexiconReader, study
 from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
 from yozora.prompts.numbers import seconds_told
 from yozora.prompts.rewriting import Similar, Subject, Understood
+from yozora.world.words import words_of
 from yozora.world.words.partial import SECOND, tell_facts
 
 TOLD = 2  # things, at most: of more, telling the facts anew would leave some out
@@ -30,6 +32,10 @@ class Reader(Vocabulary, Protocol):
         """The facts that a text states, named as in `yozora.world.describe.FACTS`."""
         ...
 
+    def unread(self, text: str) -> tuple[str, ...]:
+        """Words of a text that say something, but by which no fact was read, as far as that can be told."""
+        ...
+
 
 class WorldWriter:
     """See `yozora.prompts.rewriting.Engine`."""
@@ -38,7 +44,7 @@ class WorldWriter:
         """`detail` of the captions: "short", which `mini` follows at least as well, or "dense"."""
         self.reader, self.name, self.detail = reader, name, detail
 
-    def understand(self, prompt: str, attempt: int, similar: Sequence[Similar] = ()) -> Understood | None:
+    def understand(self, prompt: str, similar: Sequence[Similar] = ()) -> Understood | None:
         """None for a prompt in a caption's words of which nothing is filled in. Raises ModelError where it reads no
         thing."""
         as_it_is = is_caption(prompt)
@@ -52,7 +58,9 @@ class WorldWriter:
                 return None
             raise ModelError("nothing in it is a thing that the model knows")
         count = int(with_count(facts, prompt)["count"])
-        facts, taken, source = complete(facts, similar if count <= TOLD else ())
+        if count > TOLD:
+            notes = (*notes, f"{count} things are asked for and {TOLD} shown: captions tell of no more")
+        facts, taken, source = complete(facts, similar if count <= TOLD and not study(prompt).unread else ())
         if taken:
             notes = (*notes, f"from the library: {taken} (as in {source[-80:]})")
         elif as_it_is:
@@ -64,19 +72,20 @@ class WorldWriter:
         return understood(facts, caption, prompt, notes)
 
     def read(self, prompt: str) -> tuple[dict[str, str], tuple[str, ...]]:
-        """The facts in a prompt, by name, and what is to be said about words that were not known: these may stand for
-        what it does not say in known ones."""
+        """The facts in a prompt, by name, and what is to be said about words that were not known, which may stand for
+        what it does not say in known ones, and about those that nothing was made of."""
         said = self.reader.read(prompt)
         known = put_known(prompt, self.reader, guess_language(prompt), [kind for kind in KINDS if kind not in said])
-        return self.reader.read(known.text), known.notes
+        lost = [*known.left, *self.reader.unread(known.text)]
+        place = {word: at for at, word in reversed(list(enumerate(words_of(prompt.replace("-", " ")))))}
+        left = sorted(dict.fromkeys(lost), key=lambda word: place.get(word.lower(), len(place)))
+        return self.reader.read(known.text), (*known.notes, *([f"left out: {', '.join(left)}"] if left else []))
 
 
 def load_writer(folder: str | Path | None = None) -> WorldWriter:
     """Reads by the tables of words, or by the network that `yozora train rewriter` wrote to a folder. Raises
     ModelError."""
     if folder is None:
-        from yozora.prompts.lexicon import LexiconReader
-
         return WorldWriter(LexiconReader())
     from yozora.models.folder import load_module
     from yozora.models.prompt_reader import PromptReader
@@ -91,8 +100,9 @@ def understood(facts: dict[str, str], caption: str, prompt: str, notes: tuple[st
         if shape := facts.get(f"{which}shape"):
             look = tuple(facts[which + name] for name in LOOK if which + name in facts)
             motion, direction = facts.get(f"{which}motion", ""), facts.get(f"{which}direction", "")
-            becomes = facts.get("colour_to", "") if motion == "recolour" else ""
-            words = [motion, "" if direction == motion else direction, becomes]
+            becomes = facts.get("colour_to", "") if not which else ""
+            words = [motion, "" if direction == motion else direction, becomes if motion == "recolour" else ""]
+            words += ["recolour", becomes] if becomes and motion != "recolour" else []
             subjects.append(Subject(what=shape, attributes=look, motion=" ".join(filter(None, words))))
     return Understood(
         caption=caption,

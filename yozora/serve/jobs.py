@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from yozora.create.limits import MAX_SEED
+from yozora.create.sizes import Native
 from yozora.serve.accounts import User, user_by_id
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
@@ -84,9 +85,7 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
         raise forbidden(f"the plan {user.plan.name} has no priority lane: leave it out")
     if not 0 <= ticket.priority <= MAX_PRIORITY:
         raise invalid(f"priority is a number from 0 to {MAX_PRIORITY}", "priority")
-    order = order.model_copy(update={"model": service.model(order.model)})
-    native = service.native(order.model or "")
-    order.check(native)
+    order, native = _settled(service, order)
     (width, height), seconds = expected(order, native)
     with service.database.reading() as session:
         seconds = _with_sources(session, user, order, seconds)
@@ -140,11 +139,18 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
     return jobs
 
 
+def _settled(service: Service, order: Order) -> tuple[Order, Native]:
+    """An order of a model that there is, checked, and what that model makes. Raises ApiError."""
+    model = service.model(order.model)
+    native = service.native(model)
+    settled = order.model_copy(update={"model": model}).within(native)
+    settled.check(native)
+    return settled, native
+
+
 def cost(service: Service, user: User, order: Order, count: int = 1) -> dict[str, Any]:
     """What an order would take, without ordering it: seconds of the allowance, size, and model evaluations."""
-    order = order.model_copy(update={"model": service.model(order.model)})
-    native = service.native(order.model or "")
-    order.check(native)
+    order, native = _settled(service, order)
     size, seconds = expected(order, native)
     with service.database.reading() as session:
         seconds = _with_sources(session, user, order, seconds)

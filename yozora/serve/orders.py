@@ -21,7 +21,7 @@ from yozora.create.limits import MAX_GUIDANCE, MAX_SEED, MAX_STEPS, check_guidan
 from yozora.create.presets import Preset, find_preset
 from yozora.create.settings import check_solver
 from yozora.create.sizes import Native, check_seconds, choose_size
-from yozora.create.target import Target, choose_target
+from yozora.create.target import Target, choose_target, enlarged
 from yozora.create.ways import (
     extend,
     image_to_video,
@@ -133,6 +133,17 @@ class Order(Told):
     def asked_freely(self) -> dict[str, Any]:
         """The same for a way that is given nothing with a shape of its own: the preset's aspect counts."""
         return self.asked if self.style is None else self.asked | {"aspect": self.style.fill(self.asked)["aspect"]}
+
+    def within(self, native: Native) -> Order:
+        """The same, but a resolution far above what the model was trained on is what its result is enlarged to, as on
+        the command line. Raises ApiError."""
+        if self.enhance is not None or self.size is not None:
+            return self
+        try:
+            larger = enlarged(native, self.asked_freely["aspect"], self.resolution)
+        except CanvasError as error:
+            raise invalid(str(error), "resolution") from None
+        return self if larger is None else self.model_copy(update={"resolution": None, "enhance": larger})
 
     def check(self, native: Native) -> None:
         """Raises ApiError for what no run could do, as far as that can be said without looking at what is given."""

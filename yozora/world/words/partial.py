@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from yozora.world.scene import CAMERA_DIRECTIONS, DIRECTIONS, Body, Camera, Motion, Place, Scene
+from yozora.world.scene import CAMERA_DIRECTIONS, DIRECTIONS, Body, Camera, Motion, Place, Scene, Wall
 from yozora.world.words.grammar import Noun, load_words, tidy
 from yozora.world.words.seen import COLOURLESS_STYLES, Seen
 from yozora.world.words.teller import Teller, agree_inside, capital
@@ -18,6 +18,8 @@ UNKNOWN = {"shape": "sphere", "colour": "red", "size": "large", "material": "mat
 UNKNOWN |= {"camera": "still", "ground": "studio", "time": "day", "weather": "clear", "style": "realistic"}
 GOING = ("roll", "slide", "collide", "hide")  # motions that may say where to
 APART = {"left": (-2.0, 0.0), "right": (2.0, 0.0), "behind": (0.0, 2.0), "front": (0.0, -2.0)}
+WALL = Wall((0.0, 0.0), (1.0, 0.1, 1.0))  # what something hides behind: no more of it is known
+LEADS = (", moving {dir},", ", moving {dir}", " en allant {dir}", " mientras va {dir}")  # nothing without a direction
 
 
 def tell_facts(known: Mapping[str, str], language: str = "en", detail: str = "short", seed: int | None = None) -> str:
@@ -38,13 +40,15 @@ class FactTeller(Teller):
         direction = known.get("direction", "")
         if "motion" not in known and direction in DIRECTIONS:
             known["motion"] = direction  # it goes there somehow
-        self.known, self._plainly = known, seed is None
+        self.known, self._plainly, self._aimless = known, seed is None, False
         super().__init__(_scene_of(known, duration), load_words(language), seed or 0, "known")
 
     def pick(self, options: Sequence[str]) -> str:
-        """The first one, or any; none that says what colour changes where that is not known."""
+        """The first one, or any; none that says what colour changes, or where to, where that is not known."""
         if "colour" not in self.known:
             options = [option for option in options if "{from}" not in option]
+        if self._aimless and any("{wall" in option for option in options):
+            options = [_without_leads(option) for option in options if "{dir} {at}," not in option]
         return options[0] if self._plainly else super().pick(options)
 
     def told_short(self) -> str:
@@ -86,8 +90,22 @@ class FactTeller(Teller):
         return " ".join(map(_sentence, sentences))
 
     def predicate(self, index: int, subject: Noun, at: str = "", onto: bool = False, look: str = "some") -> str:
-        """Without saying what it falls onto, where that is not known."""
-        return super().predicate(index, subject, at, onto and "ground" in self.known, look)
+        """Without saying what it falls onto, where that is not known; with the colour that it turns meanwhile."""
+        self._aimless = not self.seen.direction(index)
+        told = super().predicate(index, subject, at, onto and "ground" in self.known, look)
+        if index or self.seen.motion(index) == "recolour" or not self._turns():
+            return told
+        turns = self.pick(self.words["motions"]["recolour"]).format(at="", **self._recolour_slots(index, subject))
+        joint = "&" if self.words.language == "de" else self.words["and"]
+        return tidy(f"{told} {joint} {turns}")
+
+    def _turns(self) -> bool:
+        """Whether it is known what colour the first thing turns, in a style that shows it."""
+        return "colour_to" in self.known and self.seen.coloured
+
+    def wall(self, index: int) -> Noun:
+        """Nothing is known of it but that it is there."""
+        return self.words.noun(self.pick(self.words["nouns"]["wall"]))
 
     def doing(self, index: int) -> str:
         """What a body does, as a sentence of its own."""
@@ -144,6 +162,13 @@ class FactTeller(Teller):
         )
 
 
+def _without_leads(option: str) -> str:
+    """A phrase without those of its words that only say where to."""
+    for lead in LEADS:
+        option = option.replace(lead, "")
+    return option
+
+
 def _scene_of(known: Mapping[str, str], duration: float) -> Seen:
     """A scene in which the facts are so, with anything for what is not known."""
     said = UNKNOWN | dict(known)
@@ -154,9 +179,11 @@ def _scene_of(known: Mapping[str, str], duration: float) -> Seen:
     directions = CAMERA_DIRECTIONS.get(camera, ("",))
     filmed = Camera(camera, asked if asked in directions else directions[0])
     place = Place(said["ground"], said["time"], said["weather"])
-    scene = Scene(0, tuple(bodies), place, filmed, said["style"], duration=duration)
+    hidden = {index: 0 for index, body in enumerate(bodies) if body.motion.kind == "hide"}
+    walls = (WALL,) if hidden else ()
+    scene = Scene(0, tuple(bodies), place, filmed, said["style"], walls=walls, duration=duration)
     meets = len(bodies) > 1 and bodies[0].motion.kind in ("collide", "stack")
-    return Seen(scene, tuple(range(len(bodies))), {0: 1} if meets else {}, {}, {})
+    return Seen(scene, tuple(range(len(bodies))), {0: 1} if meets else {}, {}, hidden)
 
 
 def _body(known: Mapping[str, str], which: str) -> Body:
