@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,21 @@ def test_captions_beside_a_clip_in_json_and_in_a_list(tmp_path: Path) -> None:
     found = {item.name: item.captions for item in list_folder(tmp_path)}
     assert found == {"a/c.png": ("one", "two"), "b.mp4": ("a dog runs", "a brown dog"), "d.webp": ("a ramp",)}
     assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"captions": "a dog runs"}, ("a dog runs",)),  # not its letters
+        ({"caption": ["one", "two"]}, ("one", "two")),
+        ({"captions": 5, "text": "three"}, ("three",)),
+        ({"captions": None, "caption": {"en": "no"}, "short": "four"}, ("four",)),
+    ],
+)
+def test_captions_of_other_kinds(tmp_path: Path, entry: dict[str, Any], said: tuple[str, ...]) -> None:
+    write(tmp_path / "a.mp4")
+    (tmp_path / "a.json").write_text(json.dumps(entry))
+    assert [item.captions for item in list_folder(tmp_path)] == [said]
 
 
 def test_what_yozora_world_sample_writes_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
