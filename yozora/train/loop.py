@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.checkpoint import Checkpoints, State
+from yozora.train.claim import claimed
 from yozora.train.config import Optim, Run
 from yozora.train.log import Log, joined
 from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
@@ -86,22 +87,30 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = AL
     """Trains to `run.steps` and returns the folder of exported weights; all processes of the mesh call it together.
 
     With `resume`, goes on from the last checkpoint in `run.out`, if there is one. SIGINT and SIGTERM end the run after
-    a checkpoint. Raises ConfigError when the checkpoint does not fit the model, KeyboardInterrupt when interrupted.
+    a checkpoint. Raises ConfigError when the checkpoint does not fit the model or another run is at work in `run.out`,
+    KeyboardInterrupt when interrupted.
     """
     if mesh.size == 1:
         refuse_several("this")
     make_folder(run.out)
+    with claimed(run.out, mesh):
+        return _fit(task, run, optim, resume, mesh)
+
+
+def _fit(task: Task, run: Run, optim: Optim, resume: bool, mesh: Mesh) -> Path:
+    """See `fit`."""
     state = _Training(task, run, optim, mesh)
     step = state.resume(resume or restarted())
     log = Log(run, state.device, mesh)
-    with _stop_flag() as stopped:
-        batches = task.batches(step)
+    if step >= run.steps:
+        log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
+    with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
         stop, saved = False, time.monotonic()
         while step < run.steps and not stop:
             waited = time.monotonic()
             try:
                 batch = next(batches)
-            except RuntimeError:
+            except (RuntimeError, OSError, EOFError):
                 if not stopped or mesh.size > 1:
                     raise
                 stop = True
@@ -124,6 +133,16 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = AL
             log.say(f"stopped at step {step}; the same command goes on from here")
             raise KeyboardInterrupt
     return state.export()
+
+
+@contextmanager
+def _ended(batches: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    """The batches, whose workers end with the block, also where an error keeps hold of them for longer."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 class _Training:
