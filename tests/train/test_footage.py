@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from yozora.clip import Clip
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module
+from yozora.models.folder import load_module, save_module
 from yozora.train import footage as footage_of
 from yozora.train import latents
 from yozora.train.config import Bucket, Footage, Job, LatentsStage
@@ -303,6 +303,29 @@ def test_an_exact_bucket_draws_clips_of_its_own_length_only(tiny_model: Path, tm
     assert {pool.draw(cut, random).captions for _ in range(20)} == {("stands",), ("moves",)}
     with pytest.raises(ConfigError, match="has no clips of 32x32, 5 frames"):
         pool.draw(Bucket(width=32, height=32, frames=5, batch=1, exact=True), random)
+
+
+def test_an_index_that_is_damaged_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "clips" / "a.png", frames=1, said="stands")
+    out = build_pool(stage(tmp_path, tiny_model, footage(tmp_path / "clips", sizes=((32, 32),))))
+    index, bucket = next(out.glob("*.jsonl")), Bucket(width=32, height=32, frames=1, batch=1)
+    whole = index.read_text()
+    for damaged, line in ((whole[:20], 1), (whole + whole, 2)):
+        index.write_text(damaged)
+        with pytest.raises(ConfigError, match=rf"\.jsonl is damaged at line {line}: make the pool again"):
+            for number in range(20):
+                LatentPool(out).draw(bucket, np.random.default_rng(number))
+
+
+def test_latents_that_are_not_finite_are_not_kept(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "clips" / "a.png", frames=1, said="stands")
+    autoencoder = load_module(Autoencoder, tiny_model / "autoencoder")
+    for parameter in autoencoder.encoder.parameters():
+        parameter.data.fill_(torch.nan)
+    save_module(autoencoder, tmp_path / "model" / "autoencoder")
+    with pytest.raises(ConfigError, match="the autoencoder gave numbers that are not finite"):
+        build_pool(stage(tmp_path, tmp_path / "model", footage(tmp_path / "clips", sizes=((32, 32),))))
+    assert not list((tmp_path / "pool").glob("*.safetensors"))
 
 
 def test_piece_and_skipped_are_told_apart(tmp_path: Path) -> None:
