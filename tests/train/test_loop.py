@@ -175,6 +175,19 @@ def test_a_pipe_that_breaks_with_a_signalled_worker_is_no_error(tmp_path: Path) 
     assert min(resumed.losses) == 5  # nothing of what had been learned was lost
 
 
+@pytest.mark.parametrize(("steps", "good", "tried"), [(4, 0, 4), (300, 3, 103)])
+def test_a_run_that_learns_nothing_ends_and_says_so(tmp_path: Path, steps: int, good: int, tried: int) -> None:
+    class Broken(Regression):
+        def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            loss, figures = super().loss(batch, generator)
+            return (loss if self.step <= good else loss * torch.nan), figures
+
+    task = Broken()
+    with pytest.raises(ConfigError, match=f"{tried - good} steps in a row gave numbers that are not finite"):
+        fit(task, run(tmp_path, steps=steps), OPTIM)
+    assert len(task.losses) == tried and not (tmp_path / "export").exists()
+
+
 def test_a_run_that_is_done_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(Regression(), run(tmp_path, steps=3), OPTIM)
     assert "was reached" not in capsys.readouterr().out

@@ -117,8 +117,8 @@ def finetune(
         raise ConfigError(f"{output} cannot be written: name a folder with -o")
     if output.is_dir() and any(output.iterdir()) and not ((output / CARD).exists() or is_wan(output)):
         raise ConfigError(f"{output} holds something that is no model: name another folder with -o")
-    if output.is_dir() and output.resolve() == base.folder.resolve():
-        raise ConfigError(f"{output} is the model that is learned from: name another folder with -o")
+    if base.folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ConfigError(f"{output} is the model that is learned from, or in it: name another folder with -o")
     config = _read(folder, output, base, OPEN_FULL if base.wan else FULL, settings)
     return _finetune_open(config, base, output, resume) if base.wan else _finetune_own(config, base, output, resume)
 

@@ -5,6 +5,7 @@ Everything random in a step is drawn from (seed, step), so a run that was killed
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -30,6 +31,9 @@ SMALLER = (
     "give smaller batches (batch, packed), smaller or shorter clips, or set checkpointing to full (of a stage, "
     "parallel.checkpointing)"
 )
+
+
+HOPELESS = 100  # steps in a row that are not finite, after which a run ends
 
 
 class Task(Protocol):
@@ -119,6 +123,7 @@ def _fit(task: Task, run: Run, optim: Optim, resume: bool, mesh: Mesh) -> Path:
             figures = state.learn(step, batch)
             step += 1
             log.step(step, task.size(batch), figures | {"wait": waited})
+            state.despair(step == run.steps)
             stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
             if due:
                 state.save(step)
@@ -159,6 +164,7 @@ class _Training:
         half = runs_in_half(self.device, run.precision)
         self.optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate, half)
         self.checkpoints = Checkpoints(run.out, mesh)
+        self.lost = 0  # steps in a row that were not finite
 
     def learn(self, step: int, batch: Any) -> dict[str, float]:
         """One step; returns its figures."""
@@ -174,12 +180,21 @@ class _Training:
                 (loss * self.mesh.size).backward()  # sharding takes the mean of the processes' gradients
                 said.append(figures | {"loss": loss.item()})
             norm = self.optimisers.step(scale, self.guard.limit)
+        self.lost = 0 if math.isfinite(norm) else self.lost + 1
         if skipped := self.guard.judge(norm):
             if self.mesh.first:
                 print(f"step {step + 1}: {skipped}; this step changed nothing", flush=True)
         else:
             self.average.update(task.model, step)
         return joined(said) | {"gradient_norm": norm, "rate": scale}
+
+    def despair(self, done: bool) -> None:
+        """Raises ConfigError where nothing has been learned for HOPELESS steps, or, of a run that is `done`, at all."""
+        if self.lost >= HOPELESS or (done and not self.guard.norms):
+            raise ConfigError(
+                f"{self.lost} steps in a row gave numbers that are not finite, from which nothing is learned: lower "
+                "the rate (optim.adamw), or check the model's weights and the clips"
+            )
 
     def sample(self, step: int) -> None:
         """The first process draws something to look at; the others wait."""
