@@ -24,6 +24,7 @@ from yozora.errors import CanvasError, ModelError
 from yozora.models import wan, wan_text
 from yozora.models.lora import LoraUse
 from yozora.models.mapped import key_map
+from yozora.models.registry import read_parts
 from yozora.models.wan import autoencoder_keys, load_wan_transformer, transformer_keys
 from yozora.models.wan_lora import WanChanges
 
@@ -281,6 +282,18 @@ def test_other_pipelines(change: dict[str, Any], said: str, folders: dict[str, P
     (tmp_path / "model_index.json").write_text(json.dumps(index | change))
     with pytest.raises(ModelError, match=said):
         load(tmp_path)
+
+
+def test_a_shift_that_is_no_number_is_not_another_shift(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["2.1"], folder)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    for shift, kept in ((7, 7.0), (None, 3.0)):
+        scheduler.write_text(json.dumps({"flow_shift": shift}))
+        assert read_parts(folder)[0].shift == kept
+    scheduler.write_text('{"flow_shift": "5"}')
+    with pytest.raises(ModelError, match="its flow_shift is '5', which is no number"):
+        read_parts(folder)
 
 
 def test_a_part_is_missing(folders: dict[str, Path], tmp_path: Path) -> None:
