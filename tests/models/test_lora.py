@@ -151,7 +151,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no LoRA"):
         read_lora(tmp_path)
     path.write_bytes(b"\x80\x04 a pickle")
-    with pytest.raises(ModelError, match="is broken or no LoRA"):
+    with pytest.raises(ModelError, match="is a pickle"):
         read_lora(path)
     lora_of(base).save(path, "tiny")
     path.write_bytes(path.read_bytes()[:-10])
@@ -182,3 +182,16 @@ def test_a_refused_lora_leaves_the_model_alone(tiny_model: Path, tmp_path: Path)
 def test_settings_that_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         LoraConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_lora_that_is_not_finite_is_neither_used_nor_merged(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    lora = Lora(LoraConfig(rank=2), load_bundle(tiny_model, dtype=torch.float32).transformer)
+    next(iter(lora.up.values())).data.fill_(torch.nan)
+    lora.save(path, "tiny")
+    with pytest.raises(ModelError, match=r"a\.safetensors has numbers that are not finite, in .*lora_B"):
+        merge_loras(tiny_model, [LoraUse(str(path))], tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+    torch.save({"a": torch.ones(2)}, path)
+    with pytest.raises(ModelError, match="is a pickle, which can run code"):
+        read_lora(path)

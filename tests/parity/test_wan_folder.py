@@ -24,6 +24,7 @@ from yozora.errors import CanvasError, ModelError
 from yozora.models import wan, wan_text
 from yozora.models.lora import LoraUse
 from yozora.models.mapped import key_map
+from yozora.models.registry import read_parts
 from yozora.models.wan import autoencoder_keys, load_wan_transformer, transformer_keys
 from yozora.models.wan_lora import WanChanges
 
@@ -245,6 +246,26 @@ def test_bad_loras(tensors: dict[str, tuple[int, ...]], said: str, folders: dict
         load(folders["2.1"], lora=str(path))
 
 
+def test_loras_with_numbers_that_mean_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    parts = {"blocks.0.ffn.0.lora_down.weight": torch.ones(2, 32), "blocks.0.ffn.0.lora_up.weight": torch.ones(56, 2)}
+    for changed, said in (
+        ({"blocks.0.ffn.0.alpha": torch.ones(2)}, "the alpha of blocks.0.ffn.0 is not one number"),
+        ({"blocks.0.ffn.0.alpha": torch.tensor(torch.nan)}, "numbers that are not finite, in blocks.0.ffn.0.alpha"),
+        ({name: part.to(torch.int8) for name, part in parts.items()}, "of type int8, not of floats"),
+    ):
+        save_file(parts | changed, path)
+        with pytest.raises(ModelError, match=said):
+            load(folders["2.1"], lora=str(path))
+    save_file(parts | {"blocks.0.ffn.0.alpha": torch.tensor(2)}, path)  # a whole number will do
+    load(folders["2.1"], lora=str(path))
+    torch.save(parts, path)
+    with pytest.raises(ModelError, match="is a pickle, which can run code"):
+        load(folders["2.1"], lora=str(path))
+    with pytest.raises(ModelError, match=r"there is no LoRA .*: give the \.safetensors file"):
+        load(folders["2.1"], lora=str(tmp_path))
+
+
 # ---- bad folders -----------------------------------------------------------------------------------------------------
 
 
@@ -263,12 +284,53 @@ def test_other_pipelines(change: dict[str, Any], said: str, folders: dict[str, P
         load(tmp_path)
 
 
+def test_a_shift_that_is_no_number_is_not_another_shift(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["2.1"], folder)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    for shift, kept in ((7, 7.0), (None, 3.0)):
+        scheduler.write_text(json.dumps({"flow_shift": shift}))
+        assert read_parts(folder)[0].shift == kept
+    scheduler.write_text('{"flow_shift": "5"}')
+    with pytest.raises(ModelError, match="its flow_shift is '5', which is no number"):
+        read_parts(folder)
+
+
 def test_a_part_is_missing(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(folders["2.1"], folder)
     shutil.rmtree(folder / "vae")
     with pytest.raises(ModelError, match=r"vae.config.json is missing"):
         load(folder)
+
+
+def test_a_tensor_in_two_shards_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["2.1"], folder)
+    whole = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(whole)
+    names = sorted(tensors)
+    parts = {"1.safetensors": names[:9], "2.safetensors": names[9:]}
+    for file, own in parts.items():
+        save_file({name: tensors[name] for name in own}, whole.with_name(file))
+    where = {name: file for file, own in parts.items() for name in own}
+    whole.unlink()
+    whole.with_name(f"{whole.name}.index.json").write_text(json.dumps({"weight_map": where}))
+    load(folder)
+    twice = {name: tensors[name] for name in names[9:]} | {names[0]: torch.zeros_like(tensors[names[0]])}
+    save_file(twice, whole.with_name("2.safetensors"))
+    with pytest.raises(ModelError, match=f"{names[0]} is in two of its files"):
+        load(folder)
+
+
+def test_a_decoder_that_gives_no_numbers_is_no_video(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["2.1"], folder)
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    save_file(tensors | {"decoder.conv_in.bias": tensors["decoder.conv_in.bias"] * torch.nan}, weights)
+    with pytest.raises(ModelError, match="the decoder gave numbers that are not finite"):
+        make(load(folder), "2.1", seconds=0.3)
 
 
 @pytest.mark.parametrize("switches", [(), ("--weights", "int8", "--offload", "disk", "--tile", "64")])

@@ -189,3 +189,24 @@ def test_progress_is_plain_json(tmp_path: Path) -> None:
     fit(Regression(), run(tmp_path, steps=3), OPTIM)
     progress = json.loads((tmp_path / "checkpoints" / "step-000000003" / "progress.json").read_text())
     assert progress["step"] == 3 and len(progress["norms"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (".metadata", b"\xb2 no pickle"),
+        (".metadata", b""),
+        ("progress.json", b"{}"),
+        ("progress.json", b'{"step": "x", "norms": []}'),
+        ("progress.json", b"[]"),
+    ],
+)
+def test_a_damaged_one_is_named(tmp_path: Path, file: str, content: bytes) -> None:
+    checkpoints, state = Checkpoints(tmp_path), {"model.a": torch.zeros(2)}
+    checkpoints.begin(state, {"step": 1, "norms": []})
+    checkpoints.finish()
+    (tmp_path / "checkpoints" / "step-000000001" / file).write_bytes(content)
+    with pytest.raises(
+        ConfigError, match=r"step-000000001 cannot be read \(.*; delete it to go on from the one before"
+    ):
+        Checkpoints(tmp_path).load(state, [])

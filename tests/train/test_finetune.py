@@ -205,6 +205,37 @@ def test_a_checkpoint_belongs_to_one_model(tiny_model: Path, clips: Path, tmp_pa
     train_lora(clips, out, str(other), settings)
 
 
+def test_what_was_learned_by_other_settings_is_said_to_stay(
+    tiny_model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, settings = tmp_path / "a.safetensors", [*QUICK, "run.steps=1", "model.rank=2"]
+    before = read_lora(train_lora(clips, out, str(tiny_model), settings))
+    train_lora(clips, out, str(tiny_model), settings)
+    said = capsys.readouterr().out
+    assert "by other settings" not in said and "step 1 of 1 was reached before" in said
+    changed = [*settings, "optim.adamw=0.05", "batch=3", "run.log_every=2"]
+    same = read_lora(train_lora(clips, out, str(tiny_model), changed))
+    said = capsys.readouterr().out
+    assert "what was learned by other settings (batch, optim.adamw) stays; --no-resume begins anew" in said
+    assert all(torch.equal(same[name], change) for name, change in before.items())
+    other = read_lora(train_lora(clips, out, str(tiny_model), changed, resume=False))
+    assert "by other settings" not in capsys.readouterr().out
+    assert any(not torch.equal(other[name], change) for name, change in before.items())
+
+
+def test_a_lora_that_cannot_be_put_in_its_place_leaves_nothing_half_written(
+    tiny_model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(ConfigError, match=r"No space left on device\); the LoRA is in .*lora\.safetensors"):
+        train_lora(clips, tmp_path / "a.safetensors", str(tiny_model), [*QUICK, "run.steps=1"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors.run"}
+
+
 def test_settings_are_checked_before_anything_is_encoded(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "a.safetensors", str(tiny_model)
     for run, setting, message in (

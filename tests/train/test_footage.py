@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from yozora.clip import Clip
 from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import load_module
+from yozora.models.folder import load_module, save_module
 from yozora.train import footage as footage_of
 from yozora.train import latents
 from yozora.train.config import Bucket, Footage, Job, LatentsStage
@@ -58,6 +59,21 @@ def test_captions_beside_a_clip_in_json_and_in_a_list(tmp_path: Path) -> None:
     found = {item.name: item.captions for item in list_folder(tmp_path)}
     assert found == {"a/c.png": ("one", "two"), "b.mp4": ("a dog runs", "a brown dog"), "d.webp": ("a ramp",)}
     assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"captions": "a dog runs"}, ("a dog runs",)),  # not its letters
+        ({"caption": ["one", "two"]}, ("one", "two")),
+        ({"captions": 5, "text": "three"}, ("three",)),
+        ({"captions": None, "caption": {"en": "no"}, "short": "four"}, ("four",)),
+    ],
+)
+def test_captions_of_other_kinds(tmp_path: Path, entry: dict[str, Any], said: tuple[str, ...]) -> None:
+    write(tmp_path / "a.mp4")
+    (tmp_path / "a.json").write_text(json.dumps(entry))
+    assert [item.captions for item in list_folder(tmp_path)] == [said]
 
 
 def test_what_yozora_world_sample_writes_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,6 +303,29 @@ def test_an_exact_bucket_draws_clips_of_its_own_length_only(tiny_model: Path, tm
     assert {pool.draw(cut, random).captions for _ in range(20)} == {("stands",), ("moves",)}
     with pytest.raises(ConfigError, match="has no clips of 32x32, 5 frames"):
         pool.draw(Bucket(width=32, height=32, frames=5, batch=1, exact=True), random)
+
+
+def test_an_index_that_is_damaged_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "clips" / "a.png", frames=1, said="stands")
+    out = build_pool(stage(tmp_path, tiny_model, footage(tmp_path / "clips", sizes=((32, 32),))))
+    index, bucket = next(out.glob("*.jsonl")), Bucket(width=32, height=32, frames=1, batch=1)
+    whole = index.read_text()
+    for damaged, line in ((whole[:20], 1), (whole + whole, 2)):
+        index.write_text(damaged)
+        with pytest.raises(ConfigError, match=rf"\.jsonl is damaged at line {line}: make the pool again"):
+            for number in range(20):
+                LatentPool(out).draw(bucket, np.random.default_rng(number))
+
+
+def test_latents_that_are_not_finite_are_not_kept(tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "clips" / "a.png", frames=1, said="stands")
+    autoencoder = load_module(Autoencoder, tiny_model / "autoencoder")
+    for parameter in autoencoder.encoder.parameters():
+        parameter.data.fill_(torch.nan)
+    save_module(autoencoder, tmp_path / "model" / "autoencoder")
+    with pytest.raises(ConfigError, match="the autoencoder gave numbers that are not finite"):
+        build_pool(stage(tmp_path, tmp_path / "model", footage(tmp_path / "clips", sizes=((32, 32),))))
+    assert not list((tmp_path / "pool").glob("*.safetensors"))
 
 
 def test_piece_and_skipped_are_told_apart(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.config import AutoencoderStage, Optim, Run
+from yozora.train.data import stream
 from yozora.train.loop import autocast, fit
 from yozora.train.optim import Average, Optimisers, OurMuon, orthogonalise, rate_scale
 from yozora.train.settings import read_config
@@ -134,6 +137,62 @@ def test_data_workers_that_end_with_a_signalled_run_are_no_error(tmp_path: Path,
 
     with pytest.raises(KeyboardInterrupt if signalled else RuntimeError):
         fit(Orphaned(), run(tmp_path, steps=80), OPTIM)
+
+
+class Numbers:
+    """What a data worker makes."""
+
+    def batch(self, step: int) -> Tensor:
+        return torch.full((16, 4), float(step))
+
+
+def test_workers_end_with_a_run_that_fails(tmp_path: Path) -> None:
+    class Failing(Regression):
+        def batches(self, start: int) -> Iterator[Tensor]:
+            self.step = start
+            return stream(Numbers(), start, 100, workers=1)
+
+        def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            raise ConfigError("the disk is full")
+
+    with pytest.raises(ConfigError, match="the disk is full") as failure:
+        fit(Failing(), run(tmp_path), OPTIM)
+    assert failure.tb is not None  # which holds what the run held
+    assert multiprocessing.active_children() == []
+
+
+def test_a_pipe_that_breaks_with_a_signalled_worker_is_no_error(tmp_path: Path) -> None:
+    class Reset(Regression):
+        def batches(self, start: int) -> Iterator[Tensor]:
+            yield from islice(super().batches(start), 5)
+            signal.raise_signal(signal.SIGTERM)
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Reset(), run(tmp_path), OPTIM)
+    resumed = Regression()
+    fit(resumed, run(tmp_path), OPTIM)
+    assert min(resumed.losses) == 5  # nothing of what had been learned was lost
+
+
+@pytest.mark.parametrize(("steps", "good", "tried"), [(4, 0, 4), (300, 3, 103)])
+def test_a_run_that_learns_nothing_ends_and_says_so(tmp_path: Path, steps: int, good: int, tried: int) -> None:
+    class Broken(Regression):
+        def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+            loss, figures = super().loss(batch, generator)
+            return (loss if self.step <= good else loss * torch.nan), figures
+
+    task = Broken()
+    with pytest.raises(ConfigError, match=f"{tried - good} steps in a row gave numbers that are not finite"):
+        fit(task, run(tmp_path, steps=steps), OPTIM)
+    assert len(task.losses) == tried and not (tmp_path / "export").exists()
+
+
+def test_a_run_that_is_done_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Regression(), run(tmp_path, steps=3), OPTIM)
+    assert "was reached" not in capsys.readouterr().out
+    fit(Regression(), run(tmp_path, steps=3), OPTIM)
+    assert "step 3 of 3 was reached before: give more steps, or --no-resume" in capsys.readouterr().out
 
 
 def test_a_run_in_a_thread_of_its_own_leaves_signals_alone(tmp_path: Path) -> None:

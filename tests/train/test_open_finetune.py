@@ -204,4 +204,6 @@ def test_what_cannot_be(folders: dict[str, Path], clips: Path, tmp_path: Path) -
             run(clips, out, model, [*QUICK, setting])
     with pytest.raises(ConfigError, match="is the model that is learned from"):
         finetune(clips, folders["2.1"], model, QUICK)
+    with pytest.raises(ConfigError, match="is the model that is learned from, or in it: name another folder"):
+        finetune(clips, folders["2.1"] / "mine", model, QUICK)  # which would hold itself
     assert not list(tmp_path.iterdir())

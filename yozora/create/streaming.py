@@ -349,6 +349,8 @@ class Stream:
             else:
                 frames, state = autoencoder.decode_chunk(chunk, state)
             frames = frames.float()
+            if not frames.isfinite().all():
+                raise ModelError("the decoder gave numbers that are not finite: check the autoencoder's weights")
             if self.bundle.card.deblock:
                 frames = deblock(frames, last, self.grid.temporal)
             before = Decoded(state, frames[:, :, -1])

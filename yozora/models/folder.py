@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -242,7 +243,13 @@ def find_weights(folder: Path, stem: str = STEM) -> dict[Path, dict[str, list[in
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise ModelError(f"{index} names {name[:80]!r}, which is no safetensors file beside it; refused")
-        return {folder / name: read_header(folder / name) for name in names}
+        shards = {folder / name: read_header(folder / name) for name in names}
+        held = Counter(name for header in shards.values() for name in header)
+        if twice := next((name for name, count in held.items() if count > 1), None):
+            raise ModelError(
+                f"{folder}: {twice[:120]} is in two of its files; they are of different models, copy it again"
+            )
+        return shards
     if not weights.exists():
         refuse_pickles(folder)
     return {weights: read_header(weights)}
@@ -255,15 +262,20 @@ def refuse_pickles(folder: Path) -> None:
         raise ModelError(f"{pickles[0]} is a pickle, which can run code when it is loaded; convert it to safetensors")
 
 
+def refuse_pickle(path: Path) -> None:
+    """Raise ModelError if the file is a pickle, whatever it is called. Raises OSError."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise ModelError(f"{path} is a pickle, which can run code when it is loaded; convert it to safetensors")
+
+
 def read_header(path: Path) -> dict[str, list[int]]:
     """Tensor names and shapes of a safetensors file. Raises ModelError."""
     if not path.is_file():
         raise ModelError(f"{path} is missing; copy the whole model folder")
     try:
-        with path.open("rb") as file:
-            start = file.read(2)
-        if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-            raise ModelError(f"{path} is a pickle, which can run code when it is loaded; convert it to safetensors")
+        refuse_pickle(path)
         with safe_open(path, framework="pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:

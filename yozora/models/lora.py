@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from yozora.errors import ModelError
 from yozora.models.adapter import LowRank, matrices_of
-from yozora.models.folder import first_line, weights_digest
+from yozora.models.folder import first_line, refuse_pickle, weights_digest
 from yozora.models.transformer import MAX_WIDTH, Transformer
 
 A, B = ".lora_A.weight", ".lora_B.weight"
@@ -166,14 +166,12 @@ def add_loras(transformer: Transformer, uses: Sequence[LoraUse]) -> None:
 
 def read_lora(path: str | Path) -> dict[str, Tensor]:
     """The change float32 [rows, columns] of each matrix, by its name. Raises ModelError."""
-    if not os.path.isfile(path):
-        raise ModelError(f"there is no LoRA {str(path)[:120]!r}: give the .safetensors file")
+    about, stored = read_file(path)
     try:
-        with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {}).get("lora", "{}"))
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        settings = json.loads(about.get("lora", "{}"))
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is broken or no LoRA ({first_line(error)}); copy it again") from None
+    tensors = {name: tensor.float() for name, tensor in stored.items()}
     alpha = settings.get("alpha") if isinstance(settings, dict) else None
     if not (alpha is None or (isinstance(alpha, (int, float)) and 0 < alpha <= MAX_WIDTH)):
         raise ModelError(f"{path}: its alpha is no number above 0; copy it again")
@@ -187,3 +185,26 @@ def read_lora(path: str | Path) -> dict[str, Tensor]:
         left = next(iter(tensors), "nothing")
         raise ModelError(f"{path} is no LoRA that is known here: it holds {left[:80]}")
     return changes
+
+
+def read_file(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a LoRA's file says of itself, and its tensors, memory-mapped: floats that are finite, but for alphas, which
+    may be whole numbers. Raises ModelError."""
+    if not os.path.isfile(path):
+        raise ModelError(f"there is no LoRA {str(path)[:120]!r}: give the .safetensors file")
+    try:
+        refuse_pickle(Path(path))
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is broken or no LoRA ({first_line(error)}); copy it again") from None
+    if not tensors:
+        raise ModelError(f"{path} is no LoRA that is known here: it holds nothing")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() and not name.endswith(".alpha"):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ModelError(f"{path} is no LoRA that is known here: {name[:80]} is of type {kind}, not of floats")
+        if not tensor.float().isfinite().all():
+            raise ModelError(f"{path} has numbers that are not finite, in {name[:80]}: copy it, or train it, again")
+    return about, tensors

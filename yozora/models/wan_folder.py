@@ -75,7 +75,11 @@ def _diffusers_parts(folder: Path) -> WanParts:
     shift = None
     if (folder / SCHEDULER).is_file():
         shift = read_json(folder / SCHEDULER).get("flow_shift")
-    shift = float(shift) if isinstance(shift, (int, float)) else None
+    if not (shift is None or isinstance(shift, (int, float))):
+        raise ModelError(
+            f"{folder / SCHEDULER}: its flow_shift is {str(shift)[:40]!r}, which is no number; copy it again"
+        )
+    shift = None if shift is None else float(shift)
     text = folder / "text_encoder", folder / "tokenizer"
     return WanParts(folder / "transformer", folder / "vae", *text, per_token, shift)
 

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from yozora.errors import ModelError
-from yozora.models.folder import first_line
-from yozora.models.lora import Lora, LoraUse, read_lora, write_lora
+from yozora.models.lora import Lora, LoraUse, read_file, read_lora, write_lora
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.models.wan import transformer_keys
 
@@ -54,7 +52,7 @@ class WanChanges(Mapping[str, Tensor]):
         self._pieces: dict[str, list[Piece]] = {}
         modules = module_names(config)
         for use in uses:
-            tensors = read_tensors(use.path)
+            _, tensors = read_file(use.path)
             own = all(name.split(".lora_")[0] + ".weight" in self._shapes for name in tensors)
             for piece in own_pieces(use) if own else pieces_of(use, tensors, modules):
                 shape = self._shapes.get(piece.name)
@@ -122,6 +120,8 @@ def pieces_of(
             down, up = (parts[kind].flatten(1) if parts[kind].ndim > 1 else parts[kind] for kind in (DOWN, UP))
             if down.ndim < 2 or up.ndim < 2 or not len(down) or up.shape[1] != len(down):
                 raise ModelError(f"{use.path}: the two parts of {module} do not fit; copy it again")
+            if ALPHA in parts and parts[ALPHA].numel() != 1:
+                raise ModelError(f"{use.path}: the alpha of {module} is not one number; copy it again")
             scale = use.scale * (float(parts[ALPHA]) / len(down) if ALPHA in parts else 1.0)
 
             def product(up: Tensor = up, down: Tensor = down, scale: float = scale) -> Tensor:
@@ -154,17 +154,3 @@ def save_wan_lora(lora: Lora, base: TransformerConfig, path: str | Path, model: 
             tensors[f"{module}.lora_A.weight"] = first.clone()
             tensors[f"{module}.lora_B.weight"] = second.contiguous()
     write_lora(tensors, {"model": model}, path)
-
-
-def read_tensors(path: str) -> dict[str, Tensor]:
-    """The tensors of a LoRA's file, memory-mapped. Raises ModelError."""
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise ModelError(f"there is no LoRA {path[:120]!r}: give the .safetensors file") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is broken or no LoRA ({first_line(error)}); copy it again") from None
-    if not tensors:
-        raise ModelError(f"{path} is no LoRA: it holds nothing")
-    return tensors

@@ -106,7 +106,7 @@ class Checkpoints:
             return self._load_before(state, order) if before else None
         try:
             reader = FileSystemReader(path)
-            progress = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+            progress = _progress(json.loads((path / PROGRESS).read_text(encoding="utf-8")))
             problem = _difference(reader, state)
             if not problem:
                 _hush()
@@ -116,7 +116,7 @@ class Checkpoints:
                     process_group=self.mesh.disk,
                     no_dist=self.mesh.size == 1,
                 )
-        except FAILURES as error:
+        except (*FAILURES, Exception) as error:  # a damaged index, which is a pickle, raises all sorts
             raise ConfigError(
                 f"{path} cannot be read ({_reason(error)}); delete it to go on from the one before, or {REFUSAL}"
             ) from None
@@ -177,6 +177,11 @@ def _named(whole: Path, settled: Future[None], first: bool) -> Callable[[Future[
             settled.set_exception(error)
 
     return complete
+
+
+def _progress(said: Any) -> dict[str, Any]:
+    """What a run needs to know of a checkpoint. Raises ValueError and its like where that is not there."""
+    return {"step": int(said["step"]), "norms": [float(norm) for norm in said["norms"]]}
 
 
 def _difference(reader: FileSystemReader, state: State) -> str:

@@ -177,10 +177,10 @@ class LatentPool:
         clips = self.clips_of(bucket)
         clip = clips[int(random.integers(len(clips)))]
         shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
-        latents = shard["latents"][clip.row][:, :frames]
+        latents = self.latents_of(clip)[:, :frames]
         if "bodies" in shard:
             return Drawn(latents, Scene.from_json(clip.line), shard["bodies"][clip.row][..., :frames, :, :])
-        return Drawn(latents, None, None, tuple(json.loads(clip.line)["captions"]))
+        return Drawn(latents, None, None, _said_of(clip))
 
     def buckets(self) -> tuple[Bucket, ...]:
         """Every size and length in it, to be drawn as often as there are clips of it."""
@@ -193,7 +193,7 @@ class LatentPool:
         """What is said of each clip of footage."""
         for clips in self.clips.values():
             for clip in clips:
-                yield tuple(json.loads(clip.line).get("captions", ()))
+                yield _said_of(clip)
 
     def clips_of(self, bucket: Bucket) -> list[PooledClip]:
         """Every clip of that size and of at least that length, or of that very length. Raises ConfigError where there
@@ -209,8 +209,11 @@ class LatentPool:
         return self._fit[key]
 
     def latents_of(self, clip: PooledClip) -> Tensor:
-        """Its latents, `[C, T, h, w]`."""
-        return self._read(clip.file)["latents"][clip.row]
+        """Its latents, `[C, T, h, w]`. Raises ConfigError where the shard has none for this line of its index."""
+        latents = self._read(clip.file)["latents"]
+        if clip.row >= len(latents):
+            raise _damaged(clip)
+        return latents[clip.row]
 
     def shape_of(self, clip: PooledClip) -> tuple[int, ...]:
         """(C, T, h, w) of its latents."""
@@ -226,6 +229,19 @@ class LatentPool:
                     f"{file} cannot be read ({error}); delete it and its .jsonl, then make it again"
                 ) from None
         return self._open[file]
+
+
+def _said_of(clip: PooledClip) -> tuple[str, ...]:
+    """The captions in its line of the index; none of a scene. Raises ConfigError where that is damaged."""
+    try:
+        return tuple(json.loads(clip.line).get("captions", ()))
+    except (ValueError, AttributeError, TypeError):
+        raise _damaged(clip) from None
+
+
+def _damaged(clip: PooledClip) -> ConfigError:
+    index = clip.file.with_suffix(".jsonl")
+    return ConfigError(f"{index} is damaged at line {clip.row + 1}: make the pool again (--no-resume)")
 
 
 def scene_lines(scenes: Sequence[Scene]) -> str:

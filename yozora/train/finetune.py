@@ -25,6 +25,7 @@ from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.models.wan_folder import is_wan
 from yozora.train.base import Base, find_base
 from yozora.train.bundle import make_bundle
+from yozora.train.claim import claimed
 from yozora.train.config import (
     BundleStage,
     Finetune,
@@ -47,6 +48,16 @@ from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
 SCENES = 256  # of the world that it goes over again, and at least so many of each size
 LEAST = 16
+FREE = (
+    "out",
+    "device",
+    "workers",
+    "steps",
+    "checkpoint_seconds",
+    "log_every",
+    "sample_every",
+    "wandb",
+)  # to be changed
 GRID = 32  # pixels that the sides of what is learned from are multiples of
 Defaults = dict[str, Any]
 LORA: Defaults = {
@@ -80,14 +91,18 @@ def train_lora(
     if config.compile:
         raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
     build(LoraConfig, config.model)
-    lessons = _prepare(config, base, resume)
-    stage = LoraStage(**lessons, **_tuned(config, base), model=config.model)
-    made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
-    try:
-        shutil.copyfile(made, partial := output.with_name(f"{output.name}.part"))
-        os.replace(partial, output)
-    except OSError as error:
-        raise ConfigError(f"cannot write {output} ({error.strerror}); the LoRA is in {made}") from None
+    make_folder(config.run.out)
+    with claimed(config.run.out):
+        lessons = _prepare(config, base, resume)
+        stage = LoraStage(**lessons, **_tuned(config, base), model=config.model)
+        made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
+        partial = output.with_name(f"{output.name}.part")
+        try:
+            shutil.copyfile(made, partial)
+            os.replace(partial, output)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ConfigError(f"cannot write {output} ({error.strerror}); the LoRA is in {made}") from None
     return output
 
 
@@ -102,18 +117,25 @@ def finetune(
         raise ConfigError(f"{output} cannot be written: name a folder with -o")
     if output.is_dir() and any(output.iterdir()) and not ((output / CARD).exists() or is_wan(output)):
         raise ConfigError(f"{output} holds something that is no model: name another folder with -o")
-    if output.is_dir() and output.resolve() == base.folder.resolve():
-        raise ConfigError(f"{output} is the model that is learned from: name another folder with -o")
+    if base.folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ConfigError(f"{output} is the model that is learned from, or in it: name another folder with -o")
     config = _read(folder, output, base, OPEN_FULL if base.wan else FULL, settings)
     return _finetune_open(config, base, output, resume) if base.wan else _finetune_own(config, base, output, resume)
 
 
 def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
     """All of a transformer of Yozora's own. Its folder is made of the same parts as any other's."""
-    card = base.card
     build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base.weights)) | config.model)
     if config.model:
         grow(load_module(Transformer, base.weights), config.model)  # what does not fit is said before any work
+    make_folder(config.run.out)
+    with claimed(config.run.out):
+        return _put(_own_folder(config, base, output, resume), output)
+
+
+def _own_folder(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
+    """Trains, and makes the model folder, which will be called as `output`. Returns where it is."""
+    card = base.card
     lessons = _prepare(config, base, resume)
     stage = TransformerStage(
         **lessons,
@@ -132,21 +154,23 @@ def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool) -> P
     )
     if card.few_steps:
         print(f"{output.name} has no few-step weights: those of {card.name} are for its own; see yozora train distill")
-    return _put(made, output)
+    return made
 
 
 def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
     """All of an open model's transformer. Its folder has the other parts as they are."""
     if config.compile or config.model:
         raise ConfigError("compile and model are for models of Yozora's own: leave them out")
-    stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
-    trained = fit(OpenTask(stage), stage.run, stage.optim, resume)
-    try:
-        made = make_open_folder(base, trained, output)
-    except OSError as error:
-        raise ConfigError(f"cannot write {output} ({error.strerror}); the transformer is in {trained}") from None
-    find_base(made).load(torch.device("cpu"), torch.bfloat16)  # what cannot be loaded must not be called done
-    return _put(made, output)
+    make_folder(config.run.out)
+    with claimed(config.run.out):
+        stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
+        trained = fit(OpenTask(stage), stage.run, stage.optim, resume)
+        try:
+            made = make_open_folder(base, trained, output)
+        except OSError as error:
+            raise ConfigError(f"cannot write {output} ({error.strerror}); the transformer is in {trained}") from None
+        find_base(made).load(torch.device("cpu"), torch.bfloat16)  # what cannot be loaded must not be called done
+        return _put(made, output)
 
 
 def _put(made: Path, output: Path) -> Path:
@@ -255,8 +279,28 @@ def _encode(config: Finetune, base: Base, name: str, resume: bool, **rendered: A
 
 
 def _claim(config: Finetune, base: Base, resume: bool) -> None:
-    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's."""
-    note, asked = config.run.out / "base.json", {"transformer_sha256": weights_digest(base.weights)}
-    if resume and note.exists() and read_json(note) != asked:
-        raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
-    write_json(note, asked)
+    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's. What it has
+    learned by other settings than are asked for now stays, which is said."""
+    note, digest = config.run.out / "base.json", weights_digest(base.weights)
+    settings = config.model_dump(mode="json", exclude={"run": set(FREE), "footage": True})
+    if resume and note.exists():
+        before = read_json(note)
+        if before.get("transformer_sha256") != digest:
+            raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
+        if changed := _changed(before.get("settings", settings), settings):
+            print(
+                f"what was learned by other settings ({', '.join(changed)}) stays; --no-resume begins anew", flush=True
+            )
+    write_json(note, {"transformer_sha256": digest, "settings": settings})
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any], within: str = "") -> list[str]:
+    """The names of settings that are not the same."""
+    names = []
+    for key in sorted(before.keys() | now.keys()):
+        one, other = before.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            names += _changed(one, other, f"{within}{key}.")
+        elif one != other:
+            names.append(within + key)
+    return names

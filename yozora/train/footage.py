@@ -163,7 +163,8 @@ def _captions(text: str, ending: str, where: object) -> tuple[str, ...]:
 
 
 def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    values = [each for key in SAID for each in ([entry.get(key)] if key != "captions" else entry.get(key) or [])]
+    given = [entry.get(key) for key in SAID]
+    values = [each for said in given for each in (said if isinstance(said, list) else [said])]
     return tuple(value.strip() for value in values if isinstance(value, str) and value.strip())
 
 

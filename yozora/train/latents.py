@@ -31,6 +31,7 @@ from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import read_json, weights_digest, write_json
 from yozora.models.registry import load_autoencoder
 from yozora.models.wan_autoencoder import WanAutoencoder
+from yozora.train.claim import claimed
 from yozora.train.config import Bucket, Footage, LatentsStage, PoolBucket
 from yozora.train.data import HELD_OUT_SEEDS, clip_tensor, load_mix, scene_lines, stream, to_signed
 from yozora.train.footage import Item, Piece, Skipped, cut, footage_digest, pieces_of_shard, units_of
@@ -45,6 +46,13 @@ KEEP_SECONDS = 20.0  # of encoding that a kill may cost, and the file that it wa
 
 def build_pool(config: LatentsStage, resume: bool = True) -> Path:
     """Renders and encodes what the configuration asks for; with `resume`, shards that are there are kept."""
+    make_folder(config.run.out)
+    with claimed(config.run.out):
+        return _build(config, resume)
+
+
+def _build(config: LatentsStage, resume: bool) -> Path:
+    """See `build_pool`."""
     device = pick_device(config.run.device)
     autoencoder = load_autoencoder(config.autoencoder, device)
     if isinstance(autoencoder, Autoencoder):
@@ -67,9 +75,8 @@ def build_pool(config: LatentsStage, resume: bool = True) -> Path:
 
 
 def _claim(config: LatentsStage, resume: bool) -> None:
-    """Makes the folder, and makes sure that what lies in it was made as is asked for now: see MANIFEST."""
+    """Makes sure that what lies in the folder was made as is asked for now: see MANIFEST."""
     out = config.run.out
-    make_folder(out)
     asked = config.model_dump(mode="json", exclude={"run": {"out", "device", "workers"}, "autoencoder": True})
     asked["autoencoder_sha256"] = weights_digest(config.autoencoder)
     if config.footage:
@@ -155,7 +162,12 @@ def _encoded(autoencoder: Autoencoder | WanAutoencoder, device: torch.device, pr
         memory_errors(f"encoding {count} frames of {width}x{height}", advice),
         autocast(device, "fp32" if isinstance(autoencoder, WanAutoencoder) else precision),
     ):
-        return autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16)
+        latents = autoencoder.encode(to_signed(frames.to(device))).to("cpu", torch.float16)
+    if not latents.isfinite().all():
+        raise ConfigError(
+            "the autoencoder gave numbers that are not finite: check its weights, or say run.precision=fp32"
+        )
+    return latents
 
 
 def _store(stem: Path, tensors: dict[str, Tensor], lines: str) -> None:

@@ -5,10 +5,11 @@ Everything random in a step is drawn from (seed, step), so a run that was killed
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.checkpoint import Checkpoints, State
+from yozora.train.claim import claimed
 from yozora.train.config import Optim, Run
 from yozora.train.log import Log, joined
 from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
@@ -29,6 +31,9 @@ SMALLER = (
     "give smaller batches (batch, packed), smaller or shorter clips, or set checkpointing to full (of a stage, "
     "parallel.checkpointing)"
 )
+
+
+HOPELESS = 100  # steps in a row that are not finite, after which a run ends
 
 
 class Task(Protocol):
@@ -86,22 +91,30 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = AL
     """Trains to `run.steps` and returns the folder of exported weights; all processes of the mesh call it together.
 
     With `resume`, goes on from the last checkpoint in `run.out`, if there is one. SIGINT and SIGTERM end the run after
-    a checkpoint. Raises ConfigError when the checkpoint does not fit the model, KeyboardInterrupt when interrupted.
+    a checkpoint. Raises ConfigError when the checkpoint does not fit the model or another run is at work in `run.out`,
+    KeyboardInterrupt when interrupted.
     """
     if mesh.size == 1:
         refuse_several("this")
     make_folder(run.out)
+    with claimed(run.out, mesh):
+        return _fit(task, run, optim, resume, mesh)
+
+
+def _fit(task: Task, run: Run, optim: Optim, resume: bool, mesh: Mesh) -> Path:
+    """See `fit`."""
     state = _Training(task, run, optim, mesh)
     step = state.resume(resume or restarted())
     log = Log(run, state.device, mesh)
-    with _stop_flag() as stopped:
-        batches = task.batches(step)
+    if step >= run.steps:
+        log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
+    with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
         stop, saved = False, time.monotonic()
         while step < run.steps and not stop:
             waited = time.monotonic()
             try:
                 batch = next(batches)
-            except RuntimeError:
+            except (RuntimeError, OSError, EOFError):
                 if not stopped or mesh.size > 1:
                     raise
                 stop = True
@@ -110,6 +123,7 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = AL
             figures = state.learn(step, batch)
             step += 1
             log.step(step, task.size(batch), figures | {"wait": waited})
+            state.despair(step == run.steps)
             stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
             if due:
                 state.save(step)
@@ -126,6 +140,16 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = AL
     return state.export()
 
 
+@contextmanager
+def _ended(batches: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    """The batches, whose workers end with the block, also where an error keeps hold of them for longer."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
 class _Training:
     """A run as it stands: the task, what trains it, its average and its checkpoints."""
 
@@ -140,6 +164,7 @@ class _Training:
         half = runs_in_half(self.device, run.precision)
         self.optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate, half)
         self.checkpoints = Checkpoints(run.out, mesh)
+        self.lost = 0  # steps in a row that were not finite
 
     def learn(self, step: int, batch: Any) -> dict[str, float]:
         """One step; returns its figures."""
@@ -155,12 +180,21 @@ class _Training:
                 (loss * self.mesh.size).backward()  # sharding takes the mean of the processes' gradients
                 said.append(figures | {"loss": loss.item()})
             norm = self.optimisers.step(scale, self.guard.limit)
+        self.lost = 0 if math.isfinite(norm) else self.lost + 1
         if skipped := self.guard.judge(norm):
             if self.mesh.first:
                 print(f"step {step + 1}: {skipped}; this step changed nothing", flush=True)
         else:
             self.average.update(task.model, step)
         return joined(said) | {"gradient_norm": norm, "rate": scale}
+
+    def despair(self, done: bool) -> None:
+        """Raises ConfigError where nothing has been learned for HOPELESS steps, or, of a run that is `done`, at all."""
+        if self.lost >= HOPELESS or (done and not self.guard.norms):
+            raise ConfigError(
+                f"{self.lost} steps in a row gave numbers that are not finite, from which nothing is learned: lower "
+                "the rate (optim.adamw), or check the model's weights and the clips"
+            )
 
     def sample(self, step: int) -> None:
         """The first process draws something to look at; the others wait."""
