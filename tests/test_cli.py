@@ -136,7 +136,7 @@ BAD = {
     "blank prompt": ([" \n "], "the prompt is empty"),
     "long prompt": (["x" * 100_000], "100000 characters: at most 10000"),
     "long negative": (["a", "--negative", "x" * 10_001], "the negative prompt has 10001"),
-    "size off the grid": (["a", "--size", "100x70"], "nearest that fit are 96x64 and 128x96"),
+    "size off the grid": (["a", "--size", "100x70"], "nearest that fit are 96x64 and 96x96"),
     "size zero": (["a", "--size", "0x64"], "width 0"),
     "size negative": (["a", "--size", "-64x64"], "width -64"),
     "size huge": (["a", "--size", "999999968x64"], "too large"),

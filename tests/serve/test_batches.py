@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def test_one_that_is_cancelled_leaves_the_others(several: Service, asked: list[l
 def test_what_goes_wrong_in_a_batch_is_everybodys(several: Service, tiny_model: Path) -> None:
     group = batches.Batches()
 
-    def broken(seeds: Any) -> Iterator[Any]:
+    def broken(seeds: Any) -> Generator[Any]:
         raise ValueError(f"{len(seeds)} of them")
         yield
 

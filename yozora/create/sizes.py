@@ -7,6 +7,7 @@ a multiple of 32. Latent frame 0 covers frame 0 alone and latent frame k covers 
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -69,9 +70,10 @@ class Grid:
             if side > MAX_SIDE:
                 raise CanvasError(f"{name} {shown(side)} is too large: at most {MAX_SIDE} pixels")
         if width % self.step or height % self.step:
-            (w_low, w_high), (h_low, h_high) = _around(width, self.step), _around(height, self.step)
-            low, high = f"{w_low}x{h_low}", f"{w_high}x{h_high}"
-            nearest = f"nearest that fits is {low}" if low == high else f"nearest that fit are {low} and {high}"
+            around = itertools.product(dict.fromkeys(_around(width, self.step)), dict.fromkeys(_around(height, self.step)))
+            fit = sorted(around, key=lambda size: abs(size[0] - width) + abs(size[1] - height))
+            first, *others = [f"{w}x{h}" for w, h in fit[:2]]
+            nearest = f"nearest that fit are {first} and {others[0]}" if others else f"nearest that fits is {first}"
             raise CanvasError(f"size {width}x{height} is no multiple of {self.step}: the {nearest}")
 
     def check_frames(self, frames: int) -> None:
