@@ -22,7 +22,7 @@ def test_latent_frame_0_is_frame_0_and_every_other_one_is_four_frames() -> None:
 
 @pytest.mark.parametrize(
     ("width", "height", "nearest"),
-    [(100, 130, "fit are 96x128 and 128x160$"), (10, 64, "fits is 32x64$"), (1, 1, "fits is 32x32$")],
+    [(100, 130, "fit are 96x128 and 128x128$"), (10, 64, "fits is 32x64$"), (1, 1, "fits is 32x32$")],
 )
 def test_a_size_off_the_grid_names_the_nearest_that_fit(width: int, height: int, nearest: str) -> None:
     with pytest.raises(CanvasError, match=nearest):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections import abc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_one_that_is_cancelled_leaves_the_others(several: Service, asked: list[l
 def test_what_goes_wrong_in_a_batch_is_everybodys(several: Service, tiny_model: Path) -> None:
     group = batches.Batches()
 
-    def broken(seeds: Any) -> Generator[Any]:
+    def broken(seeds: Any) -> abc.Generator[Any]:
         raise ValueError(f"{len(seeds)} of them")
         yield
 

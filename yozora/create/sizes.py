@@ -70,8 +70,8 @@ class Grid:
             if side > MAX_SIDE:
                 raise CanvasError(f"{name} {shown(side)} is too large: at most {MAX_SIDE} pixels")
         if width % self.step or height % self.step:
-            around = itertools.product(dict.fromkeys(_around(width, self.step)), dict.fromkeys(_around(height, self.step)))
-            fit = sorted(around, key=lambda size: abs(size[0] - width) + abs(size[1] - height))
+            sides = (dict.fromkeys(_around(side, self.step)) for side in (width, height))
+            fit = sorted(itertools.product(*sides), key=lambda size: abs(size[0] - width) + abs(size[1] - height))
             first, *others = [f"{w}x{h}" for w, h in fit[:2]]
             nearest = f"nearest that fit are {first} and {others[0]}" if others else f"nearest that fits is {first}"
             raise CanvasError(f"size {width}x{height} is no multiple of {self.step}: the {nearest}")
