@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from yozora.errors import ConfigError
 from yozora.train.mesh import ALONE, Mesh
+
+if sys.platform != "win32":
+    import fcntl
 
 LOCK = ".lock"
 
@@ -32,6 +35,8 @@ def _take(folder: Path, stack: ExitStack) -> str:
     except OSError as error:
         return f"cannot write to {folder} ({error.strerror}); choose another folder"
     stack.callback(os.close, file)
+    if sys.platform == "win32":
+        return ""  # which has no such locks
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which, unlike flock, the data workers do not inherit
     except (BlockingIOError, PermissionError):
