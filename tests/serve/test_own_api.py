@@ -105,6 +105,13 @@ def test_events_tell_the_end(local: TestClient, service: Service) -> None:
     assert (last["status"], last["error"], last["progress"]) == ("failed", "it went wrong", 50)
 
 
+def test_words_that_are_no_methods_are_counted_as_one(local: TestClient) -> None:
+    for word in ("FETCH", "FETCHTWICE"):
+        assert local.request(word, "/v1/videos").status_code in (404, 405)
+    text = local.get("/metrics").text
+    assert 'method="other"' in text and "FETCH" not in text
+
+
 def test_what_there_is(local: TestClient) -> None:
     assert any(each["name"] == "film-noir" for each in local.get("/api/presets").json()["presets"])
     assert local.get("/api/models").json()["models"][0]["sizes"] == ["64x64", "96x64"]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,17 @@ import sqlalchemy as sa
 
 import yozora
 from yozora.clip import Clip
-from yozora.errors import ConfigError
+from yozora.create.canvas import Canvas, Cue
+from yozora.create.events import Progress
+from yozora.create.memory import NotEnoughMemory
+from yozora.errors import CanvasError, ConfigError
 from yozora.serve import jobs
 from yozora.serve.context import Service, open_service
 from yozora.serve.orders import Order
 from yozora.serve.run import run_worker
 from yozora.serve.settings import read_settings
 from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, WorkerRow
+from yozora.serve.team import Team
 from yozora.train.mesh import Mesh
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +131,38 @@ def test_where_one_of_them_is_killed_both_begin_anew(service: Service, tmp_path:
 def test_one_video_at_a_time(service: Service) -> None:
     with pytest.raises(ConfigError, match="one video at a time"):
         run_worker(service.settings.model_copy(update={"slots": 2}), mesh=Mesh(size=2))
+
+
+@pytest.mark.parametrize("lack", [NotEnoughMemory("not enough memory"), RuntimeError("a broken GPU")])
+def test_what_one_alone_may_lack_ends_the_process(lack: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the others would wait for it in the middle of a step, where nothing can be cancelled."""
+
+    def gone(code: int) -> None:
+        raise SystemExit(code)
+
+    def stream() -> Generator[Progress]:
+        yield Progress("sample", 1, 2, 0.0)
+        raise lack
+
+    monkeypatch.setattr(os, "_exit", gone)
+    leader = Team(Mesh())
+    try:
+        events = leader.lead("mini", Canvas(64, 64, 1, 8.0, (Cue(0.0, "a"),)), [0], {}, stream())
+        assert isinstance(next(events), Progress)
+        with pytest.raises(SystemExit, match="1"):
+            next(events)
+    finally:
+        leader.end()
+
+
+def test_what_all_lack_is_said_of_the_video() -> None:
+    def stream() -> Generator[Progress]:
+        raise CanvasError("no such size")
+        yield
+
+    leader = Team(Mesh())
+    try:
+        with pytest.raises(CanvasError, match="no such size"):
+            next(leader.lead("mini", Canvas(64, 64, 1, 8.0, (Cue(0.0, "a"),)), [0], {}, stream()))
+    finally:
+        leader.end()

@@ -13,6 +13,10 @@ from yozora.models.running import Running
 TILE = 256  # pixels, the tiles that are advised
 
 
+class NotEnoughMemory(CanvasError):
+    """What is asked for does not fit into this machine's memory as it is now."""
+
+
 def advice(stage: str, running: Running, device: torch.device, tile: int, large: bool = True) -> str:
     """What helps at a `stage` ("load", "text", "sample", "decode") and is not in use. `large`: of open weights."""
     switches = []
@@ -30,11 +34,11 @@ def advice(stage: str, running: Running, device: torch.device, tile: int, large:
 
 @contextmanager
 def memory_errors(what: str, help_now: Callable[[], str]) -> Iterator[None]:
-    """Raises CanvasError where memory does not suffice for `what`, with the help that is asked for then."""
+    """Raises NotEnoughMemory where memory does not suffice for `what`, with the help that is asked for then."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         # torch has an exception for GPUs only; on a CPU its allocator raises a bare RuntimeError
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
             raise
-        raise CanvasError(f"not enough memory for {what}: {help_now()}") from None
+        raise NotEnoughMemory(f"not enough memory for {what}: {help_now()}") from None

@@ -34,6 +34,7 @@ from yozora.serve.together import Together
 __all__ = ["answer_well", "create_app"]
 
 ABOUT = "Video from text and pictures: `/v1` is OpenAI's Videos API, `/api` Yozora's own, with every way of creating."
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +106,8 @@ class Answer:
 
     def _note(self, scope: Scope, status: int, spent: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        REQUESTS.labels(scope["method"], route, str(status)).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may send any word
+        REQUESTS.labels(method, route, str(status)).inc()
         REQUEST_SECONDS.labels(route).observe(spent)
         told = {"method": scope["method"], "route": route, "status": status, "seconds": round(spent, 4)}
         _log.debug("answered", extra=told)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from yozora.create.canvas import Canvas
 from yozora.create.events import Chunk, Progress
+from yozora.create.memory import NotEnoughMemory
 from yozora.errors import YozoraError
 from yozora.train.mesh import Mesh
 
@@ -80,16 +81,15 @@ class Team:
             self.mesh.from_first(_END)
 
     def _with_others(self, act: Callable[[], T]) -> T:
-        """What all processes do. Where it fails in one of them, they can no longer be of one mind: this process ends as
-        if it had been killed, so that the video is made by whoever comes after it."""
+        """What all processes do. Where it fails for a reason that the others may not have, they can no longer be of one
+        mind: this process ends as if it had been killed, so that the video is made by whoever comes after it."""
         try:
             return act()
-        except YozoraError:
-            raise
-        except Exception:
-            _log.critical("the processes of this worker have lost one another", exc_info=True)
-            logging.shutdown()
-            os._exit(1)
+        except Exception as error:
+            if isinstance(error, YozoraError) and not isinstance(error, NotEnoughMemory):
+                raise
+            _leave()
+            raise  # which nobody sees
 
     def _wait(self) -> None:
         while not self._ended.wait(IDLE):
@@ -119,6 +119,15 @@ def _do_as(told: _Sampled, mesh: Mesh, models: Models) -> None:
                 next(events)
             except StopIteration:
                 return
+            except NotEnoughMemory:  # which the others may have: they wait for this one until it is gone
+                _leave()
             except YozoraError as error:  # as it is in the first process, which says so
                 _log.debug("a video failed: %s", error)
                 return
+
+
+def _leave() -> None:
+    """Ends this process, which torchrun takes as the end of all."""
+    _log.critical("the processes of this worker have lost one another", exc_info=True)
+    logging.shutdown()
+    os._exit(1)
