@@ -61,10 +61,11 @@ def _cpu() -> Finding:
     try:
         from torch import cpu
         from torch.backends.cpu import get_cpu_capability
+
+        from yozora.models.attention import TILES
     except ImportError:
         return Finding("cpu", "note", f"{_cores()} cores")
-    tiles = getattr(cpu, "_is_amx_tile_supported", lambda: False)()
-    quick = tiles or getattr(cpu, "_is_avx512_bf16_supported", lambda: False)()
+    quick = TILES or getattr(cpu, "_is_avx512_bf16_supported", lambda: False)()
     bf16 = "quick bfloat16" if quick else "no quick bfloat16: float32 is used, about a third of the speed"
     return Finding("cpu", "ok" if quick else "note", f"{_cores()} cores, {get_cpu_capability()}, {bf16}")
 

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from yozora.create.canvas import Canvas
 from yozora.create.events import Chunk, Progress
@@ -89,7 +89,6 @@ class Team:
             if isinstance(error, YozoraError) and not isinstance(error, NotEnoughMemory):
                 raise
             _leave()
-            raise  # which nobody sees
 
     def _wait(self) -> None:
         while not self._ended.wait(IDLE):
@@ -126,7 +125,7 @@ def _do_as(told: _Sampled, mesh: Mesh, models: Models) -> None:
                 return
 
 
-def _leave() -> None:
+def _leave() -> NoReturn:
     """Ends this process, which torchrun takes as the end of all."""
     _log.critical("the processes of this worker have lost one another", exc_info=True)
     logging.shutdown()

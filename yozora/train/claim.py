@@ -23,7 +23,7 @@ def claimed(folder: Path, mesh: Mesh = ALONE) -> Iterator[None]:
     all. However a process ends, what it had is free again. Raises ConfigError where another run has it."""
     with ExitStack() as stack:
         problem = _take(folder, stack) if mesh.first else ""
-        if problem := mesh.gather(problem)[0]:
+        if problem := mesh.from_first(problem):
             raise ConfigError(problem)
         yield
 
