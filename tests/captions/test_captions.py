@@ -10,11 +10,14 @@ from replies import replying
 
 from yozora.captions import Caption, Event, caption_files, load_captioner
 from yozora.captions.background import stands_still
+from yozora.captions.board import board_of, write_board
+from yozora.captions.camera import camera_of, filmed
 from yozora.captions.chat import FRAMES, ChatCaptioner
 from yozora.captions.files import listed
 from yozora.captions.seeing import Read, see
 from yozora.captions.world import WorldCaptioner
 from yozora.clip import Clip
+from yozora.create.board import read_board
 from yozora.errors import ConfigError, ModelError
 from yozora.models.endpoint import Endpoint
 from yozora.train.config import Footage
@@ -68,6 +71,40 @@ def test_events_begin_when_it_moves() -> None:
     said = WorldCaptioner().tell(Read(facts, 2.0, 0.8))
     assert said.timed == "0.0–0.8 s: The blue box stands still; 0.8–2.0 s: The blue box slides to the left"
     assert len(WorldCaptioner().tell(Read(facts, 2.0, 0.1)).events) == 1
+
+
+def test_a_caption_becomes_a_storyboard_that_is_read_again(film: Clip, tmp_path: Path) -> None:
+    file = tmp_path / "board.toml"
+    facts = {"shape": "box", "colour": "blue", "motion": "slide", "direction": "left"}
+    write_board(board_of(WorldCaptioner().tell(Read(facts, 2.0, 0.8)), film, "a\nb.mp4"), file)
+    board = read_board(file)
+    told = [(0.0, "The blue box stands still."), (0.8, "The blue box slides to the left.")]
+    assert [(cue.start, cue.prompt) for cue in board.cues] == told
+    assert board.seconds == pytest.approx(film.seconds, abs=0.001) and board.asked.get("size") == "128x128"
+    odd = Caption(short='A "red" ball\\ é', dense="A red ball.\n[[card]]", events=())
+    write_board(board_of(odd, film), file)
+    assert [cue.prompt for cue in read_board(file).cues] == ['A "red" ball\\ é']
+    with pytest.raises(ConfigError, match=r"is a \.toml file"):
+        write_board("", tmp_path / "board.mp4")
+    with pytest.raises(ConfigError, match="cannot write"):
+        write_board("", tmp_path / "none" / "board.toml")
+
+
+FILMED = [("pan", "left", 0.35), ("tilt", "up", 0.28), ("dolly", "in", 2.0), ("orbit", "right", 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "to", "amount"), [*FILMED, ("zoom", "out", 1.7), ("handheld", "", 0.02), ("still", "", 0)]
+)
+def test_how_the_camera_moves_is_known_by_the_background(kind: str, to: str, amount: float) -> None:
+    body = Body("sphere", "red", "matte", "large", (-1.2, 0.0), motion=Motion("right", speed=1.2))
+    scene = Scene(1, (body,), Place("city"), Camera(kind, to, amount))
+    film = render(scene, 128, 128, 25, 12.0, threads=1, truth=True)
+    assert film.truth is not None
+    read = filmed(film.frames, film.truth.ids == 1)
+    assert read is not None and camera_of(read) == (kind, to)
+    assert filmed(np.full_like(film.frames, 90), film.truth.ids == 1) is None  # there is nothing to see
+    assert filmed(film.frames[:1], film.truth.ids[:1] == 1) is None
 
 
 def test_a_folder_becomes_a_list_that_training_reads(film: Clip, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ unsaid: a caption that is silent misleads nobody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from yozora.captions.background import stands_still
+from yozora.captions.camera import camera_of, filmed
 from yozora.clip import Clip
 from yozora.evaluate.inspector import Look, count_things, finding_of, load_inspector, look_at_things
 from yozora.evaluate.motion import track
@@ -25,6 +27,13 @@ from yozora.world.words.partial import SECOND
 from yozora.world.words.seen import COLOURLESS_STYLES
 
 SURE = 0.6  # probability from which on a name is said
+SURER = {"material": 0.5, "size": 0.5, "motion": 0.5}  # but of these
+USUAL = {  # how often values come up in the mix "simple", over how often in the networks' lessons (configs/reader.toml)
+    "size": {"tiny": 0.3, "small": 0.9, "large": 1.6, "huge": 0.7},
+    "material": {"matte": 0.45, "rubber": 0.13, "metal": 0.13, "checkered": 0.12, "striped": 0.12, "glowing": 0.05},
+    "motion": {"still": 0.6, "fall": 1.2, "bounce": 1.4, "roll": 1.6, "slide": 1.6},  # the square roots of these
+    "camera": {"still": 0.55 / 2} | dict.fromkeys(("pan", "tilt", "dolly", "orbit", "zoom", "handheld"), 0.075),
+}
 GOING = ("roll", "slide", "collide", "hide")  # motions that have a direction
 GOES = ("roll", "slide")  # what goes somewhere by itself does one of them
 INDOORS = ("studio", "space")  # grounds without a time of day and weather
@@ -67,17 +76,20 @@ def see(clip: Clip, eyes: Eyes | None = None) -> Read:
     if not things:
         return Read({}, clip.seconds)
     facts, going = sure_names(clip, reader, inspector)
+    seen = torch.stack([look.mask for look in (largest, *others)]).any(0).numpy()
     if facts.get("ground", INDOORS[0]) in INDOORS:
         facts = {name: value for name, value in facts.items() if name not in ("time", "weather")}
-    if len(things) == 1:  # neither is read of one among several
-        facts |= sure_material(largest, reader)
-    else:
+    facts |= sure_material(looks[0], reader)
+    if len(things) > 1:  # it is read of all that there is
         facts.pop("size", None)
     for which, thing in zip(("", SECOND), things, strict=False):
         facts |= {f"{which}shape": thing.shape, f"{which}colour": thing.colour}
     if len(things) > 1 and (relation := things[1].relation(things[0])):
         facts["relation"] = relation
-    if stands_still(clip.frames, torch.stack([look.mask for look in (largest, *others)]).any(0).numpy()):
+    read = filmed(clip.frames, seen)
+    if read and (way := camera_of(read)):
+        facts |= {"camera": way[0]} | ({"camera_direction": way[1]} if way[1] else {})
+    elif stands_still(clip.frames, seen):
         facts["camera"] = "still"
     direction = finding_of(looks[0], inspector).direction
     if (going or facts.get("motion") in GOING) and direction in DIRECTIONS:
@@ -96,8 +108,9 @@ def sure_names(clip: Clip, reader: Reader, inspector: Inspector) -> tuple[dict[s
     logits = reader(clip_to_read(frames, reader.config, inspector)[None])
     names, going = {}, False
     for head, one in logits.items():
-        chances, values = one.softmax(1)[0], reader.config.heads[head]
-        if float(chances.max()) >= SURE:
+        values = reader.config.heads[head]
+        chances = (one.float().log_softmax(1)[0] + _usual(head, values)).softmax(0)
+        if float(chances.max()) >= SURER.get(head, SURE):
             names[head] = values[int(chances.argmax())]
         if head == "motion":
             going = float(chances[[value in GOES for value in values]].sum()) >= SURE
@@ -109,8 +122,18 @@ def sure_material(look: Look, reader: Reader) -> dict[str, str]:
     """What a thing is made of, where that is sure."""
     if not look.judged.any():
         return {}
-    chances = reader.surface(look.squares[look.judged]).float().log_softmax(1).mean(0).softmax(0)
-    return {"material": reader.config.materials[int(chances.argmax())]} if float(chances.max()) >= SURE else {}
+    values = reader.config.materials
+    said = reader.surface(look.squares[look.judged]).float().log_softmax(1).mean(0)
+    chances = (said + _usual("material", values)).softmax(0)
+    sure = float(chances.max()) >= SURER["material"]
+    return {"material": values[int(chances.argmax())]} if sure else {}
+
+
+def _usual(name: str, values: Sequence[str]) -> torch.Tensor:
+    """How much more often than in the lessons each value of a fact comes up in clips, as a logarithm: the networks were
+    shown rare things as often as others, and doubt between a rare one and a common one would go wrong half the time."""
+    weights = USUAL.get(name, {})
+    return torch.tensor([weights.get(value, 1.0) for value in values]).log()
 
 
 def _subject_first(looks: list[Look]) -> list[Look]:

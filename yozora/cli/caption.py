@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import MediaError, needing
+from yozora.errors import ConfigError, MediaError, needing
 
 if TYPE_CHECKING:
     from yozora.captions import Captioner
@@ -27,6 +27,10 @@ def caption(
         typer.Option(metavar="NAME", help="world (the shipped networks), openai:MODEL@URL, or a model folder."),
     ] = "world",
     language: Annotated[str, typer.Option(help="en, de, fr or es.")] = "en",
+    board: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="Of a clip: also write a storyboard to edit and make anew."),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Also what is listed already.")] = False,
 ) -> None:
     """Describe a clip, or every clip and picture in a folder: a line of JSON each, for `yozora train lora`.
@@ -35,10 +39,12 @@ def caption(
     from yozora.captions import caption_files, load_captioner
     from yozora.captions.files import LIST, listed_otherwise, media_in
 
+    if board and (not path.is_file() or output):
+        raise ConfigError("--board is for one clip, whose caption is shown: give a file, and no -o")
     with needing("captions need", "evaluate"):
         chosen = load_captioner(captioner, language)
         if path.is_file() and output is None:
-            _show(path, chosen)
+            _show(path, chosen, board)
             return
         target = output or path / LIST
         files, made, failed = media_in(path), 0, 0
@@ -62,12 +68,18 @@ def caption(
     print(f"{target}: {made} captioned" + "".join(f", {count} {what}" for what, count in counts.items() if count))
 
 
-def _show(path: Path, captioner: Captioner) -> None:
-    """Prints what is said of one file."""
+def _show(path: Path, captioner: Captioner, board: Path | None) -> None:
+    """Prints what is said of one file, and writes it to a storyboard where one is wanted."""
+    from yozora.captions.board import board_of, write_board
     from yozora.clip import Clip
 
-    said = captioner.caption(Clip.read(path))
+    clip = Clip.read(path)
+    said = captioner.caption(clip)
+    if board:
+        write_board(board_of(said, clip, path.name), board)
     print(said.short)
     print(said.dense)
     if said.timed:
         print(said.timed)
+    if board:
+        print(f"{board}: edit it, then: yozora storyboard {board} -o new.mp4")

@@ -13,7 +13,7 @@ import typer
 
 from yozora.cli.making import make
 from yozora.cli.options import ClipFile, Options, Prompt, Seconds, check_given, shared
-from yozora.cli.shelf import Shelf, open_shelf
+from yozora.cli.shelf import Named, Shelf, open_shelf
 from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
@@ -123,11 +123,18 @@ def again(
 
 
 def _shelf(recipe: Recipe, file: Path, options: Options) -> Shelf | None:
-    """The library with the clip that a video was begun from, if it was. Raises CanvasError, ConfigError."""
-    match recipe.library:
-        case {"begin": str(source), "path": str(path), "share": int() | float() as share}:
-            return open_shelf(Path(_found(path, file)), share, options.model, source)
-    return None
+    """The library with the clips that a video was begun from and that the model was shown, if it was. Raises
+    CanvasError, ConfigError."""
+    said, named, share, guidance = recipe.library, Named(), 0.0, None
+    match said:
+        case {"begin": str(source), "share": int() | float() as share}:
+            named = Named(begin=source)
+    match said:
+        case {"beside": [*sources], "retrieval_guidance": int() | float() as guidance}:
+            named = replace(named, beside=tuple(map(str, sources)))
+    if named == Named() or not isinstance(said.get("path"), str):
+        return None
+    return open_shelf(Path(_found(said["path"], file)), share, guidance, options.model, named)
 
 
 def _sampled(recipe: Recipe, options: Options) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from yozora.cli.making import make
 from yozora.cli.options import Options, Prompt, Seconds, check_given, shared
 from yozora.cli.shelf import open_shelf
+from yozora.errors import CanvasError
 
 if TYPE_CHECKING:
     from yozora.create import Canvas, Native
@@ -28,12 +29,18 @@ def generate(
     warm: Annotated[
         float, typer.Option(metavar="SHARE", help="Steps that a close clip of the library saves; 0: none.")
     ] = 0.25,
+    retrieval_guidance: Annotated[
+        float | None,
+        typer.Option(metavar="SCALE", help="How much clips of the library count that the model is shown; 0: none."),
+    ] = None,
     *,
     options: Options,
 ) -> None:
     """Make a video of PROMPT."""
     check_given(prompt, [image] if image else [], seconds, needed=image is None)
-    shelf = open_shelf(library, warm, options.model) if library else None
+    shelf = open_shelf(library, warm, retrieval_guidance, options.model) if library else None
+    if retrieval_guidance is not None and library is None:
+        raise CanvasError("--retrieval-guidance is for clips of a library: name one with --library")
 
     def draw(native: Native, options: Options) -> Canvas:
         """From a picture, a single picture (a .png without a length), or from text."""

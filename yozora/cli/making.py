@@ -71,13 +71,14 @@ def _make(
         print(f"warning: {line}", file=sys.stderr)
     timings = {"load": time.perf_counter() - start}
     begin = shelf.begin(canvas, generator, settings) if shelf else None
-    recipes = generator.recipes(canvas, seeds, settings, begin)
+    beside = shelf.beside(canvas, generator, settings) if shelf else None
+    recipes = generator.recipes(canvas, seeds, settings, begin, beside)
     videos = [Video(path, recipe, canvas, target) for path, recipe in zip(files, recipes, strict=True)]
     for video, path in zip(videos, sheets, strict=False):
         video.sheet = path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the cautions, which were printed
-        events = generator.stream(canvas, seeds, **options.sampling, begin=begin)
+        events = generator.stream(canvas, seeds, **options.sampling, begin=begin, beside=beside)
     if mesh is not None and not mesh.first:
         deque(events, maxlen=0)
         return

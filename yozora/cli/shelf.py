@@ -11,26 +11,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yozora.cli.options import DEFAULT_MODEL
-from yozora.errors import ConfigError
+from yozora.errors import CanvasError, ConfigError
 
 if TYPE_CHECKING:
     from yozora.cli.making import Video
     from yozora.create import Canvas, Generator
     from yozora.create.begin import Begin
+    from yozora.create.beside import Beside
     from yozora.create.settings import Settings
     from yozora.prompts.library import Library
     from yozora.prompts.stock import Coder
 
 
+@dataclass(frozen=True)
+class Named:
+    """The clips that a recipe names: that which sampling began from ("": none), and those that the model was shown."""
+
+    begin: str = ""
+    beside: tuple[str, ...] = ()
+
+
 @dataclass
 class Shelf:
-    """A library in use. `share`: of the steps, that a close clip saves; `version`: of the model's autoencoder. `again`:
-    the clip that a recipe was begun from; none is looked for."""
+    """A library in use. `share`: of the steps, that a close clip saves; `retrieval`: how much the clips count that the
+    model is shown beside the prompt; `version`: of the model's autoencoder. `again`: the clips that a recipe names;
+    none are looked for."""
 
     library: Library
     share: float
+    retrieval: float | None
     version: str
-    again: str = ""
+    again: Named | None = None
     coder: Coder | None = None
     said: dict[str, Any] = field(default_factory=dict)
 
@@ -46,9 +57,10 @@ class Shelf:
             self.coder = coder_of(generator, self.version)
         if self.again:
             if reason:
-                raise ConfigError(f"this was begun from {self.again}, but {reason}")
+                raise ConfigError(f"this was made with clips of a library, but {reason}")
             self.said = {"path": str(self.library.folder)}
-            return Begin(self.library.latents(self.again), self.share, self.again)
+            source = self.again.begin
+            return Begin(self.library.latents(source), self.share, source) if source else None
         warm = warm_start(self.library, canvas, generator, self.version, self.share)
         self.said = {"path": str(self.library.folder), **warm.to_dict()}
         if warm.begin is None or warm.match is None:
@@ -59,6 +71,27 @@ class Shelf:
         said = f"{skipped} of {settings.steps} steps skipped"
         print(f"library: begun from {warm.match.source} ({warm.match.caption!r}), {said}", file=sys.stderr)
         return warm.begin
+
+    def beside(self, canvas: Canvas, generator: Generator, settings: Settings) -> Beside | None:
+        """What the model is shown beside the prompt, if anything; says so on stderr. Raises CanvasError where it is
+        asked for and the model knows no such clips."""
+        from yozora.create.beside import Beside, why_not
+        from yozora.prompts.retrieval import clips_beside
+
+        guidance = 1.0 if self.retrieval is None else self.retrieval
+        if self.again:
+            sources = self.again.beside
+            return Beside([self.library.latents(each) for each in sources], guidance, sources) if sources else None
+        if guidance and (reason := why_not(generator.bundle, settings)):
+            if self.retrieval is None:
+                return None
+            raise CanvasError(f"{reason}: leave --retrieval-guidance out")
+        found = clips_beside(self.library, canvas, generator, settings, self.version, guidance)
+        if found.beside:
+            print(f"library: shown beside the prompt: {', '.join(found.beside.sources)}", file=sys.stderr)
+        elif guidance:
+            print(f"library: no clip is shown beside the prompt: {found.reason}", file=sys.stderr)
+        return found.beside
 
     def compare(self, made: list[Iterator[np.ndarray]], videos: list[Video]) -> list[Iterator[np.ndarray]]:
         """Finds the clip that each video is most like, and notes it in its recipe: all frames are made first. Those of
@@ -85,11 +118,16 @@ class Shelf:
         return f"nearest clip of the library: {said['nearest']}, {said['distance']:.2f} away (0: a copy)"
 
 
-def open_shelf(folder: Path, share: float, model: str | None, again: str = "") -> Shelf:
+def open_shelf(
+    folder: Path, share: float, retrieval: float | None, model: str | None, again: Named | None = None
+) -> Shelf:
     """See `Shelf`. Raises ConfigError, CanvasError, ModelError."""
     from yozora.create.begin import check_share
+    from yozora.create.beside import check_retrieval_guidance
     from yozora.models.registry import autoencoder_version
     from yozora.prompts.library import open_library
 
     check_share(share)
-    return Shelf(open_library(folder), share, autoencoder_version(model or DEFAULT_MODEL), again)
+    if retrieval is not None:
+        check_retrieval_guidance(retrieval)
+    return Shelf(open_library(folder), share, retrieval, autoencoder_version(model or DEFAULT_MODEL), again)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from yozora.clip import Clip, Recipe
 from yozora.create.begin import Begin
+from yozora.create.beside import Beside
 from yozora.create.canvas import Canvas
 from yozora.create.events import Chunk, Progress
 from yozora.create.given import Fit, Picture, held_smaller
@@ -124,14 +125,16 @@ class Generator(Verbs):
         projected: bool | None = None,
         preset: str | None = None,
         begin: Begin | None = None,
+        beside: Beside | None = None,
     ) -> Clip:
         """A video of `prompt`, starting from `image` where given, in the style of `preset`; with `begin`, sampling
-        starts late, from another clip. What is None is as the preset says, else as the model was trained. Raises
-        CanvasError, ConfigError, MediaError; warns (YozoraWarning) outside the trained range."""
+        starts late, from another clip; with `beside`, the model is shown clips beside the prompt. What is None is as
+        the preset says, else as the model was trained. Raises CanvasError, ConfigError, MediaError; warns
+        (YozoraWarning) outside the trained range."""
         options: dict[str, Any] = {"seconds": seconds, "size": size, "aspect": aspect, "resolution": resolution}
         options |= {"fit": fit, "negative": negative, "preset": preset}
         options |= {"seed": seed, "steps": steps, "guidance": guidance, "solver": solver}
-        options |= {"projected": projected, "begin": begin}
+        options |= {"projected": projected, "begin": begin, "beside": beside}
         if image is None:
             return self.make(text_to_video, prompt, **options)
         return self.make(image_to_video, image, prompt, **options)
@@ -146,10 +149,11 @@ class Generator(Verbs):
         solver: str | None = None,
         projected: bool | None = None,
         begin: Begin | None = None,
+        beside: Beside | None = None,
     ) -> tuple[Clip, ...]:
         """One clip a seed, sampled in one batch; as `run`, without the progress."""
         sampling = {"steps": steps, "guidance": guidance, "solver": solver, "projected": projected}
-        *_, clips = self.run(canvas, seeds, **sampling, begin=begin)
+        *_, clips = self.run(canvas, seeds, **sampling, begin=begin, beside=beside)
         assert isinstance(clips, tuple)
         return clips
 
@@ -157,11 +161,13 @@ class Generator(Verbs):
     def run(
         self, canvas: Canvas, seed: int = 0, *, steps: int | None = ..., guidance: float | None = ...,
         solver: str | None = ..., projected: bool | None = ..., previews: bool = ..., begin: Begin | None = ...,
+        beside: Beside | None = ...,
     ) -> Iterator[Progress | Clip]: ...  # fmt: skip
     @overload
     def run(
         self, canvas: Canvas, seed: Sequence[int], *, steps: int | None = ..., guidance: float | None = ...,
         solver: str | None = ..., projected: bool | None = ..., previews: bool = ..., begin: Begin | None = ...,
+        beside: Beside | None = ...,
     ) -> Iterator[Progress | tuple[Clip, ...]]: ...  # fmt: skip
     def run(
         self,
@@ -174,14 +180,15 @@ class Generator(Verbs):
         projected: bool | None = None,
         previews: bool = False,
         begin: Begin | None = None,
+        beside: Beside | None = None,
     ) -> Iterator[Progress | Clip | tuple[Clip, ...]]:
         """Fills the canvas: yields Progress and at the end a Clip, or with several seeds (variations, sampled in one
-        batch) a tuple of Clips. Sampling starts late where there is a clip to `begin` from. Stop early by closing the
-        iterator. Raises CanvasError before any work."""
+        batch) a tuple of Clips. Sampling starts late where there is a clip to `begin` from, and the model is shown
+        those that are `beside` the prompt. Stop early by closing the iterator. Raises CanvasError before any work."""
         sampling = {"steps": steps, "guidance": guidance, "solver": solver, "projected": projected}
-        stream = self.stream(canvas, seed, **sampling, previews=previews, begin=begin)
+        stream = self.stream(canvas, seed, **sampling, previews=previews, begin=begin, beside=beside)
         seeds, settings = as_seeds(seed), self.settings(**sampling, negative=canvas.negative)
-        recipes = self.recipes(canvas, seeds, settings, begin)
+        recipes = self.recipes(canvas, seeds, settings, begin, beside)
         return _collect(stream, canvas, recipes, single=isinstance(seed, Integral))
 
     def stream(
@@ -195,6 +202,7 @@ class Generator(Verbs):
         projected: bool | None = None,
         previews: bool = False,
         begin: Begin | None = None,
+        beside: Beside | None = None,
     ) -> abc.Generator[Progress | Chunk]:
         """As `run`, but yields each video's frames in Chunks as soon as they are made and keeps none: memory does not
         grow with the length. Raises CanvasError before any work."""
@@ -203,9 +211,11 @@ class Generator(Verbs):
         self.check(canvas, seeds)
         if begin is not None:
             begin.check(canvas, self.native, self.bundle.autoencoder.config.channels)
+        if beside is not None:
+            beside.check(canvas, self.bundle, settings)
         for line in self.cautions(canvas, settings):
             warnings.warn(line, YozoraWarning, stacklevel=3)
-        return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews, begin))
+        return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews, begin, beside))
 
     def settings(
         self,
@@ -257,10 +267,15 @@ class Generator(Verbs):
         check_seeds(seeds)
 
     def recipes(
-        self, canvas: Canvas, seeds: Sequence[int], settings: Settings, begin: Begin | None = None
+        self,
+        canvas: Canvas,
+        seeds: Sequence[int],
+        settings: Settings,
+        begin: Begin | None = None,
+        beside: Beside | None = None,
     ) -> list[Recipe]:
         """What each seed's video is made from."""
-        begun = {} if begin is None else begin.to_dict(settings.steps)
+        looked_up = ({} if begin is None else begin.to_dict(settings.steps)) | (beside.to_dict() if beside else {})
         return [
             Recipe(
                 prompt=canvas.prompt,
@@ -277,7 +292,7 @@ class Generator(Verbs):
                 weights=self.bundle.running.weights or "",
                 tile=self.bundle.tile,
                 canvas=canvas.to_dict(),
-                library=begun,
+                library=looked_up,
             )
             for seed in seeds
         ]

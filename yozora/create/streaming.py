@@ -18,6 +18,7 @@ from torch import Tensor
 
 from yozora.create.anchors import HoldMap
 from yozora.create.begin import Begin
+from yozora.create.beside import Beside
 from yozora.create.canvas import Canvas
 from yozora.create.composite import composite
 from yozora.create.deblock import deblock
@@ -51,6 +52,7 @@ from yozora.diffusion import (
     row_by_row,
     sample,
 )
+from yozora.diffusion.beside import guided_beside
 from yozora.diffusion.reuse import Reuse
 from yozora.errors import ModelError
 from yozora.models.registry import Bundle
@@ -73,11 +75,12 @@ class Stream:
         settings: Settings,
         previews: bool,
         begin: Begin | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.bundle, self.native, self.grid = bundle, native, native.grid
         self.canvas, self.seeds, self.settings, self.previews = canvas, seeds, settings, previews
         self.windows, self.leads = plan(canvas, native), plan_leads(canvas, native)
-        self.begin = begin
+        self.begin, self.beside = begin, beside
         self.pasts = [Past(canvas, native) for _ in seeds]
         self.places = [0] * len(seeds)
         self.turned, self.turning = turn_of(canvas, native), in_transition(canvas, self.grid)
@@ -305,7 +308,12 @@ class Stream:
         model = self._shared(self.bundle.transformer)
         if self.bundle.reuse:
             model = Reuse(model, self.bundle.reuse)
-        velocity = guided(model, _repeat(text, batch), null, guidance, projected=self.settings.projected)
+        given = _repeat(text, batch), null, guidance
+        if self.beside is None:
+            velocity = guided(model, *given, projected=self.settings.projected)
+        else:
+            own, shown = self.bundle.transformer, self.beside.on(self.bundle)
+            velocity = guided_beside(self._shared(own), own, *given, shown, self.settings.projected)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
 

@@ -11,6 +11,7 @@ from yozora.clip import Clip
 from yozora.create import board as boards
 from yozora.create import join, ways
 from yozora.create.begin import Begin
+from yozora.create.beside import Beside
 from yozora.create.canvas import Canvas
 from yozora.create.given import Picture
 from yozora.create.presets import find_preset
@@ -19,8 +20,8 @@ from yozora.create.ways import Asked
 
 
 class Options(Asked, total=False):
-    """What every method takes besides: how the canvas is sampled, and a style by name (see `Preset.on`), and a
-    clip that sampling begins from."""
+    """What every method takes besides: how the canvas is sampled, and a style by name (see `Preset.on`), a clip that
+    sampling begins from, and clips that the model is shown."""
 
     seed: int
     steps: int | None
@@ -29,9 +30,10 @@ class Options(Asked, total=False):
     projected: bool | None
     preset: str | None
     begin: Begin | None
+    beside: Beside | None
 
 
-_SAMPLING = ("seed", "steps", "guidance", "solver", "projected", "begin")
+_SAMPLING = ("seed", "steps", "guidance", "solver", "projected", "begin", "beside")
 
 
 class Verbs:

@@ -1,7 +1,7 @@
 """Models by name: the ones shipped in `yozora/models/weights`, or any folder of the same shape.
 
 A model folder holds `transformer/`, `autoencoder/` and `text_encoder/` (see `folder`), perhaps `few_steps/` (see
-`adapter`), and `model.json`, its card.
+`adapter`) and `retrieval/` (see `retrieval`), and `model.json`, its card.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from yozora.models.folder import (
     write_json,
 )
 from yozora.models.lora import LoraUse, add_loras, known_by_content
+from yozora.models.retrieval import RetrievalAdapter
 from yozora.models.running import AS_IT_IS, Running
 from yozora.models.text import TextEncoder
 from yozora.models.tiled import Tiled
@@ -47,6 +48,7 @@ from yozora.models.wan_text import WanTextEncoder, load_wan_text
 
 SHIPPED = Path(__file__).parent / "weights"
 CARD = "model.json"
+RETRIEVAL = "retrieval"  # the folder, in a model's, of what shows it clips
 MAX_SHIFT = 100.0
 LARGE = 640_000  # pixels; between 832x480 and 1280x704
 
@@ -107,7 +109,7 @@ class ModelInfo:
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """A loaded model: its networks on one device, their parameters in one type, and its card. `adapter` makes the
-    transformer for few steps, where the model has one."""
+    transformer for few steps, and `retrieval` shows it clips, where the model has them."""
 
     name: str
     transformer: Transformer
@@ -117,6 +119,7 @@ class Bundle:
     device: torch.device
     dtype: torch.dtype
     adapter: Adapter | None = None
+    retrieval: RetrievalAdapter | None = None
     loras: tuple[LoraUse, ...] = ()
     reuse: float = 0.0
     """How much work of one step is used again in the next: the dial of `yozora.diffusion.reuse`."""
@@ -166,10 +169,12 @@ def load_bundle(
     autoencoder = load_module(Autoencoder, folder / "autoencoder", device, dtype)
     text_encoder = load_module(TextEncoder, folder / "text_encoder", device, dtype)
     adapter = None if card.few_steps is None else load_module(Adapter, folder / "few_steps", device, dtype)
+    shows = load_module(RetrievalAdapter, folder / RETRIEVAL, device, dtype) if (folder / RETRIEVAL).exists() else None
     used = tuple(map(known_by_content, loras))
-    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, adapter, used)
-    if adapter is not None:
-        adapter.check(transformer)
+    bundle = Bundle(card.name, transformer, autoencoder, text_encoder, card, device, dtype, adapter, shows, used)
+    for added in (adapter, shows):
+        if added is not None:
+            added.check(transformer)
     _check_parts(folder, bundle)
     _check_card(folder, bundle)
     return bundle
@@ -245,6 +250,7 @@ def merge_loras(name_or_folder: str | Path, loras: Sequence[LoraUse], output: Pa
     transformer = load_module(Transformer, folder / "transformer")
     add_loras(transformer, loras)
     parts = ["autoencoder", "text_encoder", *(["few_steps"] if card.few_steps is not None else [])]
+    parts += [RETRIEVAL] if (folder / RETRIEVAL).exists() else []
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".merging-", dir=output.parent) as temporary:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from yozora.create.begin import SHARE, Begin
+from yozora.create.beside import Beside, why_not
 from yozora.create.canvas import Canvas
 from yozora.create.generator import Generator
+from yozora.create.settings import Settings
 from yozora.errors import CanvasError
 from yozora.prompts.agree import FIRM, disagreement, likeness, way_of, with_count
 from yozora.prompts.lexicon import study
@@ -121,6 +123,40 @@ def warm_start(library: Library, canvas: Canvas, generator: Generator, version: 
     except CanvasError as error:
         return WarmStart(reason=str(error))
     return WarmStart(begin, found.match)
+
+
+@dataclass(frozen=True)
+class ClipsBeside:
+    """What the model is shown beside a prompt; `beside` is None where it is nothing, for `reason`."""
+
+    beside: Beside | None = None
+    reason: str = ""
+
+
+def clips_beside(
+    library: Library, canvas: Canvas, generator: Generator, settings: Settings, version: str, guidance: float = 1.0
+) -> ClipsBeside:
+    """Which clips of a library a generator, whose autoencoder is of `version`, is shown beside the prompt of a canvas:
+    as many as it knows, of those that show what the prompt states the nearest in meaning; all of the shape of the
+    first. `guidance` 0: none."""
+    if guidance == 0:
+        return ClipsBeside(reason="it was not asked for")
+    if reason := library.check_latents(version) or why_not(generator.bundle, settings):
+        return ClipsBeside(reason=reason)
+    if len(canvas.cues) != 1:
+        return ClipsBeside(reason="clips are shown beside one prompt only")
+    asked = read_facts(canvas.prompt)
+    if "shape" not in asked:
+        return ClipsBeside(reason="nothing in the prompt can be compared with a clip's facts")
+    matches = library.search(canvas.prompt, LOOKED_AT, _stated(asked))
+    agreeing = [match for match in matches if not disagreement(asked, match.facts)]
+    if not agreeing:
+        return ClipsBeside(reason="no clip of the library shows what the prompt states")
+    assert generator.bundle.retrieval is not None
+    first = agreeing[0]
+    alike = [match for match in agreeing if (match.size, match.frames) == (first.size, first.frames)]
+    sources = [match.source for match in alike[: generator.bundle.retrieval.config.clips]]
+    return ClipsBeside(Beside([library.latents(source) for source in sources], guidance, sources))
 
 
 def nearest_copy(library: Library, coder: Coder, frames: np.ndarray) -> Copy | None:

@@ -19,6 +19,7 @@ STAGES = {  # name: module, function, class of its configuration, what it does
     "latents": ("latents", "build_pool", "LatentsStage", "Render, or cut, and encode clips to learn from."),
     "transformer": ("transformer", "train_transformer", "TransformerStage", "The diffusion transformer."),
     "distill": ("distill", "train_few_steps", "DistillStage", "Few steps without guidance, for a transformer."),
+    "retrieval": ("retrieval", "train_retrieval", "RetrievalStage", "What shows a transformer clips like the prompt."),
     "bundle": ("bundle", "make_bundle", "BundleStage", "Put trained networks together as a model folder."),
     "enhancer": ("enhancer", "train_enhancer", "EnhancerStage", "The network that enlarges frames."),
     "rewriter": ("rewriter", "train_rewriter", "RewriterStage", "The reader of prompts in anybody's words."),
@@ -30,7 +31,6 @@ STAGES = {  # name: module, function, class of its configuration, what it does
 
 def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = True) -> Path:
     """Runs a stage from its TOML file and returns the folder it wrote. Raises ConfigError for bad settings."""
-    from yozora.train import config as configs
     from yozora.train.mesh import refuse_several
     from yozora.train.settings import read_config
 
@@ -38,6 +38,6 @@ def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = 
         raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
     if stage != "transformer":
         refuse_several(f"yozora train {stage}")
-    module, function, settings, _ = STAGES[stage]
-    checked = read_config(getattr(configs, settings), config, overrides)
-    return getattr(importlib.import_module(f"yozora.train.{module}"), function)(checked, resume)
+    name, function, settings, _ = STAGES[stage]
+    module = importlib.import_module(f"yozora.train.{name}")
+    return getattr(module, function)(read_config(getattr(module, settings), config, overrides), resume)

@@ -13,7 +13,8 @@ import torch
 from yozora.models.adapter import Adapter
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module, write_json
-from yozora.models.registry import CARD, ModelInfo, load_bundle
+from yozora.models.registry import CARD, RETRIEVAL, ModelInfo, load_bundle
+from yozora.models.retrieval import RetrievalAdapter
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.config import BundleStage
@@ -30,6 +31,8 @@ def make_bundle(config: BundleStage, resume: bool = True) -> Path:
     }
     if config.few_steps:
         parts["few_steps"] = (load_module(Adapter, config.few_steps / "few_steps"), torch.int8)
+    if config.retrieval:
+        parts[RETRIEVAL] = (load_module(RetrievalAdapter, config.retrieval / RETRIEVAL), torch.int8)
     for name, (module, dtype) in parts.items():
         save_module(module, config.out / name, dtype)
     write_json(config.out / CARD, dataclasses.asdict(card))

@@ -329,6 +329,7 @@ class BundleStage(Section):
     transformer: Path
     autoencoder: Path
     few_steps: Path | None = None  # an exported run of `yozora train distill`
+    retrieval: Path | None = None  # an exported run of `yozora train retrieval`
     card: dict[str, Any]
 
 

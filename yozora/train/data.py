@@ -175,8 +175,11 @@ class LatentPool:
     def draw(self, bucket: Bucket, random: np.random.Generator) -> Drawn:
         """A random clip of the bucket's size and length: see `clips_of`."""
         clips = self.clips_of(bucket)
-        clip = clips[int(random.integers(len(clips)))]
-        shard, frames = self._read(clip.file), 1 + (bucket.frames - 1) // 4
+        return self.take(clips[int(random.integers(len(clips)))], bucket.frames)
+
+    def take(self, clip: PooledClip, length: int) -> Drawn:
+        """A clip's first `length` frames, and what is known of it."""
+        shard, frames = self._read(clip.file), 1 + (length - 1) // 4
         latents = self.latents_of(clip)[:, :frames]
         if "bodies" in shard:
             return Drawn(latents, Scene.from_json(clip.line), shard["bodies"][clip.row][..., :frames, :, :])
