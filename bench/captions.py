@@ -2,7 +2,8 @@
 
 Precision: of the facts that captions state, how many are so. Recall: of the facts that are so, how many they state. Of
 a thing that goes somewhere, "roll" or "slide" is what it does. `--coded` passes the renders through a model's
-autoencoder first, as generated clips are.
+autoencoder first, as generated clips are. `--generated N` also captions N clips that `mini` makes of held-out prompts,
+against what the inspector finds in them and against what was asked for.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import yozora
 from yozora.captions.seeing import see
 from yozora.captions.world import WorldCaptioner
 from yozora.clip import Clip
-from yozora.evaluate import reconstruct
+from yozora.evaluate import following_prompts, inspect_clip, reconstruct
 from yozora.train.data import HELD_OUT_SEEDS
 from yozora.train.reader import kind_of_motion
 from yozora.world import MIXES, render, sample_scene
 from yozora.world.describe import facts
 
 FIRST_SEED = HELD_OUT_SEEDS + 7_000_000
+JUDGED = ("shape", "colour", "direction")  # what the inspector names
 NAMES = ("shape", "colour", "size", "material", "motion", "direction", "second_shape", "second_colour")
 NAMES += ("relation", "ground", "time", "weather", "camera", "style")
 
@@ -33,6 +35,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--mix", default="simple", choices=sorted(MIXES))
     parser.add_argument("--coded", action="store_true", help="through the autoencoder of mini")
+    parser.add_argument("--generated", type=int, default=0, help="clips that mini makes of held-out prompts")
+    parser.add_argument("--solver", default="flow-map", help="that these are made by")
     options = parser.parse_args()
     captioner, records = WorldCaptioner(), []
     autoencoder = yozora.load("mini").bundle.autoencoder if options.coded else None
@@ -54,7 +58,44 @@ def main() -> None:
     rows.append(["all", share(right, stated), share(right, there)])
     show_table(f"captions of {options.clips} held-out renders ({options.mix})", ["", "precision", "recall"], rows)
     settings: dict[str, Any] = vars(options)
-    write_results("captions", {"settings": settings, "facts": block, "clips": records})
+    results: dict[str, Any] = {"settings": settings, "facts": block, "clips": records}
+    if options.generated:
+        results["generated"] = of_generated(captioner, options.generated, options.solver)
+    write_results("captions", results)
+
+
+def of_generated(captioner: WorldCaptioner, count: int, solver: str) -> dict[str, Any]:
+    """What captions of generated clips state, against the inspector and against the prompts; prints the table. Where
+    the inspector finds nothing ("") there is nothing to be stated."""
+    generator, records = yozora.load("mini"), []
+    for seed, prompt in enumerate(track(following_prompts(count), description="generated")):
+        clip = generator.generate(prompt.text, seed=seed, solver=solver)
+        finding, read = inspect_clip(clip), see(clip)
+        found = {name: getattr(finding, name) or "none" for name in JUDGED}
+        asked = {name: prompt.facts.get(name, "none") for name in JUDGED}
+        records.append({"prompt": prompt.text, "said": read.facts, "inspector": found, "asked": asked})
+    block, rows = {}, []
+    for against in ("inspector", "asked"):
+        own = [{"so": record[against], "said": record["said"]} for record in records]
+        if against == "asked":  # a fact that no prompt states is neither right nor wrong
+            own = [
+                each | {"said": {n: v for n, v in each["said"].items() if each["so"].get(n) != "none"}} for each in own
+            ]
+        tallies: dict[str, tuple[int, ...]] = {name: counts(own, name) for name in JUDGED}
+        tallies["all"] = tuple(sum(each[n] for each in tallies.values()) for n in range(3))
+        block[against] = {
+            name: dict(zip(("right", "stated", "there"), each, strict=True)) for name, each in tallies.items()
+        }
+        for name, (right, stated, there) in tallies.items():
+            rows.append(
+                [
+                    f"{name}, against {'the ' if against == 'inspector' else 'what was '}{against}",
+                    share(right, stated),
+                    share(right, there),
+                ]
+            )
+    show_table(f"captions of {count} generated clips", ["", "precision", "recall"], rows)
+    return {"facts": block, "clips": records}
 
 
 def counts(records: list[dict[str, Any]], name: str) -> tuple[int, int, int]:

@@ -2,8 +2,10 @@
 
 `--vectors 1000 100000 1000000` searches among made-up vectors of a sentence embedding's size, exactly and by the index
 that the library makes. `--library DIR` asks a library of the world for clips in other words than their captions', and
-makes videos in four ways: without it; prompts filled in (a); begun from a close clip (c); both. Each is judged by the
-inspector, which sees no prompt. Intervals: 95 %, by drawing the prompts anew a thousand times.
+makes videos in five ways: without it; prompts filled in (a); clips shown to the model beside the prompt (b, of a model
+that was trained so, see `yozora train retrieval`); begun from a close clip (c); all of these. Each is judged by the
+inspector, which sees no prompt. What a video costs is counted in passes: clips that the transformer is asked about, of
+which a step with guidance takes two. Intervals: 95 %, by drawing the prompts anew a thousand times.
 """
 
 from __future__ import annotations
@@ -28,15 +30,23 @@ from understanding import read_prompts, spread
 
 import yozora
 from yozora.create import Generator
+from yozora.create.begin import Begin
+from yozora.create.beside import Beside
 from yozora.create.ways import text_to_video
 from yozora.evaluate import following_prompts, inspect_clip
 from yozora.models.registry import autoencoder_version
 from yozora.prompts import load_rewriter
 from yozora.prompts.library import TABLE, WIDTH, Library, copy_distance, create_library, open_library
-from yozora.prompts.retrieval import coder_of, search_by_facts, warm_start
+from yozora.prompts.retrieval import clips_beside, coder_of, search_by_facts, warm_start
 from yozora.world.words.partial import tell_facts
 
-WAYS = {"none": (False, False), "a: filled in": (True, False), "c: warm": (False, True), "a + c": (True, True)}
+WAYS = {  # prompts filled in, clips shown, begun from one
+    "none": (False, False, False),
+    "a: filled in": (True, False, False),
+    "b: shown": (False, True, False),
+    "c: warm": (False, False, True),
+    "all": (True, True, True),
+}
 JUDGED = ("colour", "shape", "direction")
 CHANNELS = 4
 PART = 50_000  # vectors written at a time
@@ -58,7 +68,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="how many searches among vectors")
     parser.add_argument("--captions", type=int, default=200, help="clips asked for in other words; 0: none")
     parser.add_argument("--prompts", type=int, default=32, help="free-form English prompts; 0: none")
-    parser.add_argument("--plain", type=int, default=32, help="held-out captions as prompts, none and c only; 0: none")
+    parser.add_argument("--plain", type=int, default=32, help="held-out captions as prompts; 0: none")
+    parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS), help="which, of the table's rows")
+    parser.add_argument("--retrieval-guidance", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
@@ -76,7 +88,11 @@ def main() -> None:
         generator = yozora.load(options.model)
         free = [Asked(each.text, each.facts) for each in spread(read_prompts("en"), options.prompts)]
         plain = [Asked(each.text, each.facts) for each in following_prompts(options.plain)]
-        for name, prompts, ways in (("free-form", free, list(WAYS)), ("held-out", plain, ["none", "c: warm"])):
+        ways = [way for way in WAYS if way == "none" or way in options.ways]
+        if generator.bundle.retrieval is None:
+            ways = [way for way in ways if way != "b: shown"]
+            print(f"{generator.bundle.name} cannot be shown clips: b is left out, and all is a and c")
+        for name, prompts in (("free-form", free), ("held-out", plain)):
             if prompts:
                 results[name] = film_all(generator, library, prompts, ways, options, name)
     write_results(options.name, results)
@@ -228,12 +244,12 @@ def film_all(
                 f"{100 * said['followed']:.1f} %",
                 f"{100 * low:+.1f} to {100 * high:+.1f}",
                 f"{said['begun']}/{len(own)}",
-                f"{said['evaluations']:.2f} (-{100 * said['saved']:.0f} %)",
+                f"{said['passes']:.2f} (-{100 * said['saved']:.0f} %, of those {100 * said['saved_where']:.0f} %)",
                 f"{said['diversity']:.2f}",
                 f"{said['distance']:.2f} ({said['least']:.2f})",
             ]
         )
-    columns = ["", "followed", "difference, points", "begun warm", "evaluations a video", "between seeds"]
+    columns = ["", "followed", "difference, points", "begun warm", "passes a video (begun warm)", "between seeds"]
     show_table(f"{len(prompts)} {name} prompts, {options.seeds} seeds", [*columns, "nearest clip (least)"], rows)
     return {"ways": block, "records": records}
 
@@ -246,31 +262,41 @@ class Filming:
         self.version = autoencoder_version(options.model)
         self.coder = coder_of(generator, self.version)
         self.rewriters = {filled: load_rewriter(library=library if filled else None) for filled in (False, True)}
-        self.made: dict[tuple[str, str], dict[str, Any]] = {}
+        self.made: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.passes = 0
+        for network in (generator.bundle.transformer, generator.bundle.few_steps):
+            if network is not None:
+                network.register_forward_hook(self._count)
+
+    def _count(self, _network: Any, given: tuple[Any, ...], _said: Any) -> None:
+        self.passes += len(given[0])
 
     def film(self, prompt: Asked, way: str) -> dict[str, Any]:
         """A prompt in a way: what its clips show, and how far they are from each other and from the library."""
-        filled, warm = WAYS[way]
+        filled, beside, warm = WAYS[way]
         text = self.rewriters[filled].rewrite(prompt.text).text
         canvas = text_to_video(text, native=self.generator.native)
         start = warm_start(self.library, canvas, self.generator, self.version, self.options.share if warm else 0.0)
         source = start.begin.source if start.begin else ""
-        if (text, source) not in self.made:
-            self.made[text, source] = self._clips(canvas, start.begin)
-        made = self.made[text, source]
-        steps = self.generator.settings(self.options.steps, solver=self.options.solver).steps
+        settings = self.generator.settings(self.options.steps, solver=self.options.solver)
+        scale = self.options.retrieval_guidance if beside else 0.0
+        shown = clips_beside(self.library, canvas, self.generator, settings, self.version, scale).beside
+        key = (text, source, *(shown.sources if shown else ()))
+        if key not in self.made:
+            self.made[key] = self._clips(canvas, start.begin, shown)
+        made, steps = self.made[key], settings.steps
         wanted = {name: prompt.facts[name] for name in JUDGED if name in prompt.facts}
         followed = [all(shown[name] == value for name, value in wanted.items()) for shown in made["shown"]]
         record = {"prompt": prompt.text, "text": text, "way": way, "asked": wanted, "source": source, **made}
-        record |= {"reason": start.reason, "followed": followed, "steps": steps}
+        record |= {"reason": start.reason, "followed": followed, "steps": steps, "beside": key[2:]}
         return record | {"skipped": start.begin.skipped(steps) if start.begin else 0}
 
-    def _clips(self, canvas: yozora.Canvas, begin: Any) -> dict[str, Any]:
-        latents: list[torch.Tensor] = []
+    def _clips(self, canvas: yozora.Canvas, begin: Begin | None, beside: Beside | None) -> dict[str, Any]:
+        self.passes, latents = 0, list[torch.Tensor]()
         shown, copies = [], []
         for seed in range(self.options.seeds):
             (clip,) = self.generator.run_many(
-                canvas, [seed], steps=self.options.steps, solver=self.options.solver, begin=begin
+                canvas, [seed], steps=self.options.steps, solver=self.options.solver, begin=begin, beside=beside
             )
             found = inspect_clip(clip)
             shown.append({name: getattr(found, name) for name in JUDGED})
@@ -279,7 +305,7 @@ class Filming:
             assert copy is not None
             copies.append({"source": copy.source, "distance": copy.distance})
         between = [copy_distance(a, b) for a, b in combinations(latents, 2)]
-        return {"shown": shown, "copies": copies, "between": between}
+        return {"shown": shown, "copies": copies, "between": between, "passes": self.passes / self.options.seeds}
 
 
 def summary(own: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
@@ -288,15 +314,17 @@ def summary(own: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, 
     change = followed - np.array([np.mean(record["followed"]) for record in base])
     random = np.random.default_rng(0)
     drawn = change[random.integers(0, len(change), (1000, len(change)))].mean(1)
-    steps = np.array([record["steps"] for record in own])
-    taken = steps - np.array([record["skipped"] for record in own])
+    cost, taken = (np.array([record["passes"] for record in each]) for each in (base, own))
+    begun = np.array([bool(record["source"]) for record in own])
     distances = [copy["distance"] for record in own for copy in record["copies"]]
     return {
         "followed": float(followed.mean()),
         "difference": [float(np.quantile(drawn, q)) for q in (0.025, 0.975)],
-        "begun": sum(bool(record["source"]) for record in own),
-        "evaluations": float(taken.mean()),
-        "saved": float(1 - taken.mean() / steps.mean()),
+        "begun": int(begun.sum()),
+        "shown": sum(bool(record["beside"]) for record in own),
+        "passes": float(taken.mean()),
+        "saved": float(1 - taken.mean() / cost.mean()),
+        "saved_where": float(1 - taken[begun].mean() / cost[begun].mean()) if begun.any() else 0.0,
         "diversity": float(np.mean([d for record in own for d in record["between"]])),
         "distance": float(np.mean(distances)),
         "least": float(np.min(distances)),

@@ -312,8 +312,8 @@ class Stream:
         if self.beside is None:
             velocity = guided(model, *given, projected=self.settings.projected)
         else:
-            own, shown = self.bundle.transformer, self.beside.on(self.bundle)
-            velocity = guided_beside(self._shared(own), own, *given, shown, self.settings.projected)
+            shown = self.beside.on(self.bundle)
+            velocity = guided_beside(self.bundle.transformer, *given, shown, self.settings.projected)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
 

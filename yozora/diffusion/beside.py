@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from yozora.diffusion.guidance import DETAIL, Text, Velocity, across, join
-from yozora.models.retrieval import RetrievalAdapter
-from yozora.models.shared import Shared
+from yozora.models.retrieval import Beside, RetrievalAdapter
 from yozora.models.transformer import Transformer
 
 
@@ -25,8 +24,7 @@ class ShownClips:
 
 @torch.no_grad()
 def guided_beside(
-    model: Transformer | Shared,
-    transformer: Transformer,
+    model: Transformer,
     text: Text,
     null: Text | None,
     guidance: float,
@@ -38,7 +36,7 @@ def guided_beside(
         v(clips) + (guidance - 1) · (v(clips) - v(null)) + (scale - 1) · (v(clips) - v(text))
 
     So at scale 1 a step takes no more passes than without clips, and one more at any other. Arguments are those of
-    `guided`; `transformer` is the one in `model`. Raises ModelError where the adapter is another transformer's.
+    `guided`. Raises ModelError where the adapter is another transformer's.
     """
     if null is None and guidance != 1.0:
         raise ValueError(f"guidance {guidance:g} needs the states of a null text")
@@ -46,18 +44,20 @@ def guided_beside(
     null = None if guidance == 1.0 else null
     kinds = ["clips", *(["text"] if alone else []), *(["null"] if null is not None else [])]
     states, mask = text if null is None else join(text, null)
-    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
-    states, mask = (torch.cat([x[-batch:] if kind == "null" else x[:batch] for kind in kinds]) for x in (states, mask))
+    rows = torch.cat([torch.arange(batch) + batch * (kind == "null") for kind in kinds]).to(states.device)
+    states, mask = states[rows], None if mask is None else mask[rows]
     latents = clips.latents[None].expand(len(states), *clips.latents.shape)
     shown = torch.zeros(len(states), latents.shape[1], dtype=torch.bool, device=states.device)
     shown[:batch] = True
-    prompts, weights = clips.adapter.beside(transformer, model.prepare_text(states), mask, latents, shown)
+    prompts, looked = model.prepare_text(states), clips.adapter.look(model, latents, shown)
+    asked = Beside(model)
 
     def ask(noisy: Tensor, levels: Tensor, count: int) -> list[Tensor]:
         """What the model says to the first `count` of `kinds`, in one pass."""
         rows = slice(count * batch)
         texts = [(k[rows], v[rows]) for k, v in prompts]
-        return list(model(torch.cat([noisy] * count), torch.cat([levels] * count), texts, weights[rows]).split(batch))
+        given = torch.cat([noisy] * count), torch.cat([levels] * count), texts, None if mask is None else mask[rows]
+        return list(asked(*given, looked.rows(rows)).split(batch))
 
     def velocity(noisy: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         late = projected and float(levels.max()) < DETAIL

@@ -37,13 +37,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def attention_bias(mask: Tensor | None, grid: tuple[int, int, int]) -> Tensor | None:
-    """Which text counts, bool [B, L] or [B, T, L] → float32 0 or -inf, [B, 1, 1, L] or [B, 1, T·S, L]. Floats, which
-    say how much it counts, are added to scores as they are."""
+    """Which text counts, bool [B, L] or [B, T, L] → float32 0 or -inf, [B, 1, 1, L] or [B, 1, T·S, L]."""
     if mask is None:
         return None
-    bias = mask.float()
-    if mask.dtype == torch.bool:
-        bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
+    bias = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
     if mask.ndim == 2:
         return bias[:, None, None]
     if mask.shape[1] not in (1, grid[0]):

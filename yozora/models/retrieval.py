@@ -1,15 +1,16 @@
 """Clips that a transformer is shown beside the text: a few dozen tokens of each, which cross-attention looks at, too.
 
-What is kept of a clip are patches of a few moments of its latents, put through a small network; each block makes keys
-and values of them by its own matrices for the text and a low-rank change of these (Hu et al. 2021), which the text does
-not pass through. They are joined to the text's: a transformer knows nothing of it, and where no clip is shown it
-answers to the bit as it does without an adapter.
+What is kept of a clip are patches of a few moments of its latents, put through a small network. In each block tokens
+look at them with the queries that they ask the text with, and what they find is added to what the text says (decoupled
+cross-attention: IP-Adapter, Ye et al. 2023). Keys come of the block's own matrix for the text and a low-rank change of
+it, values of a low-rank matrix that begins at zero: a fresh adapter changes nothing, and neither does one where no clip
+is shown. The transformer knows nothing of it: `Beside` runs its blocks with another way to attend.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 
 from yozora.errors import ModelError
 from yozora.models.adapter import LowRank
+from yozora.models.attention import Attend, attend
 from yozora.models.positions import PLACE_WIDTH, place_table
 from yozora.models.transformer import MAX_PATCH, MAX_WIDTH, FeedForward, KeyValue, Transformer, TransformerConfig
 
 MAX_CLIPS, MAX_MOMENTS = 16, 64
-WORDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class RetrievalConfig:
                 raise ValueError(f"{name} must be from 1 to {end}")
 
 
+class Shown(NamedTuple):
+    """Clips as the blocks look at them: every block's keys and values `[B, heads, K · N, width / heads]`; what is added
+    to scores, 0 or -inf, float32 `[B, 1, 1, K · N]`; and which rows are shown any, 0 or 1, float32 `[B, 1, 1, 1]`."""
+
+    key_values: list[KeyValue]
+    bias: Tensor
+    any: Tensor
+
+    def rows(self, rows: slice) -> Shown:
+        """Those of some rows."""
+        return Shown([(k[rows], v[rows]) for k, v in self.key_values], self.bias[rows], self.any[rows])
+
+
 class RetrievalAdapter(nn.Module):
     """What makes tokens of clips, and keys and values of these."""
 
@@ -53,7 +67,6 @@ class RetrievalAdapter(nn.Module):
         self.place = nn.Linear(PLACE_WIDTH, base.width, bias=False)
         self.which = nn.Parameter(torch.zeros(config.clips, base.width))
         self.norm = nn.LayerNorm(base.width)
-        nn.init.constant_(self.norm.weight, 0.3)  # fresh ones say little, and so drown no words
         matrices = {f"blocks.{n}.cross.kv.weight": torch.empty(2 * base.width, base.width) for n in range(base.depth)}
         self.changes = LowRank(matrices, config.rank)
 
@@ -71,43 +84,55 @@ class RetrievalAdapter(nn.Module):
         x = x.unflatten(0, (-1, count)) + self.which[:count, None, None]
         return self.norm(x).flatten(1, 3)
 
-    def key_values(self, transformer: Transformer, latents: Tensor) -> list[KeyValue]:
-        """Every block's keys and values of clips, as of `Transformer.prepare_text`."""
+    def look(self, transformer: Transformer, latents: Tensor, shown: Tensor) -> Shown:
+        """Clips `[B, K, C, T, h, w]` of each row, those of them that are `shown`, bool `[B, K]`, as the transformer's
+        blocks look at them: once a video, not a step. Raises ModelError where the transformer is another."""
+        self.check(transformer)
         tokens, made = self.tokens(latents), []
         for number, block in enumerate(transformer.blocks):
             cross, key = block.cross, f"blocks/{number}/cross/kv/weight"
             change = F.linear(F.linear(tokens, self.changes.down[key]), self.changes.up[key])  # type: ignore[arg-type]
-            k, v = (cross.kv(tokens) + change).chunk(2, dim=-1)  # type: ignore[operator, union-attr]
+            k, v = change.chunk(2, dim=-1)
+            k = cross.kv(tokens).chunk(2, dim=-1)[0] + k  # type: ignore[operator, union-attr]
             made.append((cross.split(cross.norm_k(k).to(v.dtype)), cross.split(v)))  # type: ignore[operator, union-attr]
-        return made
-
-    def beside(
-        self,
-        transformer: Transformer,
-        text: list[KeyValue],
-        mask: Tensor | None,
-        latents: Tensor,
-        shown: Tensor,
-    ) -> tuple[list[KeyValue], Tensor]:
-        """A text that was prepared, with its mask, and the clips `[B, K, C, T, h, w]` of each row that are `shown`,
-        bool `[B, K]`, joined: keys, values and what is added to scores, float32 `[B, L + K · N]` or
-        `[B, T, L + K · N]`, as a transformer takes them. All of a row's clips together begin with the weight of
-        WORDS words. Raises ModelError where the transformer is another."""
-        self.check(transformer)
-        clips = self.key_values(transformer, latents)
-        joined = [(torch.cat((k, a), 2), torch.cat((v, b), 2)) for (k, v), (a, b) in zip(text, clips, strict=True)]
-        batch, length = text[0][0].shape[0], text[0][0].shape[2]
-        if mask is None:
-            mask = torch.ones(batch, length, dtype=torch.bool, device=latents.device)
-        each = clips[0][0].shape[2] // shown.shape[1]
-        weigh = torch.full(shown.shape, math.log(WORDS / clips[0][0].shape[2]), device=latents.device)
-        weigh = weigh.masked_fill(~shown, float("-inf")).repeat_interleave(each, dim=1)
-        words = torch.zeros(mask.shape, device=latents.device).masked_fill(~mask, float("-inf"))
-        if mask.ndim == 3:
-            weigh = weigh[:, None].expand(-1, mask.shape[1], -1)
-        return joined, torch.cat((words, weigh), dim=-1)
+        some = shown.any(1)
+        seen = (shown | ~some[:, None]).repeat_interleave(
+            tokens.shape[1] // shown.shape[1], dim=1
+        )  # each row needs one
+        bias = torch.zeros(seen.shape, device=latents.device).masked_fill(~seen, float("-inf"))
+        return Shown(made, bias[:, None, None], some.float().view(-1, 1, 1, 1))
 
     def check(self, transformer: Transformer) -> None:
         """Raises ModelError where it was made for another transformer."""
         if transformer.config != self.config.base:
             raise ModelError("what shows it clips is of another transformer: copy the whole model folder")
+
+
+class Beside:
+    """A transformer that looks at clips, too: to be called as it is, with what it is shown at the end."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+
+    def __call__(
+        self,
+        latents: Tensor,
+        levels: Tensor,
+        text: Tensor | list[KeyValue],
+        text_mask: Tensor | None,
+        shown: Shown,
+    ) -> Tensor:
+        """As the transformer's `forward`."""
+        entered = self.model.enter(latents, levels, text, text_mask)
+        x = entered.x
+        for block, given, (k, v) in zip(self.model.blocks, entered.given, shown.key_values, strict=True):
+            x = block(x, *given, (attend, self._attend(k, v, shown)))
+        return self.model.leave(x, entered).to(latents.dtype)
+
+    def _attend(self, key: Tensor, value: Tensor, shown: Shown) -> Attend:
+        """What the text says, and what the clips do."""
+
+        def look(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+            return attend(q, k, v, bias) + attend(q, key, value, shown.bias) * shown.any.to(q.dtype)
+
+        return look

@@ -325,9 +325,9 @@ class Transformer(nn.Module):
 
         latents [B, C, T, H, W]: sizes must be multiples of the patch. levels: noise levels 0..1, [B, T] for the frames
         of the token grid (T / patch) or [B, T, H / ph, W / pw] for its tokens; an axis of 1 broadcasts.
-        text [B, L, text_width] or what `prepare_text` made of it; text_mask bool, True where there is text, or floats
-        that are added to scores: [B, L], or [B, T, L] for a text of its own in each frame (each row needs some). spans,
-        as levels: how far down each goes in this step, for a flow map (None: not at all). Raises ValueError.
+        text [B, L, text_width] or what `prepare_text` made of it; text_mask bool, True where there is text: [B, L], or
+        [B, T, L] for a text of its own in each frame (each row needs a True). spans, as levels: how far down each goes
+        in this step, for a flow map (None: no way at all). Raises ValueError where sizes do not fit.
         """
         entered = self.enter(latents, levels, text, text_mask, spans)
         x = entered.x

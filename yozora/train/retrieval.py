@@ -23,7 +23,7 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.registry import RETRIEVAL
-from yozora.models.retrieval import RetrievalAdapter, RetrievalConfig
+from yozora.models.retrieval import Beside, RetrievalAdapter, RetrievalConfig
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.config import Bucket, FlowLessons
@@ -213,10 +213,10 @@ class RetrievalTask:
         with torch.no_grad():
             states, mask = self.text(batch.own.captions)
             text = self.base.prepare_text(states)
-        joined, weights = model.beside(self.base, text, mask, batch.clips.to(device), batch.shown.to(device))
+        looked = model.look(self.base, batch.clips.to(device), batch.shown.to(device))
 
         def predict(noisy: Tensor, levels: Tensor) -> Tensor:
-            return self.base(noisy, levels, joined, weights)
+            return Beside(self.base)(noisy, levels, text, mask, looked)
 
         return flow_lesson(self.config, batch.own, device, generator, predict)
 
