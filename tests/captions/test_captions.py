@@ -9,7 +9,7 @@ import pytest
 from replies import replying
 
 from yozora.captions import Caption, Event, caption_files, load_captioner
-from yozora.captions.background import stands_still
+from yozora.captions.background import hardly_changes, stands_still
 from yozora.captions.board import board_of, write_board
 from yozora.captions.camera import camera_of, filmed
 from yozora.captions.chat import FRAMES, ChatCaptioner
@@ -57,7 +57,9 @@ def test_a_camera_that_stands_still_is_known_by_the_background(camera: Camera, s
     film = render(scene, 128, 128, 25, 12.0, threads=1, truth=True)
     assert film.truth is not None
     assert stands_still(film.frames, film.truth.ids == 1) == still
-    assert not stands_still(np.full_like(film.frames, 90), film.truth.ids == 1)  # there is nothing to see
+    assert hardly_changes(film.frames, film.truth.ids == 1) == still
+    grey = np.full_like(film.frames, 90)  # there is nothing to see
+    assert not stands_still(grey, film.truth.ids == 1) and not hardly_changes(grey, film.truth.ids == 1)
 
 
 def test_an_empty_picture_has_no_caption() -> None:

@@ -15,6 +15,7 @@ CORNERS = 80  # at most
 SHARP = 0.01  # how sharp a corner must be, as a part of the sharpest
 LEAST = 8  # corners that must be followed to the end
 STILL = 0.006  # of the short side: how far three corners of four may get, at most; 0.8 pixels of 128
+TONES, SAME = 2.0, 0.7  # of 255: how much the background varies at least, and changes on the mean at most
 MARGIN = 0.06  # of the short side: around a thing, which its shadow and its edge take
 
 
@@ -36,6 +37,17 @@ def stands_still(frames: np.ndarray, things: np.ndarray) -> bool:
     if kept.sum() < LEAST:
         return False
     return bool(np.quantile(way[kept], 0.75) < STILL * min(free.shape))
+
+
+def hardly_changes(frames: np.ndarray, things: np.ndarray) -> bool:
+    """Whether the background stays as it is, where it has no corners to be followed: arguments are those of
+    `stands_still`. Not so where it is of one tone, and any camera would leave it as it is."""
+    pictures = [cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for frame in frames]
+    free = _free(things, pictures[0].shape) > 0
+    first, *others = (picture[free].astype(np.float32) for picture in pictures[:: max(1, len(pictures) // 4)])
+    if not others or not free.any() or first.std() < TONES:
+        return False
+    return float(np.max([np.abs(other - first) for other in others], axis=0).mean()) < SAME
 
 
 def _free(things: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from yozora.captions.background import stands_still
+from yozora.captions.background import hardly_changes, stands_still
 from yozora.captions.camera import camera_of, filmed
 from yozora.clip import Clip
 from yozora.evaluate.inspector import Look, count_things, finding_of, load_inspector, look_at_things
@@ -82,14 +82,16 @@ def see(clip: Clip, eyes: Eyes | None = None) -> Read:
     facts |= sure_material(looks[0], reader)
     if len(things) > 1:  # it is read of all that there is
         facts.pop("size", None)
+    if facts.get("motion") == "hide":
+        things = things[:1]  # what it hides behind is none that is told of
     for which, thing in zip(("", SECOND), things, strict=False):
         facts |= {f"{which}shape": thing.shape, f"{which}colour": thing.colour}
-    if len(things) > 1 and (relation := things[1].relation(things[0])):
+    if len(things) > 1 and (relation := _relation(things, looks)):
         facts["relation"] = relation
     read = filmed(clip.frames, seen)
     if read and (way := camera_of(read)):
         facts |= {"camera": way[0]} | ({"camera_direction": way[1]} if way[1] else {})
-    elif stands_still(clip.frames, seen):
+    elif stands_still(clip.frames, seen) or (read is None and hardly_changes(clip.frames, seen)):
         facts["camera"] = "still"
     direction = finding_of(looks[0], inspector).direction
     if (going or facts.get("motion") in GOING) and direction in DIRECTIONS:
@@ -143,6 +145,14 @@ def _subject_first(looks: list[Look]) -> list[Look]:
         return looks
     moved = [_moved(look) for look in looks]
     return looks[::-1] if moved[1] > max(STEP, OUTDONE * moved[0]) else looks
+
+
+def _relation(things: Sequence[Thing], looks: Sequence[Look]) -> str:
+    """Whether the second thing is left or right of the first; "" where it is neither, and where it is not sure which
+    is told of first. Which is nearer is read off their feet, too dimly to be said."""
+    one, other = sorted(_moved(look) for look in looks)
+    relation = things[1].relation(things[0])
+    return relation if relation in ("left", "right") and other >= OUTDONE * one else ""
 
 
 def _moved(look: Look) -> float:

@@ -56,11 +56,16 @@ class PromptReader(nn.Module):
             for name, classify, x in zip(self.config.facts, self.classify, pooled, strict=True)
         }
 
-    @torch.no_grad()
     def read(self, text: str) -> dict[str, str]:
         """The facts that a text states, by name, in the order of the configuration."""
-        best = {name: int(logits[0].argmax()) for name, logits in self([text]).items()}
-        return {name: self.config.facts[name][n - 1] for name, n in best.items() if n != UNSAID}
+        return {name: value for name, (value, _) in self.chances(text).items()}
+
+    @torch.no_grad()
+    def chances(self, text: str) -> dict[str, tuple[str, float]]:
+        """As `read`, with how probable each is."""
+        best = {name: logits[0].softmax(0).max(0) for name, logits in self([text]).items()}
+        said = {name: (int(place), float(chance)) for name, (chance, place) in best.items()}
+        return {name: (self.config.facts[name][n - 1], chance) for name, (n, chance) in said.items() if n != UNSAID}
 
     def knows(self, word: str, language: str) -> bool:
         """Whether it was trained on a word."""

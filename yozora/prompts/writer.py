@@ -6,7 +6,7 @@ Whatever a prompt says, what comes of it is a caption of the world.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from yozora.errors import ModelError, SceneError
 from yozora.prompts.agree import with_count
 from yozora.prompts.denial import denial
 from yozora.prompts.grounding import complete
+from yozora.prompts.guessing import Chances, guess, shipped
 from yozora.prompts.lexicon import LexiconReader, study
 from yozora.prompts.nearest import KINDS, Vocabulary, guess_language, is_caption, put_known
 from yozora.prompts.numbers import seconds_told
@@ -40,9 +41,16 @@ class Reader(Vocabulary, Protocol):
 class WorldWriter:
     """See `yozora.prompts.rewriting.Engine`."""
 
-    def __init__(self, reader: Reader, name: str = "mini", detail: str = "short") -> None:
-        """`detail` of the captions: "short", which `mini` follows at least as well, or "dense"."""
-        self.reader, self.name, self.detail = reader, name, detail
+    def __init__(
+        self,
+        reader: Reader,
+        name: str = "mini",
+        detail: str = "short",
+        network: Callable[[], Chances | None] = lambda: None,
+    ) -> None:
+        """`detail` of the captions: "short", which `mini` follows at least as well, or "dense". `network` gives what is
+        asked about words that the reader leaves unread; it is loaded where there are any."""
+        self.reader, self.name, self.detail, self.network = reader, name, detail, network
 
     def understand(self, prompt: str, similar: Sequence[Similar] = ()) -> Understood | None:
         """None for a prompt in a caption's words of which nothing is filled in. Raises ModelError where it reads no
@@ -79,14 +87,20 @@ class WorldWriter:
         lost = [*known.left, *self.reader.unread(known.text)]
         place = {word: at for at, word in reversed(list(enumerate(words_of(prompt.replace("-", " ")))))}
         left = sorted(dict.fromkeys(lost), key=lambda word: place.get(word.lower(), len(place)))
-        return self.reader.read(known.text), (*known.notes, *([f"left out: {', '.join(left)}"] if left else []))
+        facts, notes = self.reader.read(known.text), list(known.notes)
+        if left and (network := self.network()):
+            guessed = guess(network, prompt, left, facts)
+            facts = facts | {name: each.value for name, each in guessed.items()}
+            notes += [f"guessed: {each.value} (by {', '.join(each.words)})" for each in guessed.values()]
+            left = [word for word in left if not any(word in each.words for each in guessed.values())]
+        return facts, (*notes, *([f"left out: {', '.join(left)}"] if left else []))
 
 
 def load_writer(folder: str | Path | None = None) -> WorldWriter:
-    """Reads by the tables of words, or by the network that `yozora train rewriter` wrote to a folder. Raises
-    ModelError."""
+    """Reads by the tables of words, and what these leave unread by the network that ships; or all by the network that
+    `yozora train rewriter` wrote to a folder. Raises ModelError."""
     if folder is None:
-        return WorldWriter(LexiconReader())
+        return WorldWriter(LexiconReader(), network=shipped)
     from yozora.models.folder import load_module
     from yozora.models.prompt_reader import PromptReader
 
