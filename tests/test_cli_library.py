@@ -1,14 +1,20 @@
 """`yozora library`, and `yozora generate --library`."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from replies import replying
 
 from yozora.cli import main
 from yozora.clip import Clip
+from yozora.models.folder import load_module, save_module
+from yozora.models.registry import RETRIEVAL
+from yozora.models.retrieval import RetrievalAdapter, RetrievalConfig
+from yozora.models.transformer import Transformer
 from yozora.prompts.library import open_library
 from yozora.prompts.stock import load_coder
 
@@ -70,6 +76,69 @@ def test_a_close_clip_saves_steps_and_is_made_again(
     plain = _made(BALL, model=tiny_model, out=tmp_path / "d.mp4")
     assert np.array_equal(cold.frames, plain.frames) and not np.array_equal(made.frames, plain.frames)
     assert cold.recipe is not None and "begin" not in cold.recipe.library and "nearest" in cold.recipe.library
+
+
+@pytest.fixture(scope="module")
+def shown_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model, with what shows it clips: every weight drawn, so that each clip matters."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = RetrievalConfig(
+            rank=2, clips=2, moments=2, base=load_module(Transformer, folder / "transformer").config
+        )
+        adapter = RetrievalAdapter(config)
+        for parameter in adapter.parameters():
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    save_module(adapter, folder / RETRIEVAL)
+    return folder
+
+
+def test_clips_are_shown_to_a_model_that_knows_them_and_again(
+    library: str, shown_model: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cold = ("--library", library, "--warm", "0")
+    made = _made(BALL, *cold, model=shown_model, out=tmp_path / "a.mp4")
+    assert "shown beside the prompt" in (said := capsys.readouterr().err) and "ball.mp4@0" in said
+    assert made.recipe is not None and made.recipe.library["retrieval_guidance"] == 1.0
+    assert [source.rsplit("/", 1)[1] for source in made.recipe.library["beside"]] == ["ball.mp4@0"]
+    assert main(["again", str(tmp_path / "a.mp4"), "--model", str(shown_model), "-o", str(tmp_path / "b.mp4")]) == 0
+    assert np.array_equal(Clip.read(tmp_path / "b.mp4").frames, made.frames)
+    strong = _made(BALL, *cold, "--retrieval-guidance", "3", model=shown_model, out=tmp_path / "c.mp4")
+    none = _made(BALL, *cold, "--retrieval-guidance", "0", model=shown_model, out=tmp_path / "d.mp4")
+    plain = _made(BALL, model=shown_model, out=tmp_path / "e.mp4")
+    assert np.array_equal(none.frames, plain.frames)
+    assert not np.array_equal(made.frames, plain.frames) and not np.array_equal(made.frames, strong.frames)
+    both = _made(BALL, "--library", library, model=shown_model, out=tmp_path / "f.mp4")
+    assert both.recipe is not None and {"begin", "beside"} <= both.recipe.library.keys()
+    assert main(["again", str(tmp_path / "f.mp4"), "--model", str(shown_model), "-o", str(tmp_path / "g.mp4")]) == 0
+    assert np.array_equal(Clip.read(tmp_path / "g.mp4").frames, both.frames)
+    capsys.readouterr()
+    _made("A green ball bounces.", *cold, model=shown_model, out=tmp_path / "h.mp4")
+    assert "no clip of the library shows what the prompt states" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--retrieval-guidance", "2"], "name one with --library"),
+        (["--library", "LIBRARY", "--retrieval-guidance", "2"], "was not trained to be shown clips"),
+        (["--library", "LIBRARY", "--retrieval-guidance", "21"], "from 0 (none) to 20"),
+    ],
+)
+def test_clips_that_cannot_be_shown(
+    arguments: list[str],
+    reason: str,
+    library: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "a.mp4"
+    asked = [library if part == "LIBRARY" else part for part in arguments]
+    assert main(["generate", BALL, *asked, "--model", str(tiny_model), "-o", str(out)]) == 2
+    assert reason in capsys.readouterr().err and not out.exists()
 
 
 def test_the_distance_is_that_of_what_was_made(library: str, tiny_model: Path, tmp_path: Path) -> None:
