@@ -10,8 +10,8 @@ from yozora.errors import ModelError
 from yozora.models.folder import load_module
 from yozora.models.prompt_reader import UNSAID, PromptReader
 from yozora.train import run
-from yozora.train.config import Optim, RewriterStage, Run
-from yozora.train.rewriter import FACTS, Asking, RewriterTask, numbered
+from yozora.train.config import Optim, Run
+from yozora.train.rewriter import FACTS, Asking, RewriterStage, RewriterTask, numbered
 
 CONFIG = """
 text_encoder = "{text}"

@@ -171,26 +171,6 @@ class TextStage(Section):
     model: dict[str, Any] = {}
 
 
-class RewriterStage(Section):
-    """`yozora train rewriter`: a text encoder goes on learning, from prompts as people write them, which facts they
-    state.
-
-    `scenes` of `mix` are asked for; a share of `orderly` in the words of captions, the others in many more, and `junk`
-    of all with a word that means nothing. `at_length` of the batches are of long prompts, and half as large.
-    """
-
-    run: Run
-    optim: Optim
-    text_encoder: Path  # what it begins from, with its vocabulary
-    mix: str | dict[str, Any] = "simple"
-    scenes: int = Field(default=2000, gt=0)
-    batch: int = Field(default=64, gt=0)
-    languages: Weights = {"en": 0.34, "de": 0.22, "fr": 0.22, "es": 0.22}
-    orderly: float = Field(default=0.15, ge=0, le=1)
-    junk: float = Field(default=0.06, ge=0, le=1)
-    at_length: float = Field(default=0.1, ge=0, le=1)
-
-
 class Lessons(Section):
     """What is drawn from a pool of latents, and with which captions, noise levels and held frames it is shown."""
 

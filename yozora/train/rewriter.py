@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from yozora.models.folder import load_module, save_module
 from yozora.models.prompt_reader import UNSAID, PromptReader, PromptReaderConfig
 from yozora.models.text import TextEncoder
-from yozora.train.config import RewriterStage
+from yozora.train.config import Optim, Run, Section, Weights
 from yozora.train.data import HELD_OUT_SEEDS, load_mix, pick, stream
 from yozora.train.loop import fit
 from yozora.train.text import VALUES
@@ -34,6 +35,26 @@ from yozora.world.words.teller import Teller
 READ_FIRST = 3_000  # prompts for the list of known words
 SHOWN = 400  # held-out prompts that are read
 FACTS = VALUES | {"relation": ("left", "right", "behind", "front")}
+
+
+class RewriterStage(Section):
+    """`yozora train rewriter`: a text encoder goes on learning, from prompts as people write them, which facts they
+    state.
+
+    `scenes` of `mix` are asked for; a share of `orderly` in the words of captions, the others in many more, and `junk`
+    of all with a word that means nothing. `at_length` of the batches are of long prompts, and half as large.
+    """
+
+    run: Run
+    optim: Optim
+    text_encoder: Path  # what it begins from, with its vocabulary
+    mix: str | dict[str, Any] = "simple"
+    scenes: int = Field(default=2000, gt=0)
+    batch: int = Field(default=64, gt=0)
+    languages: Weights = {"en": 0.34, "de": 0.22, "fr": 0.22, "es": 0.22}
+    orderly: float = Field(default=0.15, ge=0, le=1)
+    junk: float = Field(default=0.06, ge=0, le=1)
+    at_length: float = Field(default=0.1, ge=0, le=1)
 
 
 def train_rewriter(config: RewriterStage, resume: bool = True) -> Path:
