@@ -51,7 +51,7 @@ class RewriterStage(Section):
     mix: str | dict[str, Any] = "simple"
     scenes: int = Field(default=2000, gt=0)
     batch: int = Field(default=64, gt=0)
-    languages: Weights = {"en": 0.34, "de": 0.22, "fr": 0.22, "es": 0.22}
+    languages: Weights = Field(default={"en": 0.34, "de": 0.22, "fr": 0.22, "es": 0.22})
     orderly: float = Field(default=0.15, ge=0, le=1)
     junk: float = Field(default=0.06, ge=0, le=1)
     at_length: float = Field(default=0.1, ge=0, le=1)
