@@ -107,6 +107,12 @@ def test_captions_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "captions of 1 of these files by another captioner or in another language" in capsys.readouterr().err
     assert json.loads((tmp_path / "captions.jsonl").read_text()) == line
     assert main(["caption", str(tmp_path / "none")]) == 2
+    board = tmp_path / "a.toml"
+    assert main(["caption", str(tmp_path / "a.mp4"), "--board", str(board)]) == 0
+    assert f"yozora storyboard {board}" in capsys.readouterr().out and "blue" in board.read_text()
+    for arguments in ([str(tmp_path)], [str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.jsonl")]):
+        assert main(["caption", *arguments, "--board", str(board)]) == 2
+        assert "--board is for one clip" in capsys.readouterr().err
 
 
 def test_a_folder_of_which_nothing_could_be_captioned_is_an_error(

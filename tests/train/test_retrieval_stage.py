@@ -28,7 +28,10 @@ def pool(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage = {
         "autoencoder": tiny_model / "autoencoder",
         "mix": "simple",
-        "buckets": [{"width": 64, "height": 64, "frames": 9, "clips": 40}],
+        "buckets": [
+            {"width": 64, "height": 64, "frames": 9, "clips": 40},
+            {"width": 64, "height": 64, "frames": 1, "clips": 8},
+        ],
         "run": {"out": tmp_path_factory.mktemp("pool"), "device": "cpu", "precision": "fp32", "workers": 0},
     }
     return build_pool(LatentsStage.model_validate(stage))
@@ -66,7 +69,7 @@ def test_lessons_are_the_same_again_and_keep_some_clips_apart(pool: Path, tiny_m
     task = RetrievalTask(stage(pool, tiny_model, tmp_path, drop_clips=0.5))
     one, again = task.source.lesson(3), task.source.lesson(3)
     assert torch.equal(one.clips, again.clips) and torch.equal(one.shown, again.shown)
-    assert one.own.latents.shape == (4, 4, 2, 4, 4) and one.clips.shape == (4, 2, 4, 3, 4, 4)
+    assert one.own.latents.shape == (4, 4, 2, 4, 4) and one.clips.shape == (4, 2, 4, 2, 4, 4)
     shown = torch.cat([task.source.lesson(n).shown for n in range(40)]).float()
     assert 0.35 < shown.mean() < 0.65
     learned = {tuple(x.flatten()[:8].tolist()) for n in range(40) for x in task.source.lesson(n).own.latents}
@@ -74,6 +77,20 @@ def test_lessons_are_the_same_again_and_keep_some_clips_apart(pool: Path, tiny_m
     assert not learned & apart and len(apart) == 3  # of forty clips
     assert all(task.source.lesson(n, "right").shown.all() for n in range(3))
     assert not task.source.lesson(0, "none").shown.any()
+
+
+def test_pictures_have_neighbours_of_any_length(pool: Path, tiny_model: Path, tmp_path: Path) -> None:
+    buckets = [{"width": 64, "height": 64, "frames": 1, "batch": 6}]
+    task = RetrievalTask(stage(pool, tiny_model, tmp_path, buckets=buckets))
+    lessons = [task.source.lesson(n) for n in range(3)]
+    assert all(each.own.latents.shape[2] == 1 and each.clips.shape[3] == 2 for each in lessons)
+    few = [{"width": 64, "height": 64, "frames": 9, "batch": 2, "exact": True}]
+    for path in pool.glob("64x64x9*.jsonl"):
+        (tmp_path / "few").mkdir()
+        shutil.copy(path.with_suffix(".safetensors"), tmp_path / "few")
+        (tmp_path / "few" / path.name).write_text(path.read_text().split("\n")[0] + "\n")
+    with pytest.raises(ConfigError, match="too few clips of 64x64"):
+        RetrievalTask(stage(tmp_path / "few", tiny_model, tmp_path, buckets=few)).source.lesson(0)
 
 
 def test_only_the_adapter_learns_and_a_model_with_it_makes_videos(pool: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -72,15 +72,14 @@ class RetrievalAdapter(nn.Module):
 
     def tokens(self, latents: Tensor) -> Tensor:
         """Clean latents `[B, K, C, T, h, w]`, K at most `clips`, of any length and size → tokens `[B, KN, width]`."""
-        patch, count = self.config.patch, latents.shape[1]
-        chosen = torch.linspace(0, latents.shape[3] - 1, self.config.moments).round().long()
-        x = latents[:, :, :, chosen.to(latents.device)].flatten(0, 1)
+        patch, count, moments = self.config.patch, latents.shape[1], self.config.moments
+        x = moments_of(latents, moments).flatten(0, 1)
         below, right = (-side % patch for side in x.shape[-2:])
         x = F.pad(x, (0, right, 0, below, 0, 0), mode="replicate")
         x = x.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).permute(0, 2, 3, 5, 1, 4, 6)  # [BK, M, r, c, C, p, p]
         rows, columns = x.shape[2:4]
-        places = place_table((latents.shape[3], rows, columns), latents.device)[chosen.to(latents.device)]
-        x = self.embed(x.flatten(4).flatten(2, 3).to(self.which.dtype)) + self.place(places.to(self.which.dtype))
+        places = place_table((moments, rows, columns), latents.device).to(self.which.dtype)
+        x = self.embed(x.flatten(4).flatten(2, 3).to(self.which.dtype)) + self.place(places)
         x = x.unflatten(0, (-1, count)) + self.which[:count, None, None]
         return self.norm(x).flatten(1, 3)
 
@@ -106,6 +105,12 @@ class RetrievalAdapter(nn.Module):
         """Raises ModelError where it was made for another transformer."""
         if transformer.config != self.config.base:
             raise ModelError("what shows it clips is of another transformer: copy the whole model folder")
+
+
+def moments_of(latents: Tensor, moments: int) -> Tensor:
+    """So many frames of latents `[..., T, h, w]`, evenly spread from the first to the last; of fewer, some twice."""
+    chosen = torch.linspace(0, latents.shape[-3] - 1, moments).round().long()
+    return latents[..., chosen.to(latents.device), :, :]
 
 
 class Beside:

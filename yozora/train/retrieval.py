@@ -23,7 +23,7 @@ from yozora.errors import ConfigError
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.registry import RETRIEVAL
-from yozora.models.retrieval import Beside, RetrievalAdapter, RetrievalConfig
+from yozora.models.retrieval import Beside, RetrievalAdapter, RetrievalConfig, moments_of
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.config import Bucket, FlowLessons
@@ -66,7 +66,7 @@ def train_retrieval(config: RetrievalStage, resume: bool = True) -> Path:
 
 
 class Lesson(NamedTuple):
-    """A batch, the latents `[B, K, C, T, h, w]` of the clips that are shown beside each, and whether they are, bool
+    """A batch, the latents `[B, K, C, M, h, w]` of the clips that are shown beside each, and whether they are, bool
     `[B, K]`."""
 
     own: Captioned
@@ -76,9 +76,10 @@ class Lesson(NamedTuple):
 
 @dataclass(frozen=True)
 class Neighbours(PoolBatches):
-    """Clips, each with `count` neighbours."""
+    """Clips, each with `count` neighbours, of which `moments` frames are kept."""
 
     count: int = 1
+    moments: int = 1
 
     def lesson(self, step: int, kind: str = "") -> Lesson:
         """The lesson of a step; with a `kind` (of KINDS) one of clips that are not learned from."""
@@ -88,6 +89,8 @@ class Neighbours(PoolBatches):
         bucket = pick_bucket(config.buckets, random)
         pool, among = self.pool.clips_of(bucket), self.alike(bucket)
         here = [n for n in range(len(pool)) if (n % HELD_OUT == 0) == bool(kind)]
+        if not here:
+            raise ConfigError(f"{config.pool} has too few clips of {bucket.width}x{bucket.height}: make more of them")
         chosen = random.choice(here, size=bucket.batch)
         drawn = [self.pool.take(pool[n], bucket.frames) for n in chosen]
         captions, layouts = self._say(drawn, random), self._layouts(drawn)
@@ -129,15 +132,14 @@ class Neighbours(PoolBatches):
         wrong: float,
         random: np.random.Generator,
     ) -> Tensor:
-        """The latents `[K, C, T, h, w]` of what one clip is shown: whole clips, however short a part of it is told."""
+        """The latents `[K, C, moments, h, w]` of what one clip is shown: of whole clips, of whatever length."""
         right = alike[number]
         found = []
         for _ in range(self.count):
             off = random.random() < wrong or not len(right)
             other = int(random.integers(len(pool))) if off else int(right[random.integers(len(right))])
-            found.append(self.pool.latents_of(pool[other]).float())
-        shortest = min(clip.shape[1] for clip in found)
-        return torch.stack([clip[:, :shortest] for clip in found])
+            found.append(moments_of(self.pool.latents_of(pool[other]).float(), self.moments))
+        return torch.stack(found)
 
 
 class Lessons:
@@ -188,7 +190,7 @@ class RetrievalTask:
         self.model: RetrievalAdapter = RetrievalAdapter(
             build(RetrievalConfig, {"base": self.base.config} | config.model)
         )
-        self.source = Neighbours(config, count=self.model.config.clips)
+        self.source = Neighbours(config, count=self.model.config.clips, moments=self.model.config.moments)
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return False  # as of any low-rank change
