@@ -53,6 +53,6 @@ def test_a_guess_is_told_and_said() -> None:
 
 @pytest.mark.skipif(shipped() is None, reason="no network ships")
 def test_the_one_that_ships_is_asked_by_default() -> None:
-    facts, notes = load_writer().read("cobalt tube heading right through the snowdrifts")
-    assert facts["ground"] == "snow" and "guessed: snow (by snowdrifts)" in notes
+    facts, notes = load_writer().read("ein Ball rollt linksherum")
+    assert facts["direction"] == "left" and "guessed: left (by linksherum)" in notes
     assert not any("guessed" in note for note in load_writer().read("a red ball bounces on the grass")[1])

@@ -27,7 +27,7 @@ from yozora.world.words.partial import SECOND
 from yozora.world.words.seen import COLOURLESS_STYLES
 
 SURE = 0.6  # probability from which on a name is said
-SURER = {"material": 0.5, "size": 0.5, "motion": 0.5}  # but of these
+LESS_SURE = {"material": 0.5}  # from which on one of these is: doubt is among the rare ones, mostly
 USUAL = {  # how often values come up in the mix "simple", over how often in the networks' lessons (configs/reader.toml)
     "size": {"tiny": 0.3, "small": 0.9, "large": 1.6, "huge": 0.7},
     "material": {"matte": 0.45, "rubber": 0.13, "metal": 0.13, "checkered": 0.12, "striped": 0.12, "glowing": 0.05},
@@ -112,7 +112,7 @@ def sure_names(clip: Clip, reader: Reader, inspector: Inspector) -> tuple[dict[s
     for head, one in logits.items():
         values = reader.config.heads[head]
         chances = (one.float().log_softmax(1)[0] + _usual(head, values)).softmax(0)
-        if float(chances.max()) >= SURER.get(head, SURE):
+        if float(chances.max()) >= LESS_SURE.get(head, SURE):
             names[head] = values[int(chances.argmax())]
         if head == "motion":
             going = float(chances[[value in GOES for value in values]].sum()) >= SURE
@@ -127,7 +127,7 @@ def sure_material(look: Look, reader: Reader) -> dict[str, str]:
     values = reader.config.materials
     said = reader.surface(look.squares[look.judged]).float().log_softmax(1).mean(0)
     chances = (said + _usual("material", values)).softmax(0)
-    sure = float(chances.max()) >= SURER["material"]
+    sure = float(chances.max()) >= LESS_SURE["material"]
     return {"material": values[int(chances.argmax())]} if sure else {}
 
 

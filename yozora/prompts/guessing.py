@@ -14,8 +14,12 @@ from typing import NamedTuple, Protocol
 from yozora.world.words import words_of
 
 WEIGHTS = Path(__file__).parent / "weights" / "rewriter"
-SURE = 0.5  # probability from which on a fact is taken
-GUESSED = ("shape", "colour", "material", "motion", "direction", "ground", "time", "weather", "camera", "style")
+SURE = 0.8  # probability from which on a fact is taken
+GUESSED = (
+    "colour",
+    "motion",
+    "direction",
+)  # of others it is too sure: it takes a mouse for a house, and that for a city
 
 
 class Chances(Protocol):
