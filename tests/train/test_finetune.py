@@ -18,9 +18,10 @@ from yozora.errors import ConfigError, ModelError
 from yozora.models.lora import LoraUse, read_lora
 from yozora.models.registry import load_bundle, merge_loras
 from yozora.train import finetune as of_finetune
-from yozora.train.config import LoraStage, TransformerStage
+from yozora.train.config import TransformerStage
 from yozora.train.data import LatentPool
 from yozora.train.finetune import finetune, train_lora
+from yozora.train.finetune_config import LoraStage
 from yozora.train.lessons import PoolBatches
 from yozora.train.settings import check_config, read_config
 

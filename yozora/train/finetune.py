@@ -28,16 +28,14 @@ from yozora.train.bundle import make_bundle
 from yozora.train.claim import claimed
 from yozora.train.config import (
     BundleStage,
-    Finetune,
     Job,
     LatentsStage,
-    LoraStage,
     Parallel,
     PoolBucket,
     TransformerStage,
-    TuneStage,
 )
 from yozora.train.data import LatentPool, load_mix
+from yozora.train.finetune_config import Finetune, LoraStage, TuneStage
 from yozora.train.latents import build_pool
 from yozora.train.loop import fit, make_folder, pick_device
 from yozora.train.mesh import refuse_several

@@ -35,6 +35,8 @@ LISTS = ("captions.jsonl", "metadata.jsonl")
 NAMES = ("file", "file_name")  # of a line's clip
 SAID = ("caption", "captions", "text", "short", "dense", "timed")  # and of what is said of it
 UNIT = 64  # files of a folder that are encoded, and counted, together
+LONGEST = 10_000  # letters of a caption; what has more is no caption
+SAMPLE = 2**16  # bytes at a file's start, middle and end, by which it is known again
 SIDE = 32  # sides of what is learned from are multiples of it
 
 
@@ -83,14 +85,25 @@ def pieces_of_shard(shard: Path, footage: Footage, first: int = 0) -> Iterator[l
 
 
 def footage_digest(footage: Footage) -> str:
-    """A fingerprint of the files, by their names, sizes and what is said of them."""
+    """A fingerprint of the files, by their names, sizes, samples of their bytes, and what is said of them."""
     digest = hashlib.sha256()
     for unit in units_of(footage):
         for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
             about = item.path.stat()
-            changed = about.st_mtime_ns if isinstance(unit, Path) else 0  # a shard's captions may change, not its size
+            changed = about.st_mtime_ns if isinstance(unit, Path) else 0  # of a shard, what changed may lie anywhere
             digest.update(repr((item.name, about.st_size, changed, item.captions)).encode())
+            digest.update(_sampled(item.path, about.st_size))
     return digest.hexdigest()
+
+
+def _sampled(path: Path, size: int) -> bytes:
+    """A hash of parts of a file, or of all of a small one: of what cannot be read, nothing, which is said later."""
+    digest = hashlib.sha256()
+    with suppress(OSError), path.open("rb") as file:
+        for start in sorted({0, max(0, (size - SAMPLE) // 2), max(0, size - SAMPLE)}):
+            file.seek(start)
+            digest.update(file.read(SAMPLE))
+    return digest.digest()
 
 
 # ---- files and what is said of them ----------------------------------------------------------------------------------
@@ -142,6 +155,13 @@ def _beside(path: Path) -> tuple[str, ...]:
     return ()
 
 
+def _short(captions: tuple[str, ...], where: object) -> tuple[str, ...]:
+    """The captions. Raises ConfigError where one is none: every step that shows it would have to read it."""
+    if (longest := max(map(len, captions), default=0)) > LONGEST:
+        raise ConfigError(f"{where}: a caption of {longest:,} letters: give one of at most {LONGEST:,}")
+    return captions
+
+
 def _listed(folder: Path) -> dict[str, tuple[str, ...]]:
     """The captions of files by name, from the lists in a folder."""
     said: dict[str, tuple[str, ...]] = {}
@@ -152,20 +172,20 @@ def _listed(folder: Path) -> dict[str, tuple[str, ...]]:
                 name = next((entry[key] for key in NAMES if isinstance(entry.get(key), str)), None)
                 if name is None:
                     raise ConfigError(f"{path}, line {number}: there is no {' or '.join(NAMES)}")
-                said[name] = _said(entry)
+                said[name] = _said(entry, f"{path}, line {number}")
     return said
 
 
 def _captions(text: str, ending: str, where: object) -> tuple[str, ...]:
     if ending == ".txt":
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    return _said(_object(text, str(where)))
+        return _short(tuple(line.strip() for line in text.splitlines() if line.strip()), where)
+    return _said(_object(text, str(where)), where)
 
 
-def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _said(entry: Mapping[str, Any], where: object) -> tuple[str, ...]:
     given = [entry.get(key) for key in SAID]
     values = [each for said in given for each in (said if isinstance(said, list) else [said])]
-    return tuple(value.strip() for value in values if isinstance(value, str) and value.strip())
+    return _short(tuple(value.strip() for value in values if isinstance(value, str) and value.strip()), where)
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
