@@ -28,7 +28,7 @@ from torch import Tensor
 
 from yozora.errors import ConfigError, ModelError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import read_json, weights_digest, write_json
+from yozora.models.folder import read_json, unwritten, weights_digest, write_json
 from yozora.models.registry import load_autoencoder
 from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.train.claim import claimed
@@ -180,7 +180,7 @@ def _store(stem: Path, tensors: dict[str, Tensor], lines: str) -> None:
     except (OSError, SafetensorError) as error:
         for path in (weights, temporary):
             path.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {weights} ({str(error).splitlines()[0]}); is the disk full?") from None
+        raise ConfigError(f"cannot write {weights} ({unwritten(error)}); is the disk full?") from None
 
 
 # ---- footage ---------------------------------------------------------------------------------------------------------
