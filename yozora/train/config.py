@@ -147,9 +147,11 @@ class PoolBucket(Size):
 class Footage(Section):
     """Clips and pictures with captions: a folder, or WebDataset shards (see `yozora.train.footage`). Of each clip up to
     `pieces` of `frames` frames are taken, at `fps`, and in that of `sizes` whose shape is nearest; without sizes in its
-    own shape, of at most `area` pixels. `caption` is said of what has none of its own."""
+    own shape, of at most `area` pixels. Of what has no caption of its own is said what the list `listed` says, as
+    `yozora caption` writes it, by names within the folder; or else `caption`."""
 
     path: Path
+    listed: Path | None = None
     caption: str = Field(default="", max_length=10_000)
     frames: int = Field(default=25, gt=0, le=10_000)
     fps: float = Field(default=12.0, gt=0, le=240)
