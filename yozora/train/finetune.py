@@ -45,7 +45,7 @@ from yozora.train.transformer import grow, train_transformer
 from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 
 PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
-SCENES = 256  # of the world that it goes over again, and at least so many of each size
+SCENES = 128  # of the world that it goes over again, and at least so many of each size
 LEAST = 16
 FREE = (
     "out",
@@ -63,7 +63,7 @@ Defaults = dict[str, Any]
 Describe = Callable[[Path, Path], None]
 """Captions the clips in a folder that have no caption of their own, into a list (see `yozora.captions`)."""
 LORA: Defaults = {
-    "run": {"steps": 400, "sample_every": 100},
+    "run": {"steps": 400, "sample_every": 200},
     "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98},
 }
 FULL: Defaults = LORA | {"optim": LORA["optim"] | {"adamw": 1e-4}}
