@@ -18,6 +18,7 @@ from yozora.errors import ConfigError
 from yozora.train.data import LatentPool
 from yozora.train.finetune import finetune, train_lora
 from yozora.train.footage import uncaptioned
+from yozora.world import MIXES, render, sample_scene
 
 
 class Counting:
@@ -82,7 +83,7 @@ def test_settings_come_before_captions_and_shards_have_their_own(tiny_model: Pat
 def test_from_the_command_line(
     tiny_model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the captioner that ships, which says something of any picture."""
+    """With the captioner that ships, which says nothing of what shows no thing of its world."""
     monkeypatch.chdir(tmp_path)
     shutil.rmtree(clips / "deep")
     quick = [part for setting in [*QUICK[1:], "run.steps=1"] for part in ("--set", setting)]
@@ -91,6 +92,12 @@ def test_from_the_command_line(
     assert "nothing is said of b.mp4 and 1 more" in capsys.readouterr().err
     assert main([*asked, "--captioner", "nobody"]) == 2
     assert "there is no captioner 'nobody'" in capsys.readouterr().err
+    (clips / "a.txt").rename(tmp_path / "a.txt")
+    assert main([*asked, "--captioner", "world"]) == 2
+    assert "error: nothing is said of any clip in" in capsys.readouterr().err
+    (tmp_path / "a.txt").rename(clips / "a.txt")
+    scene = sample_scene(3, MIXES["simple"])
+    Clip(render(scene, 128, 128, 9, 8.0).frames, 8.0).write(clips / "b.mp4")
     assert main([*asked, "--captioner", "world"]) == 0
     said = capsys.readouterr()
     assert "warning: c.mp4: " in said.err and "b.mp4: " in said.out

@@ -73,6 +73,8 @@ def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
     shards = sorted(shard for shard in path.rglob("*.tar") if _is_footage(shard, path))
     listed = None if footage.listed is None else _read_list(footage.listed)
     items = list_folder(path, footage.caption, listed)
+    if not shards and not items and listed is not None and uncaptioned(path):
+        raise ConfigError(f"nothing is said of any clip in {path}: what the captioner has warned of says why")
     if not shards and not items:
         raise ConfigError(f"there is no clip or picture in {path} ({', '.join(MEDIA[:4])}, … or .tar shards)")
     return [*(items[i : i + UNIT] for i in range(0, len(items), UNIT)), *shards]
