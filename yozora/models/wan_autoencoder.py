@@ -35,6 +35,7 @@ from yozora.models.wan_layers import (
 )
 
 MAX_WIDTH = 2**16
+TOGETHER = 2**16  # cells of frames that go through a stage of the decoder at a time
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ class WanAutoencoder(Streams):
         pieces = list(frames[:, :, int(state is None) :].split(step, dim=2))
         if state is None:
             pieces = [frames[:, :, :1], *(piece for piece in pieces if piece.shape[2])]
-        weight, made = self.encoder.stem.weight, []
+        made = []
         for piece in pieces:
-            latents, state = self.encoder(fold(piece.to(weight.dtype), self.config.patch), state)
+            latents, state = self.encoder(fold(piece, self.config.patch), state)
             made.append(latents.float())
         assert state is not None
         mean, std = self._statistics(frames.device)
@@ -143,7 +144,7 @@ class WanAutoencoder(Streams):
         """The next latent frames of a stream: n of them give 4n frames, and 4n - 3 at its start (`state` None). Frames
         are in -1..1, but not clamped."""
         mean, std = self._statistics(latents.device)
-        latents = (latents.float() * std + mean).to(self.decoder.stem.weight.dtype)
+        latents = latents.float() * std + mean
         made = []
         for latent in latents.split(1, dim=2):
             frames, state = self.decoder(latent, state)
@@ -175,10 +176,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         stem, stages, middle, head = memory or (None,) * 4
-        x, stem = self.stem(remember(x.contiguous(memory_format=LAST), stem))
+        x, stem = self.stem(remember(x.to(self.stem.weight.dtype).contiguous(memory_format=LAST), stem))
         x, stages = run(self.stages, x, stages)
         x, middle = self.middle(x, middle)
-        x, head = self.head(activate(x, self.norm, head))
+        x, head = self.head(activate(x, self.norm, head, self.head.weight.dtype))
         return self.latent(x).chunk(2, dim=1)[0], (stem, stages, middle, head)
 
 
@@ -203,11 +204,26 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         stem, middle, stages, head = memory or (None,) * 4
-        x, stem = self.stem(remember(self.latent(x.contiguous(memory_format=LAST)), stem))
+        x = self.latent(x.to(self.latent.weight.dtype).contiguous(memory_format=LAST))
+        x, stem = self.stem(remember(x, stem))
         x, middle = self.middle(x, middle)
-        x, stages = run(self.stages, x, stages)
-        x, head = self.head(activate(x, self.norm, head))
+        x, (stages, head) = self.refine(x, (stages or (None,) * len(self.stages), head))
         return x, (stem, middle, stages, head)
+
+    def refine(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """The stages of which there is memory, which are the last ones, and the head. The larger the frames have become
+        the fewer go on at a time, so that little is held at once."""
+        stages, head = memory
+        if not stages:
+            x, head = self.head(activate(x, self.norm, head, self.head.weight.dtype))
+            return x, ((), head)
+        stage, (own, *later) = self.stages[-len(stages)], stages
+        made, after = [], (tuple(later), head)
+        for piece in x.split(max(1, TOGETHER // x[0, 0, 0].numel()), dim=2):
+            y, own = stage(piece, own)
+            y, after = self.refine(y, after)
+            made.append(y)
+        return torch.cat(made, dim=2), ((own, *after[0]), after[1])
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------
