@@ -54,7 +54,7 @@ from yozora.diffusion import (
 from yozora.diffusion.reuse import Reuse
 from yozora.errors import ModelError
 from yozora.models.registry import Bundle
-from yozora.models.shared import Shared
+from yozora.models.shared import Halved, Shared
 from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer
 
@@ -303,16 +303,21 @@ class Stream:
             return flow_map(self._shared(self.bundle.few_steps), _repeat(text, batch))
         null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
         model = self._shared(self.bundle.transformer)
-        if self.bundle.reuse:
+        if self.bundle.reuse and not isinstance(model, Halved):
             model = Reuse(model, self.bundle.reuse)
         interval, projected = self.bundle.interval, self.settings.projected
         velocity = guided(model, _repeat(text, batch), null, guidance, interval, projected)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
 
-    def _shared(self, model: Transformer) -> Transformer | Shared:
-        """The model, by all processes that share its work."""
-        return model if self.bundle.team is None else Shared(model, self.bundle.team)
+    def _shared(self, model: Transformer) -> Transformer | Shared | Halved:
+        """The model, by all processes that share its work: of two, each does a half of guidance, unless work is to be
+        used again, which is decided for both halves at once."""
+        team = self.bundle.team
+        if team is None:
+            return model
+        halved = team.size() == 2 and self.settings.guidance != 1 and not self.bundle.reuse
+        return Halved(model, team) if halved else Shared(model, team)
 
     @torch.inference_mode()
     def _known(self, frames: np.ndarray, length: int) -> Tensor:
