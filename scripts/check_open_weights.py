@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import yozora
 from yozora.diffusion import SCHEDULES, guided, in_whole_levels, sample
+from yozora.models.folder import find_weights
 from yozora.models.registry import find_model
 
 MOST = {"float32": 1e-3, "bfloat16": 0.05}
@@ -94,7 +96,9 @@ def their_answers(folder: Path, options: argparse.Namespace) -> Answers:
     except ImportError:
         sys.exit("this compares with diffusers, which is not installed: pip install diffusers")
     dtype = getattr(torch, options.dtype)
-    pipeline = library.WanPipeline.from_pretrained(folder, torch_dtype=dtype).to(options.device)
+    transformer = their_transformer(library, folder / "transformer", dtype)
+    pipeline = library.WanPipeline.from_pretrained(folder, transformer=transformer, torch_dtype=dtype)
+    pipeline.to(options.device).set_progress_bar_config(disable=True)
     pipeline.vae.to(torch.float32)  # as its page says: in bfloat16 it is the less exact of the two
     text, _ = pipeline.encode_prompt(options.prompt, do_classifier_free_guidance=False, max_sequence_length=512)
     config = pipeline.vae.config
@@ -111,6 +115,18 @@ def their_answers(folder: Path, options: argparse.Namespace) -> Answers:
     encoded = (pipeline.vae.encode(moving_picture(options).to(options.device)).latent_dist.mode() - mean) / std
     made = {"text": text, "latents": latents, "frames of the noise": frames, "a picture's latents": encoded}
     return {name: each.float().cpu() for name, each in made.items()}
+
+
+def their_transformer(library: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """diffusers' transformer, with float32 where it keeps that: `from_pretrained` does so with accelerate only."""
+    config = library.WanTransformer3DModel.load_config(folder)
+    model = library.WanTransformer3DModel.from_config(config).eval()
+    weights = find_weights(folder, "diffusion_pytorch_model")
+    model.load_state_dict({name: tensor for path in weights for name, tensor in load_file(path).items()})
+    for name, parameter in model.named_parameters():
+        kept = any(part in name for part in model._keep_in_fp32_modules)
+        parameter.data = parameter.data.to(torch.float32 if kept else dtype)
+    return model
 
 
 if __name__ == "__main__":

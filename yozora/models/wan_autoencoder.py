@@ -35,7 +35,7 @@ from yozora.models.wan_layers import (
 )
 
 MAX_WIDTH = 2**16
-TOGETHER = 2**16  # cells of frames that go through a stage of the decoder at a time
+TOGETHER = 2**14  # cells of frames that go through a stage of the decoder at a time
 
 
 @dataclass(frozen=True)

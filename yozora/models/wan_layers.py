@@ -18,6 +18,7 @@ from yozora.models.attention import attend
 
 LAST = torch.channels_last_3d
 PIECE = 2**17  # numbers normed at a time on a CPU
+NARROW = 16  # channels
 STRIP = 2**13  # cells of a frame that a flat convolution makes at a time
 
 Memory = tuple[Any, ...]
@@ -32,7 +33,7 @@ class CausalConv(nn.Conv3d):
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """What `remember` or `activate` made of T frames → T frames, and the memory for the next ones."""
-        made = self.flat(seen) if is_flat(seen.device, seen.dtype) else super().forward(seen)
+        made = self.flat(seen) if is_flat(self, seen.device) else super().forward(seen)
         return made, seen[:, :, -2:].clone(memory_format=torch.preserve_format)
 
     def flat(self, seen: Tensor) -> Tensor:
@@ -135,16 +136,18 @@ def stream(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     return convolution(x.to(convolution.weight.dtype)).float()
 
 
-def is_flat(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether causal convolutions are worked out as those of pictures."""
-    return device.type == "cpu" and dtype == torch.bfloat16
+def is_flat(convolution: CausalConv, device: torch.device) -> bool:
+    """Whether a causal convolution is worked out as one of pictures: on a CPU, those of bfloat16, and those to few
+    channels, for which oneDNN would copy all that each of their answers sees, 27 times the frames."""
+    narrow = convolution.out_channels < NARROW
+    return device.type == "cpu" and (narrow or convolution.weight.dtype == torch.bfloat16)
 
 
 def lay(module: nn.Module, device: torch.device) -> None:
     """Lays the weights of convolutions as they are run on a device: channels last, and where they are flat, the frames
     just before them."""
     for part in module.modules():
-        if isinstance(part, CausalConv) and is_flat(device, part.weight.dtype):
+        if isinstance(part, CausalConv) and is_flat(part, device):
             part.weight.data = part.weight.data.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
         elif isinstance(part, nn.Conv3d):
             part.weight.data = part.weight.data.contiguous(memory_format=LAST)
