@@ -149,10 +149,7 @@ def decoding(codec: WanAutoencoder, grid: tuple[int, int, int], tile: int) -> in
                 decoder.home = torch.device("meta")
                 frames, _ = decoder.decode_chunk(latents, None, keep=False)
                 return counted.peak - frames.nbytes  # which lie in the computer's memory
-            state = None
-            for latent in latents.split(1, dim=2):
-                frames, state = decoder.decode_chunk(latent, state)
-                del frames
+            decoder.decode_chunk(latents, None)
         return counted.peak
     finally:
         wan_layers.attend = kept

@@ -12,6 +12,7 @@ What is unusual about them, and about how they run here:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,12 +146,14 @@ class WanAutoencoder(Streams):
         are in -1..1, but not clamped."""
         mean, std = self._statistics(latents.device)
         latents = latents.float() * std + mean
-        made = []
+        made, memory = [], None
+        if state is not None:  # which stays the caller's
+            memory, state = [*state[:2], list(state[2]), *state[3:]], None
         for latent in latents.split(1, dim=2):
-            frames, state = self.decoder(latent, state)
+            frames, memory = self.decoder(latent, memory)
             made.append(unfold(frames, self.config.patch))
-        assert state is not None
-        return torch.cat(made, dim=2), state
+        assert memory is not None
+        return torch.cat(made, dim=2), (*memory[:2], tuple(memory[2]), *memory[3:])
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(each, device=device) for each in (self.config.mean, self.config.std))
@@ -202,28 +205,27 @@ class Decoder(nn.Module):
         self.norm = nn.Parameter(torch.ones(width))
         self.head = CausalConv(width, 3 * config.patch**2)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        stem, middle, stages, head = memory or (None,) * 4
+    def forward(self, x: Tensor, memory: list[Any] | None) -> tuple[Tensor, list[Any]]:
+        """`memory` is changed in its place, so that what was used is gone before there is more of the new."""
+        memory = memory or [None, None, [None] * len(self.stages), None]
         x = self.latent(x.to(self.latent.weight.dtype).contiguous(memory_format=LAST))
-        x, stem = self.stem(remember(x, stem))
-        x, middle = self.middle(x, middle)
-        x, (stages, head) = self.refine(x, (stages or (None,) * len(self.stages), head))
-        return x, (stem, middle, stages, head)
+        x, memory[0] = self.stem(remember(x, memory[0]))
+        x, memory[1] = self.middle(x, memory[1])
+        return self.refine(x, 0, memory), memory
 
-    def refine(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The stages of which there is memory, which are the last ones, and the head. The larger the frames have become
-        the fewer go on at a time, so that little is held at once."""
-        stages, head = memory
-        if not stages:
-            x, head = self.head(activate(x, self.norm, head, self.head.weight.dtype))
-            return x, ((), head)
-        stage, (own, *later) = self.stages[-len(stages)], stages
-        made, after = [], (tuple(later), head)
+    def refine(self, x: Tensor, number: int, memory: list[Any]) -> Tensor:
+        """The stages from the `number`-th on, and the head. The larger the frames have become, the fewer go on at a
+        time, so that little is held at once."""
+        if number == len(self.stages):
+            x, memory[3] = self.head(activate(x, self.norm, memory[3], self.head.weight.dtype))
+            return x
+        made, states = [], memory[2]
         for piece in x.split(max(1, TOGETHER // x[0, 0, 0].numel()), dim=2):
-            y, own = stage(piece, own)
-            y, after = self.refine(y, after)
-            made.append(y)
-        return torch.cat(made, dim=2), ((own, *after[0]), after[1])
+            own, states[number] = states[number], None
+            piece, states[number] = self.stages[number](piece, own)
+            del own
+            made.append(self.refine(piece, number + 1, memory))
+        return torch.cat(made, dim=2)
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------
