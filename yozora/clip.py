@@ -48,6 +48,7 @@ class Recipe:
     lora: list[str] = field(default_factory=list)
     lora_sha256: list[str] = field(default_factory=list)
     reuse: float = 0.0
+    interval: str = ""
     weights: str = ""
     tile: int = 0
     canvas: dict[str, Any] = field(default_factory=dict)

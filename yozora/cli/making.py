@@ -198,6 +198,7 @@ def _load(
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
     from yozora.create.generator import choose_device, read_native
+    from yozora.create.limits import parse_interval
     from yozora.create.settings import check_solver
     from yozora.models.tiled import check_side
 
@@ -225,6 +226,7 @@ def _load(
         options.device,
         lora=options.lora or (),
         reuse=options.reuse or 0.0,
+        interval=parse_interval(options.interval or "0:1"),
         weights=options.weights,
         offload=options.offload,
         compiled=options.compiled,
