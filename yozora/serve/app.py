@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -94,6 +95,11 @@ class Answer:
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             _log.info("a client went away")
+        except asyncio.CancelledError:  # this process ends, and has waited for running requests as long as it may
+            if status:
+                raise
+            told = error_object(503, "the service is going down: try again", "unavailable")
+            await JSONResponse(told, 503, {"Retry-After": "2"})(scope, receive, answer)
         except Exception as error:
             if not isinstance(error, YozoraError) and not _is_outage(error):
                 _log.exception("a request failed", extra={"path": scope["path"]})
