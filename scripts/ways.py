@@ -116,7 +116,7 @@ WAYS = (
     ),
     Way(
         "Inpaint",
-        "All is held but where the mask is white: here a box in the middle.",
+        "All is held but where the mask is white: here all but a strip at either side.",
         'yozora inpaint ball.mp4 "a yellow ball bounces on the grass" --mask mask.png --seed 0 -o inpaint.mp4',
     ),
     Way(
@@ -195,10 +195,10 @@ def add(command: str, more: str) -> str:
 
 
 def write_mask(clip: Clip) -> None:
-    """mask.png for that clip: white in a box in the middle."""
+    """mask.png for that clip: white but for a strip at either side, so that all of the thing is made anew."""
     mask = np.zeros_like(clip.frames[:1])
-    height, width = mask.shape[1:3]
-    mask[:, height // 4 : height * 7 // 8, width // 4 : width * 3 // 4] = 255
+    width = mask.shape[2]
+    mask[:, :, width // 16 : width * 15 // 16] = 255
     Clip(mask, fps=1).write("mask.png")
 
 

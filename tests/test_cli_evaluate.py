@@ -12,7 +12,7 @@ import pytest
 from clips import gradient
 
 from yozora.cli import main
-from yozora.cli.evaluate import Asked
+from yozora.cli.evaluate import Asked, loaded
 from yozora.clip import Clip
 
 
@@ -95,6 +95,8 @@ def test_the_media_suite_measures_any_footage(run, home: Path) -> None:
         (("--seconds", "1e9"), "too long"),
         (("--steps", "0"), "0 steps cannot be taken"),
         (("--guidance", "999"), "guidance 999 is out of range"),
+        (("--solver", "magic"), "unknown solver 'magic'"),
+        (("--solver", "flow-map"), "has no few-step weights"),
         (("--device", "tpu"), "device 'tpu' cannot be used here"),
         (("--suite", "media"), "needs a folder with clips"),
         (("footage",), "a folder is measured with --suite media"),
@@ -164,3 +166,17 @@ def test_ctrl_c_leaves_nothing(tiny_model: Path, home: Path) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert names(home) == ["empty", "footage"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sampled"),
+    [
+        ((None, None, None), (16, 5.0, "multistep", True)),
+        ((4, 2.0, "dpm++"), (4, 2.0, "dpm++", True)),
+        ((None, None, "flow-map"), (5, 1.0, "flow-map", False)),
+        ((8, None, "flow-map"), (8, 1.0, "flow-map", False)),
+    ],
+)
+def test_what_is_measured_is_sampled_as_asked(asked: tuple, sampled: tuple) -> None:
+    settings = loaded("mini", "cpu", *asked).settings()
+    assert (settings.steps, settings.guidance, settings.solver, settings.projected) == sampled

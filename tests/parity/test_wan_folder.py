@@ -136,7 +136,12 @@ def test_the_original_layout_makes_the_same(
     first, second = load(folders[version]), load(original)
     assert first.native == second.native
     assert first.bundle.card.one_level == second.bundle.card.one_level == (version == "2.1")
-    assert np.array_equal(make(first, version, seconds=0.2).frames, make(second, version, seconds=0.2).frames)
+    for part in ("transformer", "autoencoder"):
+        one, other = (getattr(each.bundle, part).state_dict() for each in (first, second))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    made, again = (make(each, version, seconds=0.2).frames.astype(int) for each in (first, second))
+    assert np.abs(made - again).max() <= 1  # where a mapped tensor begins differs, and some kernels round by that
 
 
 def test_what_a_folder_makes_is_read_without_loading_it(folders: dict[str, Path]) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from yozora.diffusion import FLOW_MAP, sample, schedule
+from yozora.diffusion import FLOW_MAP, flow_map, sample, schedule
 from yozora.errors import ConfigError
+from yozora.models.folder import save_module
 from yozora.train import run
 from yozora.train.config import DistillStage
 from yozora.train.distill import DistillTask, follow
@@ -73,7 +74,8 @@ def test_following_a_path_is_sampling_along_it() -> None:
 
 def test_paths_are_steps_of_the_schedules_and_leave_held_frames(tiny_model: Path) -> None:
     task = DistillTask(config_of(tiny_model, substeps=2, shift=3.0))
-    path = task._draw_path(3000, 6, torch.Generator().manual_seed(0))
+    way, path = task._draw_path(3000, 6, torch.Generator().manual_seed(0))
+    assert way.shape == (1, 3000, 6) and torch.equal(way[0], path[0])
     assert path.shape == (3, 3000, 6) and path.dtype == torch.float64
     assert path.min() >= 0 and path.max() <= 1 and (path.diff(dim=0) <= 0).all()
     plain = (path[0] == path[0, :, :1]).all(1) & (path[2] == path[2, :, :1]).all(1)
@@ -87,6 +89,50 @@ def test_paths_are_steps_of_the_schedules_and_leave_held_frames(tiny_model: Path
     firm = {(a, b) for a, b in steps if (a, b) in allowed}
     assert firm == allowed and len(steps - allowed) < 200  # the others are clips of which every frame is held a little
     assert (path[0] == 0).any() and (path[0].amax(1) > 0).all()
+
+
+def test_own_ways_are_whole_steps_from_noise_to_where_the_teacher_begins(tiny_model: Path) -> None:
+    task = DistillTask(config_of(tiny_model, own=1.0, anchored=0.0, shift=3.0))
+    lengths = set()
+    for seed in range(100):
+        way, path = task._draw_path(3, 2, torch.Generator().manual_seed(seed))
+        assert torch.equal(way[-1], path[0]) and (way[0] == 1).all()
+        grids = [schedule(count, 3.0) for count in (4, 8)]
+        assert any(len(way) < len(grid) and torch.allclose(way[:, 0, 0], grid[: len(way)]) for grid in grids)
+        lengths.add(len(way))
+    assert lengths == set(range(1, 9))
+
+
+def test_on_its_own_way_the_student_is_taught_from_where_its_steps_have_led(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = DistillTask(config_of(tiny_model, own=1.0, anchored=0.0, drop_prompt=0.0))
+    levels = torch.tensor([1.0, 0.7, 0.5], dtype=torch.float64)[:, None, None].expand(-1, 1, 2)
+    path = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64)[:, None, None].expand(-1, 1, 2)
+    monkeypatch.setattr(task, "_draw_path", lambda *_: (levels, path))
+    latents, seen = torch.randn(1, 4, 2, 2, 2), []
+    task.student.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
+    task.loss(Captioned(latents, ["a red ball"], None), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        velocity = flow_map(task.model.onto(task.teacher), task.text(["a red ball"]))
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    *_, last = sample(velocity, noise, levels[:, 0, 0], solver=FLOW_MAP)
+    torch.testing.assert_close(seen[-1], last.latents)
+
+
+def test_an_adapter_goes_on_with_a_larger_rank(tiny_model: Path, tmp_path: Path) -> None:
+    first = DistillTask(config_of(tiny_model)).model
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.normal_(std=0.02)
+    save_module(first, tmp_path / "few_steps", torch.float32)
+    task = DistillTask(config_of(tiny_model, adapter=tmp_path / "few_steps", model={"rank": 6}))
+    assert task.model.config.rank == 6 and all(p.requires_grad for p in task.model.parameters())
+    for name, weight in first.changed(task.teacher).items():
+        torch.testing.assert_close(task.model.changed(task.teacher)[name], weight)
+    assert DistillTask(config_of(tiny_model, adapter=tmp_path / "few_steps", model={})).model.config.rank == 4
+    with pytest.raises(ConfigError, match="rank: 2 is less"):
+        DistillTask(config_of(tiny_model, adapter=tmp_path / "few_steps", model={"rank": 2}))
 
 
 def test_the_student_learns_where_the_teacher_leads(tiny_model: Path) -> None:
@@ -109,7 +155,7 @@ def test_a_student_is_not_asked_about_what_does_not_move(tiny_model: Path, monke
     """Whatever a held frame's answer is, it counts for nothing; a moving one's does."""
     task = DistillTask(config_of(tiny_model))
     path = torch.tensor([1.0, 0.8, 0.6, 0.5], dtype=torch.float64)[:, None, None] * torch.tensor([1.0, 0.0])
-    monkeypatch.setattr(task, "_draw_path", lambda *_: path)
+    monkeypatch.setattr(task, "_draw_path", lambda *_: (path[:1], path))
     batch = Captioned(torch.randn(1, 4, 2, 2, 2), ["a red ball"], None)
 
     def loss_with(frame: int) -> float:

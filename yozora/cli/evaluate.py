@@ -46,6 +46,9 @@ def evaluate(
     only: Annotated[str, typer.Option(help=f"Some of {','.join(PARTS)}.")] = ",".join(PARTS),
     steps: Annotated[int | None, typer.Option(help="Sampling steps; else the model's own.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow prompts; else the model's own.")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="How steps are taken; else the model's own. flow-map: its few-step weights.")
+    ] = None,
     clip: Annotated[
         Path | None, typer.Option("--clip", help="With --suite media: a CLIP model's folder (needs transformers).")
     ] = None,
@@ -56,7 +59,7 @@ def evaluate(
     if suite == "media" and folder is None and Path(model).is_dir() and not (Path(model) / "model.json").exists():
         model, folder = DEFAULT_MODEL, Path(model)
     asked = Asked(suite, folder, only, prompts, seconds, quick, clip)
-    asked.check(steps, guidance)
+    asked.check(steps, guidance, solver)
     with needing("evaluating needs", "evaluate"):
         from yozora.create import YozoraWarning
         from yozora.evaluate.report import check_report, figures, show_sections, stamp_of, took, write_report
@@ -66,7 +69,7 @@ def evaluate(
 
         media_files(folder)
     start, parts = time.perf_counter(), asked.measures()
-    generator = _load(model, device, steps, guidance)
+    generator = loaded(model, device, steps, guidance, solver)
     with bars(list(parts), together=False) as show, warnings.catch_warnings():
         warnings.simplefilter("ignore", YozoraWarning)  # long videos are meant to be longer than the model's window
         sections = [measure(generator, _watched(show, part)) for part, measure in parts.items()]
@@ -117,7 +120,7 @@ class Asked:
         long = {"seconds": self.length} if "consistency" in self.parts else {}
         return {"prompts a category": self.count, **long, "measured": ",".join(self.parts)}
 
-    def check(self, steps: int | None, guidance: float | None) -> None:
+    def check(self, steps: int | None, guidance: float | None, solver: str | None) -> None:
         """Raises CanvasError, ConfigError for what cannot be measured. Needs no torch, so it is quick."""
         from yozora.create.limits import check_guidance, check_steps
         from yozora.create.sizes import check_seconds
@@ -136,6 +139,10 @@ class Asked:
             check_steps(steps)
         if guidance is not None:
             check_guidance(guidance)
+        if solver is not None:
+            from yozora.create.settings import check_solver
+
+            check_solver(solver)
         if self.suite == "world" and (self.folder or self.clip):
             raise ConfigError(f"{'a folder' if self.folder else '--clip'} is measured with --suite media")
         if self.suite == "media" and self.folder is None:
@@ -166,13 +173,18 @@ class Asked:
         return lambda generator, progress: media(generator, folder, progress, self.clip)
 
 
-def _load(model: str, device: str, steps: int | None, guidance: float | None) -> Generator:
-    """The model, whose card then says what was asked for. Raises ModelError."""
+def loaded(model: str, device: str, steps: int | None, guidance: float | None, solver: str | None) -> Generator:
+    """The model, whose card then says what was asked for. Raises CanvasError, ModelError."""
     from yozora.create.generator import Generator, load
+    from yozora.diffusion import FLOW_MAP
 
-    bundle = load(model, device).bundle
-    asked = {"steps": steps, "guidance": guidance}
-    card = replace(bundle.card, **{name: value for name, value in asked.items() if value is not None})
+    generator = load(model, device)
+    settings, bundle = generator.settings(steps, guidance, solver), generator.bundle
+    card = replace(bundle.card, solver=settings.solver)
+    if settings.solver == FLOW_MAP:
+        card = replace(card, few_steps=settings.steps)
+    else:
+        card = replace(card, steps=settings.steps, guidance=settings.guidance, projected=settings.projected)
     return Generator(replace(bundle, card=card))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 STILL, MOVED = 0.88, 0.4  # how much of the difference is left from one frame to the next
 MOTION = 8.0  # of 255: a change of a pixel's surroundings that is taken for motion
 AROUND = 3  # pixels to every side that are a pixel's surroundings
-DISSOLVE = 6  # frames over which what does not lead up to a given picture dissolves into it
+DISSOLVE = 6  # frames over which what does not lead up to a given picture dissolves into it where it stands still
 LEAST = 0.5  # of 255, where nothing is left to see
 
 
@@ -48,7 +48,7 @@ def composite(
     after = _lean(result, decoded, error, weights, range(len(decoded)), left)
     _lean(result, decoded, error, weights, backward)
     if own is not None:
-        _dissolve(result, itself - there, weights)
+        _dissolve(result, decoded, itself - there, weights)
     for place in np.flatnonzero(weights.any((1, 2))):
         weight = weights[place][..., None]
         mixed = result[place] + (given[place] - result[place].astype(np.float32)) * weight
@@ -83,28 +83,33 @@ def _lean(
     return left
 
 
-def _dissolve(result: np.ndarray, change: np.ndarray, weights: np.ndarray) -> None:
+def _dissolve(result: np.ndarray, decoded: np.ndarray, change: np.ndarray, weights: np.ndarray) -> None:
     """Adds to what is invented in `result` before something kept its `change`, by even steps: over DISSOLVE frames, or
-    over all that are invented there where these are fewer."""
+    over all that are invented there where these are fewer; but not where `decoded` is unlike the kept frame, since what
+    the change belongs to is not there yet, and would be seen as a ghost of its edges."""
     any_kept = np.append(weights.any((1, 2)), np.zeros(len(result) - len(weights), bool))
-    difference, share, step = None, 0.0, 0.0
+    difference, free, until = None, 0, 0
     for place in range(len(result) - 1, -1, -1):
         if any_kept[place]:
             kept = weights[place][..., None] == 1
             difference = np.where(kept, change[place], 0.0 if difference is None else difference)
-            free = place - 1 - int(np.flatnonzero(any_kept[:place]).max(initial=-1))
-            share, step = 1.0, 1 / (1 + min(DISSOLVE, free))
-        elif difference is not None and share > step:
-            share -= step
+            free, until = place - 1 - int(np.flatnonzero(any_kept[:place]).max(initial=-1)), place
+        elif difference is not None and until - place <= DISSOLVE:
+            share = max(0.0, 1 - (until - place) / (1 + min(DISSOLVE, free)))
+            share = share * _likeness(decoded[until], decoded[place])
             result[place] = (result[place] + difference * share).round().clip(0, 255)
 
 
 def _fade(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """How much of a difference that belongs to one frame, uint8 [H, W, 3], is left at each further one in which the
     picture is like the other: float32 [H, W, 1]."""
+    return MOVED + (STILL - MOVED) * _likeness(one, other)
+
+
+def _likeness(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """float32 [H, W, 1] in 0..1: how like each other two frames, uint8 [H, W, 3], are around each pixel."""
     change = np.abs(one.astype(np.float32) - other).mean(-1)
-    still = np.exp(-np.square(box_mean(change, AROUND) / MOTION))
-    return (MOVED + (STILL - MOVED) * still)[..., None]
+    return np.exp(-np.square(box_mean(change, AROUND) / MOTION))[..., None]
 
 
 def box_mean(picture: np.ndarray, radius: int) -> np.ndarray:

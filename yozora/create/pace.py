@@ -17,6 +17,8 @@ from yozora.create.canvas import Canvas
 from yozora.create.sizes import Grid
 
 CLOSING = 12  # frames
+ROUNDS = 24  # of spacing anew, at most: a path has corners, and to go across one is shorter than to go around it
+EVEN = 1.02  # times the shortest step: how long the longest may be
 LEADING = 8
 
 
@@ -52,11 +54,21 @@ def even_pace(frames: np.ndarray, groups: Iterable[tuple[int, int]]) -> np.ndarr
     steps from the frame before it to its last. The frame before it must be there."""
     result = frames.copy()
     for start, stop in groups:
-        path = frames[start - 1 : stop].astype(np.float32)
-        gone = np.append(0, np.abs(np.diff(path, axis=0)).mean((1, 2, 3)).cumsum())
-        for place, wanted in zip(range(start, stop - 1), np.linspace(0, gone[-1], len(gone))[1:-1], strict=True):
-            after = int(np.searchsorted(gone, wanted))
-            if gone[after] > gone[after - 1]:
-                part = (wanted - gone[after - 1]) / (gone[after] - gone[after - 1])
-                result[place] = (path[after - 1] + (path[after] - path[after - 1]) * part).round()
+        path = spaced = frames[start - 1 : stop].astype(np.float32)
+        places = np.arange(len(path), dtype=np.float64)
+        for _ in range(ROUNDS):
+            steps = np.abs(np.diff(spaced, axis=0)).mean((1, 2, 3))
+            if steps.max() <= EVEN * steps.min():
+                break
+            gone = np.append(0, steps.cumsum())
+            places = np.interp(np.linspace(0, gone[-1], len(path)), gone, places)
+            spaced = _at(path, places)
+        result[start : stop - 1] = spaced[1:-1].round()
     return result
+
+
+def _at(path: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Frames float32 between those of a path, each mixed from the two between which it stands."""
+    before = np.minimum(places.astype(int), max(0, len(path) - 2))
+    part = (places - before).astype(np.float32)[:, None, None, None]
+    return path[before] + (path[np.minimum(before + 1, len(path) - 1)] - path[before]) * part

@@ -69,6 +69,16 @@ class Adapter(LowRank):
         self.config = config
         self.span = nn.Parameter(torch.zeros(config.base.width, config.base.freq_dim))
 
+    def grown(self, rank: int) -> Adapter:
+        """One of a rank as large or larger that changes a transformer in the same way, for now."""
+        made = Adapter(dataclasses.replace(self.config, rank=rank))
+        with torch.no_grad():
+            made.span.copy_(self.span)
+            for key in self.up:
+                made.up[key][:, : self.config.rank] = self.up[key]
+                made.down[key][: self.config.rank] = self.down[key]
+        return made
+
     def changed(self, base: Transformer) -> dict[str, Tensor]:
         """As of any LowRank. Raises ModelError, as `check`."""
         self.check(base)

@@ -32,6 +32,7 @@ PIECE = 2**22  # bytes that are read at a time
 SMALL = 256  # a number up to this is never taken for one that the weights should show
 SCALE = ".scale_of_rows"  # ends the name of the tensor that an int8 matrix is multiplied by
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+ALIGNMENT = 64  # bytes: where the tensors that torch makes begin
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -283,12 +284,18 @@ def read_header(path: Path) -> dict[str, list[int]]:
 
 
 def read_tensors(path: Path, names: list[str], device: str) -> dict[str, Tensor]:
-    """The named tensors of a safetensors file, straight to the device. Raises ModelError."""
+    """The named tensors of a safetensors file, straight to the device, and not left in the mapped file: there they
+    begin anywhere, and by where a matrix begins some processors' kernels round. Raises ModelError."""
     try:
         with safe_open(path, framework="pt", device=device) as file:
-            return {name: file.get_tensor(name) for name in names}
+            return {name: aligned(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is broken or truncated ({first_line(error)}); copy it again") from None
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it where it does not begin as torch's own do."""
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def check_fit(expected: Mapping[str, Tensor], shards: Mapping[Path, Mapping[str, list[int]]], folder: Path) -> None:

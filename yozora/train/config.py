@@ -267,10 +267,13 @@ class DistillStage(Lessons):
     """`yozora train distill`: learns where a trained transformer's steps and guidance lead, as an adapter for it.
 
     `start_from` is a model folder, or an exported run. A step is as long as in one of `step_counts` (by weight), and is
-    what the transformer makes of it in `substeps` steps of its own with `guidance`. [model] is the adapter's `rank`.
+    what the transformer makes of it in `substeps` steps of its own with `guidance`. A share `own` of the batches begins
+    where the student's own steps have led from noise, the others from renders. [model] is the adapter's `rank`.
     """
 
     start_from: Path
+    adapter: Path | None = None  # exported few-step weights to go on from, with fresh optimisers
+    own: float = Field(default=0.0, ge=0, le=1)
     guidance: float = Field(default=2.5, ge=0, le=100)
     projected: bool = False
     step_counts: Weights = {"4": 1.0, "6": 1.0, "8": 1.0, "12": 0.5}

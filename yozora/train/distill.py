@@ -2,8 +2,9 @@
 
 From a clip under noise at level t, the trained transformer goes down to level s in `substeps` steps, with guidance. The
 mean velocity on that way is what the student has to say at t, told the length t - s: a flow map (Boffi et al. 2024), so
-that more steps are still better. Steps as long as those of few-step schedules are practised, from renders rather than
-from the student's own results. The student is its teacher with an adapter, which is all that is trained.
+that more steps are still better. Steps as long as those of few-step schedules are practised: from renders, or, since
+guided steps lead where no render is, from where the student's own steps have led from noise (as in DAgger, Ross et al.
+2011). The student is its teacher with an adapter, which is all that is trained.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.func import functional_call
 from yozora.diffusion import SOLVERS, Velocity, add_noise, flow_map, guided, sample, schedule, shift_levels
 from yozora.diffusion.path import spread_levels
 from yozora.diffusion.solvers import Answer
+from yozora.errors import ConfigError
 from yozora.models.adapter import Adapter, AdapterConfig, few_step_config
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
@@ -50,13 +52,24 @@ class DistillTask:
         self.autoencoder = load_module(Autoencoder, config.autoencoder, device)
         self.text = load_module(TextEncoder, config.start_from / "text_encoder", device)
         self.teacher = load_module(Transformer, config.start_from / "transformer", device).requires_grad_(False)
-        self.model: Adapter = Adapter(build(AdapterConfig, {"base": self.teacher.config} | config.model))
+        self.model = self._adapter()
         self.student = Transformer(few_step_config(self.teacher.config)).to(device).requires_grad_(False)
         self.student.load_state_dict(self.teacher.state_dict(), strict=False)
         if config.compile:
             with_kernels(self.teacher)
             with_kernels(self.student)
         self.counts = [int(count) for count in config.step_counts]
+
+    def _adapter(self) -> Adapter:
+        """A fresh one, or the one to go on from, of a larger rank where [model] asks for that."""
+        asked = build(AdapterConfig, {"base": self.teacher.config} | self.config.model)
+        if self.config.adapter is None:
+            return Adapter(asked)
+        learned = load_module(Adapter, self.config.adapter)
+        learned.check(self.teacher)
+        if self.config.model and asked.rank < learned.config.rank:
+            raise ConfigError(f"[model] rank: {asked.rank} is less than the adapter's {learned.config.rank}")
+        return learned.float().requires_grad_().grown(asked.rank if self.config.model else learned.config.rank)
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return False  # what a low-rank change adds up to, not its factors, is what Muon would make even
@@ -74,18 +87,22 @@ class DistillTask:
         """Mean squared error of the mean velocity over a step, over all frames that move in it."""
         device = next(self.model.parameters()).device
         latents = batch.latents.to(device)
-        path = self._draw_path(latents.shape[0], latents.shape[2], generator).to(device)
-        noisy = add_noise(latents, torch.randn(latents.shape, generator=generator).to(device), path[0])
+        way, path = (each.to(device) for each in self._draw_path(latents.shape[0], latents.shape[2], generator))
+        noisy = add_noise(latents, torch.randn(latents.shape, generator=generator).to(device), way[0])
+        with torch.autocast(device.type, enabled=False):
+            weights = self.model.changed(self.teacher)
         with torch.no_grad():
             states, mask = self.text(batch.captions)
+            for here, there in pairwise(way):
+                spans = here - there
+                mean = functional_call(self.student, weights, (noisy, here.float(), states, mask, spans.float()))
+                noisy = noisy - spread_levels(spans, noisy).float() * mean.float()
             teacher = guided(
                 self.teacher, (states, mask), self.text([""]), self.config.guidance, projected=self.config.projected
             )
             spans = path[0] - path[-1]
             lengths = spread_levels(spans, latents).float()
             target = (noisy - follow(teacher, noisy, path)) / lengths.clamp_min(1e-6)
-        with torch.autocast(device.type, enabled=False):
-            weights = self.model.changed(self.teacher)
         given = noisy, path[0].float(), states, mask, spans.float()
         said = functional_call(self.student, weights, given)
         counts = (lengths > 0).float()
@@ -97,15 +114,24 @@ class DistillTask:
         size = (target.square().mean(1, keepdim=True) * counts).sum() / counts.sum().clamp_min(1e-8)
         return loss, {"relative": (loss / size).item()}
 
-    def _draw_path(self, batch: int, frames: int, generator: torch.Generator) -> Tensor:
-        """Levels float64 [substeps + 1, B, T] down which the teacher goes, by the sampler's rule."""
+    def _draw_path(self, batch: int, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Levels float64 [steps + 1, B, T] down which the student goes by itself, and [substeps + 1, B, T] from there,
+        down which the teacher goes, both by the sampler's rule. From a render the student's are only where it begins;
+        from noise all clips of a batch have gone as many steps."""
+        own = bool(torch.rand((), generator=generator) < self.config.own) if self.config.own else False
         weights = torch.tensor(list(self.config.step_counts.values()))
-        counts = torch.tensor(self.counts)[torch.multinomial(weights, batch, replacement=True, generator=generator)]
-        begin = (torch.rand(batch, generator=generator) * counts).floor()  # which of the steps it is
-        places = torch.arange(self.config.substeps + 1, dtype=torch.float64)[:, None] / self.config.substeps
-        levels = shift_levels(1 - (begin + places) / counts, self.config.shift).clamp(0, 1)
+        drawn = 1 if own else batch
+        counts = torch.tensor(self.counts)[torch.multinomial(weights, drawn, replacement=True, generator=generator)]
+        begin = (torch.rand(drawn, generator=generator) * counts).floor()  # which of the steps it is
         ceiling = 1 - draw_hold(batch, frames, self.config.anchored, generator).double()
-        return torch.minimum(levels[:, :, None], ceiling)
+
+        def levels(places: Tensor) -> Tensor:
+            at = shift_levels(1 - places / counts, self.config.shift).clamp(0, 1)
+            return torch.minimum(at[:, :, None].expand(-1, batch, -1), ceiling)
+
+        substeps = torch.arange(self.config.substeps + 1, dtype=torch.float64)[:, None] / self.config.substeps
+        before = torch.arange(int(begin) + 1, dtype=torch.float64)[:, None] if own else begin[None].double()
+        return levels(before), levels(begin + substeps)
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts in as many steps as the fewest that are practised."""
