@@ -48,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.pages = Together(partial(look_at_pages, service.database))
     if not service.settings.accounts:
         _ = service.local  # known from the start: requests do not wait for it
-    common = failures(400, 401, 403, 404, 409, 413, 415, 416, 429, 503)
+    common = failures(400, 401, 403, 404, 408, 409, 413, 415, 416, 429, 503)
     rooms = (videos_api, create_api, library_api, account_api, admin_api)
     for room in rooms:
         app.include_router(room.router, responses=common)
