@@ -16,7 +16,7 @@ from yozora.serve.accounts import User, create_account, create_key
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import Ticket
-from yozora.serve.orders import Card, Order
+from yozora.serve.orders import Card, Order, expected
 from yozora.serve.runs import begin, hand_back
 from yozora.serve.tables import COMPLETED, FAILED, Job, Preview, Upload
 
@@ -298,6 +298,13 @@ def test_an_upload_that_is_too_long_is_told_at_once(web: TestClient, shared: Ser
     form["seconds"] = "8"
     late = web.post("/v1/videos/extensions", data=form, files={"video": ("x.mp4", data, "video/mp4")})
     assert late.status_code == 400 and late.json()["error"]["param"] == "seconds"
+
+
+def test_what_is_recut_is_as_long_as_what_is_kept(service: Service) -> None:
+    native = service.native(service.settings.model)
+    order = Order(way="recut", clip="video_" + "0" * 32, keep=((0, 0.4), (0.6, 0.9)))
+    assert expected(order, native)[1] == 0.9
+    assert expected(order.model_copy(update={"to": 1.5}), native)[1] == 1.5
 
 
 def test_a_preview_goes_with_the_making(service: Service) -> None:
