@@ -142,7 +142,7 @@ def _describe(
 ) -> tuple[float, str, Generator[Timed]]:
     """Rate, label and timed frames of what FFmpeg has opened."""
     if not container.streams.video:
-        raise MediaError(f"{path} has no picture in it, only sound or text")
+        raise MediaError(f"{path} has no picture in it: it is only sound or text, or damaged")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise MediaError(f"{path} has no picture that can be decoded")
