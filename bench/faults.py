@@ -139,7 +139,7 @@ def _counted(service: Service, ordered: int) -> dict[str, Any]:
     with service.database.reading() as session:
         rows = list(session.scalars(sa.select(Job)))
     states = collections.Counter(job.status for job in rows)
-    kept = collections.Counter(key.split("/")[1] for key in service.storage.keys("videos"))
+    kept = collections.Counter(key.split("/")[2] for key in service.storage.keys(f"{service.folder}/videos"))
     expected = {job.id: len(job.files) for job in rows if job.files}
     return {
         "completed": states[COMPLETED],
@@ -148,6 +148,7 @@ def _counted(service: Service, ordered: int) -> dict[str, Any]:
         "lost": ordered - states[COMPLETED] - states[FAILED],
         "without_all_files": sum(job.status == COMPLETED and len(job.files) != 3 for job in rows),
         "twice": sum(kept[name] > number for name, number in expected.items()),
+        "files_missing": sum(kept[name] < number for name, number in expected.items()),
         "orphans": len(list(orphans(service, 0))),
         "taken_over": sum(job.attempt > 1 for job in rows),
     }
@@ -179,7 +180,8 @@ def main() -> None:
             f"{options.jobs} videos, {options.workers} workers", ["", ""], [[k, str(v)] for k, v in results.items()]
         )
     write_results("faults", vars(options) | results)
-    fine = not (results["lost"] or results["twice"] or results["orphans"] or results["without_all_files"])
+    fine = not (results["lost"] or results["twice"] or results["orphans"])
+    fine = fine and not (results["files_missing"] or results["without_all_files"])
     sys.exit(0 if fine and results["completed"] + results["failed_with_a_reason"] == options.jobs else 1)
 
 

@@ -19,10 +19,11 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from common import peak_memory, show_table, write_results
 from safetensors.torch import load_file
@@ -38,17 +39,23 @@ GUIDANCE, SHIFT, TOKENS = 5.0, 3.0, 512
 STEM = "diffusion_pytorch_model"
 SIDES = ("ours", "diffusers")
 STAGES = ("sample", "decode")
+EXACT = "exact.npz"
 Runs = dict[str, Callable[[], Tensor]]
 
 
 def main() -> None:
     options = parse()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        in_its_own(write_weights, folder, options)
-        exact = in_its_own(answers, folder, changed_options(options, dtype="float32"))
-        told = by_turns(folder, options)
-    show(told, exact, options)
+        folder = options.keep / described(options) if options.keep else Path(name)
+        if not (folder / EXACT).is_file():
+            in_its_own(write_weights, folder, options)
+            exact = in_its_own(answers, folder, changed_options(options, dtype="float32", stages=STAGES))
+            np.savez(folder / EXACT, **exact)
+        if options.only_exact:
+            return
+        with np.load(folder / EXACT) as exact:
+            told = by_turns(folder, options)
+            show(told, exact, options)
 
 
 def parse() -> argparse.Namespace:
@@ -63,10 +70,22 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument(
+        "--keep", type=Path, help="a folder where weights and float32's answers are kept for a next run"
+    )
+    parser.add_argument("--only-exact", action="store_true", help="end once these are kept: what follows is timed")
     parser.add_argument("--compile", action="store_true", help="compile our blocks")
     parser.add_argument("--weights", choices=("int8", "fp8"), help="ours in eight bits, which is an approximation")
     parser.add_argument("--offload", choices=("cpu", "disk"), help="our blocks wait there, which changes no number")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.only_exact and not options.keep:
+        parser.error("--only-exact needs --keep")
+    return options
+
+
+def described(options: argparse.Namespace) -> str:
+    """The name of what weights and float32's answers depend on."""
+    return "-".join(str(getattr(options, each)) for each in ("model", "depth", "side", "frames", "steps"))
 
 
 def changed_options(options: argparse.Namespace, **changed: Any) -> argparse.Namespace:
@@ -180,7 +199,7 @@ def our_runs(folder: Path, options: argparse.Namespace) -> Runs:
     dtype = getattr(torch, options.dtype)
     running = Running(options.weights, options.offload, options.compile)
     model = load_wan_transformer(folder / "transformer", options.device, dtype, running=running)
-    autoencoder = load_wan_autoencoder(folder / "vae", options.device, dtype)
+    autoencoder = load_wan_autoencoder(folder / "vae", options.device, dtype, options.offload)
     noise, text, null = given(options)
     return {
         "sample": lambda: our_sampling(model, noise, text, null, options.steps),
@@ -241,7 +260,7 @@ def answers(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def show(told: dict[str, dict[str, Any]], exact: dict[str, Any], options: argparse.Namespace) -> None:
+def show(told: dict[str, dict[str, Any]], exact: Mapping[str, Any], options: argparse.Namespace) -> None:
     rows, results = [], {}
     for stage in options.stages:
         label, share = ("a step", options.steps) if stage == "sample" else ("decoding", 1)

@@ -58,9 +58,10 @@ USUAL = {"YOZORA_POLL_SECONDS": "0.2", "YOZORA_HEARTBEAT_SECONDS": "2", "YOZORA_
 class FixedCost(Models):
     """In the place of models: a video takes STEPS pauses, and shows black."""
 
-    def get(self, name: str | None) -> Any:
+    @contextlib.contextmanager
+    def using(self, name: str | None) -> Iterator[Any]:
         native = read_native(name or "mini")
-        return SimpleNamespace(
+        yield SimpleNamespace(
             native=native,
             settings=lambda **_: Settings(STEPS, 1.0, "euler"),
             recipes=lambda canvas, seeds, _: [Recipe(canvas.prompt, seed=seed) for seed in seeds],

@@ -25,7 +25,7 @@ from yozora.models import wan_layers
 from yozora.models.quantised import in_eight_bits
 from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer, TransformerConfig
-from yozora.models.wan import PRESETS, stays_exact
+from yozora.models.wan import PRESETS, is_coarse, stays_exact
 from yozora.models.wan_autoencoder import WAN21_AUTOENCODER, WAN22_AUTOENCODER, WanAutoencoder
 from yozora.models.wan_folder import CARDS, COMMON
 from yozora.models.wan_text import UMT5_XXL
@@ -48,12 +48,16 @@ def main() -> None:
         size, frames = card["sizes"][0], card["frames_max"]
         grid = grid_of(autoencoder, config).latent_shape(size[0], size[1], frames)
         with torch.device("meta"):
-            codec = WanAutoencoder(autoencoder).bfloat16()
+            codec = WanAutoencoder(autoencoder)
+        for part, parameter in codec.named_parameters():
+            parameter.data = parameter.data.to(torch.float32 if is_coarse(part, autoencoder) else torch.bfloat16)
         decode = {tile: decoding(codec, grid, tile) for tile in (0, TILE)}
         for switches in SWITCHES:
-            weights, step = transformer(config, grid, "int8" in switches, "offload" in switches)
+            offload = "offload" in switches
+            weights, step = transformer(config, grid, "int8" in switches, offload)
             told = [weights, stored(codec), step, decode[0], decode[TILE]]
-            most = [weights + stored(codec) + max(step, decode[tile]) for tile in (0, TILE)]
+            halves = stored(codec.decoder) if offload else stored(codec)  # which then has its place while it is at work
+            most = [weights + max(step + (0 if offload else halves), halves + decode[tile]) for tile in (0, TILE)]
             results[f"{name} {switches}".strip()] = told + most
             shape = f"{size[0]}x{size[1]}, {frames}"
             rows.append([name, shape, switches or "none", *(f"{each / GIB:.1f}" for each in (*told, *most))])
@@ -145,10 +149,7 @@ def decoding(codec: WanAutoencoder, grid: tuple[int, int, int], tile: int) -> in
                 decoder.home = torch.device("meta")
                 frames, _ = decoder.decode_chunk(latents, None, keep=False)
                 return counted.peak - frames.nbytes  # which lie in the computer's memory
-            state = None
-            for latent in latents.split(1, dim=2):
-                frames, state = decoder.decode_chunk(latent, state)
-                del frames
+            decoder.decode_chunk(latents, None)
         return counted.peak
     finally:
         wan_layers.attend = kept

@@ -13,7 +13,7 @@ from clips import corners, gradient, psnr, quadrants, write_with_av
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from yozora.clip import Clip
+from yozora.clip import Clip, open_frames
 
 
 @pytest.mark.parametrize("rotation, turned", [(0, 0), (90, 1), (180, 2), (-90, 3)])
@@ -161,3 +161,13 @@ def test_webp_of_another_encoder_with_partial_frames(tmp_path: Path) -> None:
 def test_non_square_pixels(tmp_path: Path) -> None:
     path = write_with_av(tmp_path / "x.mp4", gradient(3, 72, 58), aspect=Fraction(16, 12))
     assert Clip.read(path).size == (96, 58)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"), [("x.mp4", 2.5), ("x.gif", 2.5), ("x.webp", 2.5), ("x.png", None), ("one.webp", None)]
+)
+def test_how_long_a_file_says_it_is(tmp_path: Path, name: str, seconds: float | None) -> None:
+    count = 1 if seconds is None else 20
+    Clip(np.arange(count * 16 * 16 * 3).reshape(count, 16, 16, 3).astype(np.uint8), 8.0).write(tmp_path / name)
+    with open_frames(tmp_path / name) as reader:
+        assert reader.seconds == pytest.approx(seconds, abs=0.05)

@@ -52,18 +52,19 @@ class Source:
     fps: float
     size: tuple[int, int]
     label: str
+    seconds: float | None  # as the file says; None for a picture, and where it does not say
     frames: Generator[np.ndarray]
 
 
 def open_source(path: Path) -> Source:
     """Open a video or picture and decode its first frame. Raises MediaError in one line for anything unreadable."""
     frames = _read(path)
-    fps, label = next(frames)
+    fps, label, seconds = next(frames)
     try:
         first = next(frames)
     except StopIteration:
         raise MediaError(f"{path} has no picture in it") from None
-    return Source(fps, (first.shape[1], first.shape[0]), label, _prepend(first, frames))
+    return Source(fps, (first.shape[1], first.shape[0]), label, seconds, _prepend(first, frames))
 
 
 def _prepend(first: np.ndarray, rest: Generator[Any]) -> Generator[np.ndarray]:
@@ -73,7 +74,7 @@ def _prepend(first: np.ndarray, rest: Generator[Any]) -> Generator[np.ndarray]:
 
 
 def _read(path: Path) -> Generator[Any]:
-    """First `(fps, label)`, then the frames: one generator, so that closing it closes everything."""
+    """First `(fps, label, seconds)`, then the frames: one generator, so that closing it closes everything."""
     import av
     from av.error import FFmpegError
 
@@ -86,6 +87,7 @@ def _read(path: Path) -> Generator[Any]:
                 _check_size(*contents.size, path)  # FFmpeg decodes a picture when it is opened: too late to ask
             if contents and contents.kind == "webp" and contents.durations:
                 fps, label, timed = _rate(contents.durations, 0.001), contents.label, _webp_frames(data, contents, path)
+                seconds: float | None = sum(contents.durations)
             else:
                 container = stack.enter_context(
                     av.open(
@@ -96,7 +98,8 @@ def _read(path: Path) -> Generator[Any]:
                     )
                 )
                 fps, label, timed = _describe(container, contents, path)
-            yield fps, label
+                seconds = _said_seconds(container, contents)
+            yield fps, label, seconds
             yield from _steady(timed, fps)
         except EOFError:
             raise MediaError(f"{path} is cut off: its end is missing") from None
@@ -139,7 +142,7 @@ def _describe(
 ) -> tuple[float, str, Generator[Timed]]:
     """Rate, label and timed frames of what FFmpeg has opened."""
     if not container.streams.video:
-        raise MediaError(f"{path} has no picture in it, only sound or text")
+        raise MediaError(f"{path} has no picture in it: it is only sound or text, or damaged")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise MediaError(f"{path} has no picture that can be decoded")
@@ -152,6 +155,18 @@ def _describe(
     if contents and contents.durations:
         return _rate(contents.durations, 0.01 if contents.kind == "gif" else 0.001), label, frames
     return _nominal_rate(stream), label, frames
+
+
+def _said_seconds(container: InputContainer, contents: _containers.Contents | None) -> float | None:
+    """How long a clip says it is."""
+    if container.format.name in _PICTURES:
+        return None
+    if contents and contents.durations:
+        return sum(contents.durations)
+    stream = container.streams.video[0]
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else None
 
 
 def _check_size(width: int, height: int, path: Path) -> None:

@@ -48,6 +48,7 @@ class Recipe:
     lora: list[str] = field(default_factory=list)
     lora_sha256: list[str] = field(default_factory=list)
     reuse: float = 0.0
+    interval: str = ""
     weights: str = ""
     tile: int = 0
     canvas: dict[str, Any] = field(default_factory=dict)
@@ -143,12 +144,14 @@ class Clip:
 
 
 class FrameReader:
-    """Iterates over a file's frames, uint8 `[H, W, 3]`, once. `fps`, `size` (width, height) and `recipe` are known from
-    the start. Closes itself at the end; close it, or use `with`, to stop early."""
+    """Iterates over a file's frames, uint8 `[H, W, 3]`, once. `fps`, `size` (width, height), `recipe` and how many
+    `seconds` the file says it has (None for a picture, or where it does not say) are known from the start. Closes
+    itself at the end; close it, or use `with`, to stop early."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         source = _decode.open_source(Path(path))
         self.fps, self.size, self._frames = source.fps, source.size, source.frames
+        self.seconds = source.seconds
         try:
             self.recipe: Recipe | None = Recipe.from_json(source.label)
         except MediaError:  # somebody else's comment

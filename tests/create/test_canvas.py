@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yozora.clip import Clip
-from yozora.create import Anchor, Canvas, Cue, Grid, Native, fit, image_to_video, text_to_image, text_to_video
+from yozora.create import Anchor, Canvas, Cue, Grid, Native, fit, image_to_video, inpaint, text_to_image, text_to_video
 from yozora.create.canvas import MAX_PROMPT
 from yozora.errors import CanvasError, MediaError
 
@@ -143,6 +143,28 @@ def test_a_canvas_whose_picture_is_gone_or_was_no_file_cannot_be_read_back(tmp_p
         Canvas.from_dict(raw)
     with pytest.raises(CanvasError, match="did not come from a file"):
         Canvas.from_dict(image_to_video(clip(1), native=NATIVE).to_dict())
+
+
+def test_what_was_replaced_since_is_noted(tmp_path: Path) -> None:
+    path, mask = tmp_path / "start.png", tmp_path / "mask.png"
+    clip(1).write(path)
+    Clip(np.full_like(clip(1).frames, 255), 1).write(mask)
+    for canvas, name in (
+        (image_to_video(path, native=NATIVE), path),
+        (inpaint(path, "a", mask, native=NATIVE), mask),
+    ):
+        raw = json.loads(json.dumps(canvas.to_dict()))
+        assert not Canvas.from_dict(raw).notes
+        kept = name.read_bytes()
+        changed = Clip.read(name).frames.copy()
+        changed[:, :20] = 0
+        Clip(changed, 1).write(name)
+        (line,) = Canvas.from_dict(raw).notes
+        assert name.name in line and "not what it was" in line
+        for anchor in raw["anchors"]:
+            del anchor["sha256"]  # as in older recipes
+        assert not Canvas.from_dict(raw).notes
+        name.write_bytes(kept)
 
 
 json_values = st.recursive(

@@ -23,7 +23,8 @@ SMALLER = "a smaller size, fewer seconds or fewer variations"
         ("sample", Running(), CPU, 0, True, f"ask for --weights int8 or --offload disk or {SMALLER}"),
         ("sample", Running(), CPU, 0, False, f"ask for {SMALLER}"),
         ("decode", Running(), GPU, 0, False, f"ask for --tile 256 or {SMALLER}"),
-        ("decode", Running(), GPU, 256, True, f"ask for {SMALLER}"),
+        ("decode", Running(), GPU, 0, True, f"ask for --tile 256 or --offload cpu or {SMALLER}"),
+        ("decode", Running("int8", "cpu"), GPU, 256, True, f"ask for {SMALLER}"),
     ],
 )
 def test_advice(stage: str, running: Running, device: torch.device, tile: int, large: bool, said: str) -> None:

@@ -225,3 +225,19 @@ def test_what_does_not_lead_up_dissolves_by_even_steps() -> None:
     assert steps.min() >= 18 and steps.max() <= 19  # 130 in seven steps
     far = composite(decoded, given_frames, (np.arange(30) >= 26).astype(np.float32), own=own)[0][:, 0, 0, 0].astype(int)
     assert (far[: 26 - DISSOLVE] == 50).all() and np.diff(far).max() <= 130 / (1 + DISSOLVE) + 1
+
+
+def test_nothing_dissolves_into_a_thing_that_is_not_there_yet() -> None:
+    """A square stands elsewhere in the invented frames: its edges, which come late, are no ghosts there."""
+    decoded = np.full((12, 48, 48, 3), 90, np.uint8)
+    decoded[:8, 4:20, 4:20] = 220
+    decoded[8:, 24:40, 24:40] = 220
+    own = decoded.copy()
+    own[8:, 23:41, 23] = own[8:, 23:41, 40] = 30  # an outline, which is in the given frames and not yet in `decoded`
+    own[8:, 2:6, 44] = 40  # and something where nothing else changes
+    kept = (np.arange(12) >= 8).astype(np.float32)
+    result = composite(decoded, own.copy(), kept, own=own)[0].astype(int)
+    assert np.array_equal(result[8:], own[8:])
+    change = np.abs(result - decoded)[:8]
+    assert change[:, 23:41, 23].max() <= 6  # a ghost of up to 51 before
+    assert change[7, 2:6, 44].min() > 30 and not change[:2].any()

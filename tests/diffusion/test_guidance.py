@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import yozora
+from yozora.create.limits import parse_interval
 from yozora.diffusion import cue_text, guided
+from yozora.errors import CanvasError
 from yozora.models.transformer import Transformer, TransformerConfig
 
 
@@ -105,3 +112,26 @@ def test_cues_reach_their_own_frames(model: Counting) -> None:
     one = cue_text([first, second], torch.tensor([1, 1, 1]))
     assert torch.allclose(model(LATENTS[:1], LEVELS[:1], *one), model(LATENTS[:1], LEVELS[:1], *second), atol=1e-5)
     guided(model, (states, mask), text_of(1, batch=1), 2.0)(LATENTS[:1], LEVELS[:1], LEVELS[:1])
+
+
+def test_outside_its_interval_there_is_one_plain_pass(tiny_model: Path) -> None:
+    """By the Generator: at levels below the interval the prompt alone counts, and the recipe says so."""
+
+    def make(**options: Any) -> tuple[yozora.Clip, int]:
+        generator = yozora.load(tiny_model, device="cpu", dtype=torch.float32, **options)
+        rows: list[int] = []
+        generator.bundle.transformer.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+        clip = generator.generate("a red ball", size=(64, 64), seconds=0.5, steps=6, guidance=4.0)
+        return clip, sum(rows)
+
+    whole, early, none = make(), make(interval=(0.5, 1.0)), make(interval=(0.0, 0.01))
+    assert whole[1] == 12 and 6 < early[1] < 12 and none[1] == 6
+    assert not np.array_equal(whole[0].frames, early[0].frames)
+    assert early[0].recipe is not None and whole[0].recipe is not None
+    assert (early[0].recipe.interval, whole[0].recipe.interval) == ("0.5:1", "")
+    for wrong in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.5), (0.9, 0.2)):
+        with pytest.raises(CanvasError, match="the lower first"):
+            yozora.load(tiny_model, device="cpu", interval=wrong)
+    for text in ("0.3", "a:b", "0:1:2", ""):
+        with pytest.raises(CanvasError, match=r"LOW:HIGH"):
+            parse_interval(text)

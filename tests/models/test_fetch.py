@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -129,13 +130,15 @@ def hub() -> Iterator[Hub]:
     thread.join()
 
 
-def fetch(hub: Hub | str, home: Path, *arguments: str, name: str = NAME) -> subprocess.CompletedProcess[str]:
-    """`yozora models fetch` as a command of its own, since the client reads its settings when it is imported."""
+def fetch(
+    hub: Hub | str, home: Path, *arguments: str, name: str = NAME, verb: str = "fetch"
+) -> subprocess.CompletedProcess[str]:
+    """`yozora models VERB` as a command of its own, since the client reads its settings when it is imported."""
     url = hub if isinstance(hub, str) else hub.url
     settings = {"HF_ENDPOINT": url, "HF_HOME": str(home / "hf"), "XDG_DATA_HOME": str(home), "HOME": str(home),
                 "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-m", "yozora", "models", "fetch", name, *arguments],
+        [sys.executable, "-m", "yozora", "models", verb, name, *arguments],
         env={**os.environ, **settings}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -150,7 +153,8 @@ def test_what_is_needed_is_fetched_checked_and_found_by_name(
     for path, content in FILES.items():
         assert (folder / path).is_file() == (not path.endswith(".png"))
         assert path.endswith(".png") or (folder / path).read_bytes() == content
-    assert json.loads((folder / "fetched.json").read_text()) == {"name": NAME, "commit": COMMIT}
+    told = json.loads((folder / "fetched.json").read_text())
+    assert (told["name"], told["commit"]) == (NAME, COMMIT) and "model_index.json" in told["files"]
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert fetched(NAME) == find_model(NAME) == folder
     again = fetch(hub, tmp_path)
@@ -180,6 +184,27 @@ def test_a_file_that_is_not_what_the_hub_says_is_refused(hub: Hub, tmp_path: Pat
     assert not (tmp_path / "yozora" / "models" / NAME).exists()
     hub.files[path] = LARGE
     assert fetch(hub, tmp_path).returncode == 0
+
+
+def test_a_folder_is_checked_again(hub: Hub, tmp_path: Path) -> None:
+    """By what was written down when it was fetched, without the network; another by what the hub says now."""
+    assert fetch(hub, tmp_path).returncode == 0
+    folder, path = tmp_path / "yozora" / "models" / NAME, "transformer/diffusion_pytorch_model.safetensors"
+    nowhere = "http://127.0.0.1:9"
+    right = fetch(nowhere, tmp_path, verb="check")
+    assert right.returncode == 0 and f"4 files, 0.02 GB, all as in {NAME} at {COMMIT[:12]}" in right.stdout
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    (copied / "fetched.json").unlink()
+    assert "say by --name" in one_error(fetch(nowhere, tmp_path, name=str(copied), verb="check"))
+    assert "check the network" in one_error(fetch(nowhere, tmp_path, "--name", NAME, name=str(copied), verb="check"))
+    assert fetch(hub, tmp_path, "--name", NAME, name=str(copied), verb="check").returncode == 0
+    (copied / "fetched.json").write_text(json.dumps({"name": NAME, "commit": COMMIT}))  # as older versions wrote it
+    assert "give --name" in one_error(fetch(nowhere, tmp_path, name=str(copied), verb="check"))
+    (folder / path).write_bytes(LARGE[:-1] + b"?")
+    (folder / "vae" / "config.json").unlink()
+    wrong = fetch(nowhere, tmp_path, verb="check")
+    assert wrong.returncode == 2 and f"vae/config.json and 1 more missing or not as {NAME} has it" in one_error(wrong)
+    assert (folder / path).exists()
 
 
 def one_error(done: subprocess.CompletedProcess[str]) -> str:

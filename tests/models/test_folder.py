@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +187,29 @@ def test_no_folder_at_all(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot write"):
         save_module(Transformer(TINY), tmp_path / "file")
+
+
+FULL = """
+import resource, sys
+from yozora.errors import ModelError
+from yozora.models.folder import load_module, save_module
+from yozora.models.transformer import Transformer
+
+model = load_module(Transformer, sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_module(model, sys.argv[1])
+except ModelError as error:
+    print(error)
+"""
+
+
+def test_weights_for_which_there_is_no_room_leave_those_that_were_there(saved: Path) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    done = subprocess.run([sys.executable, "-c", FULL, str(saved)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"cannot write {saved} (File too large); choose a folder you may write to, with room for it\n"
+    assert before == {path.name: path.read_bytes() for path in saved.iterdir()}
 
 
 def test_int8_kernels_come_back_as_nearly_the_same_and_are_stored_the_same_again(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from yozora.diffusion import guided, sample, schedule
 from yozora.diffusion.reuse import Reuse
 from yozora.models.running import Blocks, Running
-from yozora.models.shared import Shared
+from yozora.models.shared import Halved, Shared
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.mesh import meet
 
@@ -48,6 +48,10 @@ with meet(2, "cpu") as mesh:
         for each in (model, cut):
             difference = (make(Shared(each, mesh.row), held, text_mask) - expected).abs().max()
             assert difference <= 1e-5, difference
+            difference = (make(Halved(each, mesh.row), held, text_mask) - expected).abs().max()
+            assert difference <= 1e-5, difference
+    three = Halved(model, mesh.row)(noise[:1], torch.ones(1, 3), text[:1])  # a batch that has no halves
+    assert torch.equal(three, model(noise[:1], torch.ones(1, 3), text[:1]))
     reuse, alone = Reuse(Shared(model, mesh.row), 0.3), Reuse(model, 0.3)
     difference = (make(reuse, False, None) - make(alone, False, None)).abs().max()
     assert difference <= 1e-5 and reuse.full == alone.full < reuse.calls, (difference, reuse.full, alone.full)

@@ -12,7 +12,7 @@ from wan_models import tiny_transformer
 
 from yozora.errors import ConfigError, ModelError
 from yozora.models import pieces
-from yozora.models.offload import Away, OnDisk
+from yozora.models.offload import AwayBlock, OnDisk
 from yozora.models.pieces import can_be_packed
 from yozora.models.quantised import KINDS, EightBit, quantise_rows
 from yozora.models.running import Blocks, Running
@@ -70,12 +70,13 @@ def test_packed_matrices_are_as_near_to_float32() -> None:
     assert near(packed.float(), exact) < 1.1 * near(plain.float(), exact) < 0.02
 
 
+@pytest.mark.parametrize("weights", [None, "int8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_offloaded_to_disk_is_the_same_to_the_bit(dtype: torch.dtype, folder: Path) -> None:
-    plain = load_wan_transformer(folder, dtype=dtype, running=Running(weights="int8"))
-    away = load_wan_transformer(folder, dtype=dtype, running=Running(weights="int8", offload="disk"))
+def test_offloaded_to_disk_is_the_same_to_the_bit(dtype: torch.dtype, weights: str | None, folder: Path) -> None:
+    plain = load_wan_transformer(folder, dtype=dtype, running=Running(weights=weights))
+    away = load_wan_transformer(folder, dtype=dtype, running=Running(weights=weights, offload="disk"))
     block = away.blocks[2]
-    assert isinstance(block, Away)
+    assert isinstance(block, AwayBlock)
     assert all(tensor.is_meta for tensor in block.state_dict().values())
     first = say(away)
     assert torch.equal(first, say(plain)) and torch.equal(first, say(away))
@@ -87,7 +88,7 @@ def test_a_block_that_is_away_lies_on_the_disk_once(folder: Path) -> None:
     plain, away = load_wan_transformer(folder), load_wan_transformer(folder, running=Running(offload="disk"))
     assert torch.equal(say(away), say(load_wan_transformer(folder, running=Running())))
     for block, where in zip(plain.blocks, away.blocks, strict=True):
-        assert isinstance(where, Away)
+        assert isinstance(where, AwayBlock)
         kept = where.shelf.states[where.number]
         assert isinstance(kept, OnDisk) and len(kept.tensors) == len(block.state_dict())
 
@@ -103,8 +104,8 @@ def test_of_all_blocks_two_are_in_memory() -> None:
         assert isinstance(block, Block)
         size = sum(parameter.nbytes for parameter in block.parameters())
         model.blocks[n] = away = ready.ready(block)
-        assert isinstance(away, Away)
-        away.block.register_forward_hook(lambda *_: seen.append(resident()))
+        assert isinstance(away, AwayBlock)
+        away.part.register_forward_hook(lambda *_: seen.append(resident()))
     begun = resident()
     with torch.inference_mode():
         model(torch.randn(1, 4, 1, 4, 4), torch.ones(1, 1), torch.randn(1, 3, 16))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from yozora.serve import calls
 from yozora.serve.calls import find_address, post
 
 
@@ -59,9 +60,25 @@ def test_no_call_takes_longer_than_its_time(scheme: str, begin: bytes) -> None:
 )  # fmt: skip
 def test_what_is_inside_by_another_name(host: str) -> None:
     with pytest.raises(ValueError, match="private"):
-        find_address(urllib.parse.urlsplit(f"http://{host}/"), private=False)
+        find_address(urllib.parse.urlsplit(f"http://{host}/"), private=False, seconds=10)
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "[2606:4700::1]", "[64:ff9b::808:808]", "[2002:808:808::1]"])
 def test_what_is_outside(host: str) -> None:
-    assert find_address(urllib.parse.urlsplit(f"http://{host}/"), private=False) == host.strip("[]")
+    assert find_address(urllib.parse.urlsplit(f"http://{host}/"), private=False, seconds=10) == host.strip("[]")
+
+
+def test_looking_up_a_name_is_within_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(calls.socket, "getaddrinfo", lambda *_given, **_named: (over.wait(20), [])[1])
+    since = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"example\.org was not found"):
+        post("https://example.org/x", b"{}", {}, False, 0.2)
+    assert time.monotonic() - since < 5
+    over.set()
+
+
+def test_what_is_no_name() -> None:
+    for url in (f"http://{'a' * 70}.example.org/", "http://a..example.org/"):
+        with pytest.raises(OSError):
+            post(url, b"{}", {}, True, 5)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import sqlalchemy as sa
+from fastapi.testclient import TestClient
 
+from yozora.clip import Clip
 from yozora.create.limits import MAX_SEED
 from yozora.serve import jobs
-from yozora.serve.accounts import User, create_account
+from yozora.serve.accounts import User, create_account, create_key
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import Ticket
-from yozora.serve.orders import Card, Order
+from yozora.serve.orders import Card, Order, expected
 from yozora.serve.runs import begin, hand_back
-from yozora.serve.tables import COMPLETED, FAILED, Job
+from yozora.serve.tables import COMPLETED, FAILED, Job, Preview, Upload
 
 BALL = Order(prompt="a red ball", seconds=1)
 
@@ -225,3 +230,89 @@ def test_a_job_that_is_handed_back_has_lost_nobody(service: Service) -> None:
     run = begin(service, name, "another")
     assert run is not None and look(service, name).lost == 1
     assert run.finish({}, {}) and look(service, name).attempt == 2 * service.settings.attempts + 2
+
+
+@pytest.mark.parametrize("deleted", ["source", "upload"])
+def test_the_same_key_gives_the_first_answer_though_its_source_is_gone(
+    local: TestClient, service: Service, tmp_path: Path, deleted: str
+) -> None:
+    Clip(np.zeros((5, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "black.mp4")
+    data = (tmp_path / "black.mp4").read_bytes()
+    source = jobs.create(service, service.local, BALL)[0].id
+    run = begin(service, source, "worker")
+    key = f"{service.folder}/videos/{source}/1-video.mp4"
+    assert run is not None
+    assert run.finish({"video": {"key": key, "type": "video/mp4", "bytes": service.storage.put(key, data)}}, {})
+    once = {"Idempotency-Key": "k"}
+    ways = [
+        lambda: local.post(f"/v1/videos/{source}/remix", json={"prompt": "a blue ball"}, headers=once),
+        lambda: local.post("/v1/videos/characters", json={"name": "Ball", "video": {"id": source}}, headers=once),
+        lambda: local.post(
+            "/api/videos", json={"way": "remix", "prompt": "x", "clip": source}, headers={"Idempotency-Key": "a"}
+        ),
+    ]
+    if deleted == "upload":
+        files = {"video": ("x.mp4", data, "video/mp4")}
+        ways = [lambda: local.post("/v1/videos/edits", data={"prompt": "x"}, files=files, headers=once)]
+    first = [way() for way in ways]
+    assert all(answer.is_success for answer in first), [answer.text for answer in first]
+    if deleted == "source":
+        jobs.delete(service, service.local, source)
+    else:
+        assert len(list(service.storage.keys(f"{service.folder}/uploads"))) == 1
+    assert [way().json() for way in ways] == [answer.json() for answer in first]
+    assert len(list(service.storage.keys(f"{service.folder}/uploads"))) == (deleted == "upload")  # not sent once more
+    other = local.post("/v1/videos/characters", json={"name": "Box", "video": {"id": source}}, headers=once)
+    assert deleted == "upload" or other.json()["error"]["code"] == "idempotency_key_reused"
+
+
+def test_what_was_sent_with_a_bad_order_is_not_kept(local: TestClient, service: Service, tmp_path: Path) -> None:
+    Clip(np.zeros((1, 64, 64, 3), np.uint8), 1.0).write(tmp_path / "black.png")
+    files = {"input_reference": ("x.png", (tmp_path / "black.png").read_bytes(), "image/png")}
+    answer = local.post("/v1/videos", data={"prompt": "x", "seconds": "-1"}, files=files)
+    assert answer.status_code == 400 and list(service.storage.keys()) == []
+    with service.database.reading() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Upload)) == 0
+
+
+def test_this_api_has_its_own_names_for_what_is_given(local: TestClient, service: Service) -> None:
+    source = jobs.create(service, service.local, BALL)[0].id
+    error = local.post(f"/v1/videos/{source}/remix", json={"prompt": "x"}).json()["error"]
+    assert (error["param"], error["code"]) == ("video", "video_not_ready")
+
+
+def test_an_upload_that_is_too_long_is_told_at_once(web: TestClient, shared: Service, tmp_path: Path) -> None:
+    """As its file says; what it has besides comes out when it is read."""
+    user = someone(shared, "free")
+    web.headers["Authorization"] = f"Bearer {create_key(shared.database, user.id)[0]}"
+    Clip(np.zeros((90, 16, 16, 3), np.uint8), 8.0).write(tmp_path / "long.mp4")
+    data = (tmp_path / "long.mp4").read_bytes()
+    form = {"prompt": "it rolls", "seconds": "4"}
+    answer = web.post("/v1/videos/edits", data={"prompt": "x"}, files={"video": ("x.mp4", data, "video/mp4")})
+    assert answer.status_code == 400 and "the plan free allows: 10 s" in answer.json()["error"]["message"]
+    Clip(np.zeros((40, 16, 16, 3), np.uint8), 8.0).write(tmp_path / "short.mp4")
+    data = (tmp_path / "short.mp4").read_bytes()
+    edited = web.post("/v1/videos/edits", data={"prompt": "x"}, files={"video": ("x.mp4", data, "video/mp4")})
+    extended = web.post("/v1/videos/extensions", data=form, files={"video": ("x.mp4", data, "video/mp4")})
+    assert (edited.json()["seconds"], extended.json()["seconds"]) == ("5", "9")
+    form["seconds"] = "8"
+    late = web.post("/v1/videos/extensions", data=form, files={"video": ("x.mp4", data, "video/mp4")})
+    assert late.status_code == 400 and late.json()["error"]["param"] == "seconds"
+
+
+def test_what_is_recut_is_as_long_as_what_is_kept(service: Service) -> None:
+    native = service.native(service.settings.model)
+    order = Order(way="recut", clip="video_" + "0" * 32, keep=((0, 0.4), (0.6, 0.9)))
+    assert expected(order, native)[1] == 0.9
+    assert expected(order.model_copy(update={"to": 1.5}), native)[1] == 1.5
+
+
+def test_a_preview_goes_with_the_making(service: Service) -> None:
+    name = jobs.create(service, service.local, BALL)[0].id
+    run = begin(service, name, "worker")
+    assert run is not None
+    run.show(1, b"jpeg")
+    jobs.cancel(service, service.local, name)
+    run.show(2, b"jpeg")
+    with service.database.reading() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Preview)) == 0

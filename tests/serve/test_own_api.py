@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from yozora.serve import jobs
 from yozora.serve.context import Service
 from yozora.serve.orders import GIVEN, Order
 from yozora.serve.runs import begin
+from yozora.serve.tables import WorkerRow
 
 
 @pytest.fixture
@@ -103,6 +107,35 @@ def test_events_tell_the_end(local: TestClient, service: Service) -> None:
     assert [kind for kind, _ in told] == ["event: progress", "event: done"]
     last = json.loads(told[-1][1].removeprefix("data: "))
     assert (last["status"], last["error"], last["progress"]) == ("failed", "it went wrong", 50)
+
+
+def test_events_show_what_a_video_looks_like_by_now(local: TestClient, service: Service) -> None:
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1, previews=True))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None
+    run.report("generate", 0.3, always=True)
+    run.show(3, b"a jpeg")
+    end = threading.Timer(0.6, run.fail, ("server_error", "it broke"))
+    end.start()
+    came = [part.split("\n") for part in local.get(f"/api/videos/{name}/events").text.strip().split("\n\n")]
+    end.join()
+    told = [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in came]
+    assert [kind for kind, _ in told] == ["progress", "preview", "progress", "done"]
+    assert (told[0][1]["stage"], told[0][1]["progress"]) == ("generate", 30)
+    assert told[1][1] == {"step": 3, "jpeg": base64.b64encode(b"a jpeg").decode()}
+    assert (told[3][1]["status"], told[3][1]["error"]) == ("failed", "it broke")
+
+
+def test_metrics_tell_what_workers_hold_of_their_gpus(local: TestClient, service: Service) -> None:
+    now = time.time()
+    about = {"host": "h", "pid": 1, "version": "1", "models": [], "started_at": now, "seen_at": now}
+    with service.database.writing() as session:
+        session.add(WorkerRow(id="one", device="cuda:0", gpu_bytes=2**33, **about))
+        session.add(WorkerRow(id="two", device="cpu", gpu_bytes=None, **about))
+        session.add(WorkerRow(id="gone", device="cuda:0", gpu_bytes=2**33, **(about | {"seen_at": now - 3600})))
+    text = local.get("/metrics").text
+    assert 'yozora_worker_gpu_memory_bytes{device="cuda:0",worker="one"} 8.589934592e+09' in text
+    assert "yozora_workers 2.0" in text and text.count("yozora_worker_gpu_memory_bytes{") == 1
 
 
 def test_words_that_are_no_methods_are_counted_as_one(local: TestClient) -> None:

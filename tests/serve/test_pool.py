@@ -48,3 +48,27 @@ def test_a_model_that_is_loading_keeps_no_heartbeat_waiting(tiny_model: Path, mo
         go.set()
         loading.join()
     assert models.names == [str(tiny_model)]
+
+
+def test_a_model_in_use_is_waited_for(tiny_model: Path, tmp_path: Path) -> None:
+    """Two jobs at a time want two models, and there is room for one: together they hold no more than the budget."""
+    one, two = copies(tiny_model, tmp_path, 2)
+    models = Models("cpu", budget=size_on_disk(one) + 1)
+    come, go = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with models.using(two):
+            come.set()
+            assert go.wait(30)
+
+    thread = threading.Thread(target=other)
+    with models.using(one) as first:
+        thread.start()
+        assert not come.wait(0.3) and models.names == [one]
+        assert first is not None
+    try:
+        assert come.wait(30) and models.names == [two]
+    finally:
+        go.set()
+        thread.join()
+    assert models.get(one) is not first and models.names == [one]

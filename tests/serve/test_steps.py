@@ -18,7 +18,7 @@ from yozora.serve.orders import Order
 from yozora.serve.pool import Models
 from yozora.serve.runs import Run, begin
 from yozora.serve.steps import NEXT, STEPS, Verdict, _in_words
-from yozora.serve.tables import Usage
+from yozora.serve.tables import Upload, Usage
 from yozora.serve.uploads import receive
 from yozora.serve.workflow import perform
 
@@ -59,10 +59,15 @@ def test_what_was_asked_stays_known() -> None:
 
 @pytest.fixture
 def sent(shared: Service, tmp_path: Path) -> tuple[User, str]:
-    """Somebody with the plan `free`, 10 s at a time and 300 a month, and a clip of 6 s that they have sent."""
+    """Somebody with the plan `free`, 10 s at a time and 300 a month, and a clip of 6 s that they have sent, whose file
+    does not say so."""
     user = create_account(shared.database, "one@example.org", None, 1990, plan="free")
     Clip(np.zeros((48, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
-    return user, receive(shared, user, (tmp_path / "clip.mp4").read_bytes()).id
+    clip = receive(shared, user, (tmp_path / "clip.mp4").read_bytes())
+    assert clip.seconds == 6
+    with shared.database.writing() as session:
+        session.execute(sa.update(Upload).values(seconds=None))
+    return user, clip.id
 
 
 def checked(service: Service, user: User, order: Order) -> tuple[Run, Verdict]:

@@ -123,3 +123,46 @@ def test_one_accounts_receivers_do_not_hold_up_anothers(service: Service) -> Non
                 for each in came[listening]:
                     each.close()
             worker.stop()
+
+
+def told(service: Service) -> list[tuple[str, str, int]]:
+    """Events of deliveries, how they stand, and attempts."""
+    with service.database.reading() as session:
+        rows = session.scalars(sa.select(Delivery).order_by(Delivery.created_at))
+        return [(row.event["type"], row.status, row.attempts) for row in rows]
+
+
+def test_a_video_that_is_cancelled_has_failed_and_one_that_is_deleted_is_gone(service: Service) -> None:
+    webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/x")
+    waits, gone = (jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id for _ in range(2))
+    jobs.cancel(service, service.local, waits)
+    jobs.delete(service, service.local, gone)
+    webhooks.announce(service, waits)  # once, whoever says it
+    assert told(service) == [("video.failed", "waiting", 0)]
+
+
+def states(service: Service) -> dict[str, tuple[str, str | None]]:
+    """The workflows of deliveries by their number."""
+    found = service.queue.list_workflows(name=webhooks.DELIVER)
+    return {each.workflow_id.rpartition("#")[2]: (each.status, each.queue_partition_key) for each in found}
+
+
+def test_a_delivery_whose_turn_came_to_nothing_gets_another(service: Service) -> None:
+    webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/x")
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    jobs.cancel(service, service.local, name)
+    account = service.local.id
+    assert webhooks.revive(service, older_than=0) == 0 and states(service) == {"1": ("ENQUEUED", account)}
+    with service.database.reading() as session:
+        delivery = session.scalars(sa.select(Delivery.id)).one()
+    service.queue.cancel_workflow(f"{delivery}#1")
+    assert webhooks.revive(service) == 0  # it is too young
+    assert webhooks.revive(service, older_than=0) == 1 and webhooks.revive(service, older_than=0) == 0
+    assert states(service) == {"1": ("CANCELLED", account), "2": ("ENQUEUED", account)}
+    assert told(service) == [("video.failed", "waiting", 1)]
+    with service.database.writing() as session:  # as an older version queued it, which no worker looks at any more
+        session.execute(sa.text("UPDATE workflow_status SET queue_partition_key = NULL WHERE status = 'ENQUEUED'"))
+    assert webhooks.revive(service, older_than=0) == 1
+    assert states(service)["2"][0] == "CANCELLED" and states(service)["3"] == ("ENQUEUED", account)
+    webhooks.attempt(service, f"{delivery}#3")
+    assert told(service) == [("video.failed", "waiting", 3)]

@@ -167,7 +167,7 @@ def test_keys_that_are_none(served: Served, key: str) -> None:
 
 
 def test_connections_that_are_left_half_open(served: Served, client: Any) -> None:
-    """And requests that are none."""
+    """And requests that are none: whoever still listens hears what is wrong."""
     address = urllib.parse.urlsplit(served.url)
     head = f"POST /v1/videos HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.key}\r\n"
     starts = [
@@ -190,9 +190,15 @@ def test_connections_that_are_left_half_open(served: Served, client: Any) -> Non
                 connection.close()
             else:
                 connection.shutdown(socket.SHUT_WR)
-                connections.append(connection)
+                connections.append((start, connection))
     assert client.get("/v1/models").status_code == 200
-    for connection in connections:
-        connection.close()
+    for start, connection in connections:
+        answer = b""
+        with connection:
+            while piece := connection.recv(2**16):
+                answer += piece
+        assert bool(answer) == bool(start), start
+        if answer:
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
     assert client.get("/healthz").json()["ok"]
     assert "Traceback" not in served.process.text.replace("\\n", "\n"), served.process.text[-3000:]

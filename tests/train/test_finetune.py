@@ -18,9 +18,10 @@ from yozora.errors import ConfigError, ModelError
 from yozora.models.lora import LoraUse, read_lora
 from yozora.models.registry import load_bundle, merge_loras
 from yozora.train import finetune as of_finetune
-from yozora.train.config import LoraStage, TransformerStage
+from yozora.train.config import TransformerStage
 from yozora.train.data import LatentPool
 from yozora.train.finetune import finetune, train_lora
+from yozora.train.finetune_config import LoraStage
 from yozora.train.lessons import PoolBatches
 from yozora.train.settings import check_config, read_config
 
@@ -130,7 +131,7 @@ def test_what_cannot_be_learned_from(tiny_model: Path, clips: Path, tmp_path: Pa
         train_lora(clips, out, model, [*QUICK, "run.step=3"])
     with pytest.raises(ConfigError, match=r"unknown setting footage\.captoin; is caption meant\?"):
         train_lora(clips, out, model, [*QUICK, "footage.captoin=x"])
-    with pytest.raises(ConfigError, match=r"unknown setting model\.rnk"):
+    with pytest.raises(ConfigError, match=r"unknown setting model\.rnk; is rank meant\?"):
         train_lora(clips, out, model, [*QUICK, "model.rnk=3", "run.steps=1"])
     assert not out.exists()
 
@@ -241,7 +242,7 @@ def test_settings_are_checked_before_anything_is_encoded(tiny_model: Path, clips
     for run, setting, message in (
         (train_lora, "model.rank=0", "rank must be from 1"),
         (train_lora, "compile=true", "compile is for"),
-        (finetune, "model.widht=4", r"unknown setting model\.widht"),
+        (finetune, "model.widht=4", r"unknown setting model\.widht; is width meant\?"),
     ):
         with pytest.raises(ConfigError, match=message):
             run(clips, out, model, [*QUICK, setting])

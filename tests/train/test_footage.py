@@ -102,6 +102,9 @@ def test_a_missing_caption_is_named_and_one_for_all_helps(tmp_path: Path) -> Non
         ("captions.jsonl", '\n{"text": "a"}', r"line 2: there is no file or file_name"),
         ("a.json", "[1]", r"a\.json: not a JSON object"),
         ("a.txt", b"\xff\xfe\x00", r"a\.txt cannot be read as text"),
+        ("a.txt", "short\n" + "word " * 4000, r"a\.txt: a caption of 19,999 letters: give one of at most 10,000"),
+        ("a.json", json.dumps({"captions": ["x" * 10_001]}), r"a\.json: a caption of 10,001 letters"),
+        ("captions.jsonl", json.dumps({"file": "a.mp4", "text": "x" * 10_001}), r"line 1: a caption of 10,001 letters"),
     ],
 )
 def test_captions_that_cannot_be_read(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -315,6 +318,32 @@ def test_an_index_that_is_damaged_is_named(tiny_model: Path, tmp_path: Path) -> 
         with pytest.raises(ConfigError, match=rf"\.jsonl is damaged at line {line}: make the pool again"):
             for number in range(20):
                 LatentPool(out).draw(bucket, np.random.default_rng(number))
+
+
+def test_a_clip_that_is_replaced_by_one_of_equal_name_and_size_is_noticed(tiny_model: Path, tmp_path: Path) -> None:
+    clip = write(tmp_path / "clips" / "a.png", frames=1, said="stands")
+    picture = clip.read_bytes()
+    clip.write_bytes(picture + b"1")  # what comes after a picture's end is no part of it
+    config = stage(tmp_path, tiny_model, footage(clip.parent, sizes=((32, 32),)))
+    build_pool(config)
+    clip.write_bytes(picture + b"1")  # copied to and fro it is the same
+    build_pool(config)
+    clip.write_bytes(picture + b"2")
+    with pytest.raises(ConfigError, match="other settings, footage"):
+        build_pool(config)
+    build_pool(config, resume=False)
+
+
+@pytest.mark.parametrize("written", ["{", "[]", '{"clips": "many"}', '{"parts": -1, "done": false}', '{"done": 1}'])
+def test_a_report_that_somebody_has_written_into_is_named(written: str, tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "clips" / "a.png", frames=1, said="stands")
+    config = stage(tmp_path, tiny_model, footage(tmp_path / "clips", sizes=((32, 32),)))
+    report = build_pool(config) / "unit-00000.json"
+    report.write_text(written)
+    with pytest.raises(ConfigError, match=r"unit-00000\.json is damaged: make the pool again \(--no-resume\)"):
+        build_pool(config)
+    build_pool(config, resume=False)
+    assert json.loads(report.read_text())["clips"] == 1
 
 
 def test_latents_that_are_not_finite_are_not_kept(tiny_model: Path, tmp_path: Path) -> None:

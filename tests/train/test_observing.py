@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from yozora.clip import Clip
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.train.config import Run
 from yozora.train.flops import step_flops
@@ -63,6 +65,30 @@ def test_a_figure_is_the_mean_over_the_steps_that_have_it(tmp_path: Path, capsys
     assert last["mfu"] == pytest.approx(last["flops_per_second"] / matmul_rate(CPU, "fp32"), rel=1e-5)
     assert last["tokens_per_second"] == pytest.approx(20 * last["samples_per_second"], rel=1e-5)
     assert last["memory_mib"] > 50
+
+
+def test_samples_are_shown(tmp_path: Path) -> None:
+    """A video moves (as a GIF), a picture is as it is, and a text can be read."""
+    log = Log(Run(out=tmp_path, steps=3, log_every=9, precision="fp32"), CPU)
+    frames = np.zeros((5, 32, 32, 3), np.uint8)
+    frames[np.arange(5), 4:12, np.arange(5) * 4] = 255
+    (tmp_path / "samples").mkdir()
+    for name in ("0000003-0.mp4", "0000003.png", "0000002-0.mp4"):
+        Clip(frames if name.endswith("mp4") else frames[:1], 8.0).write(tmp_path / "samples" / name)
+    (tmp_path / "samples" / "0000003.txt").write_text("iou: 0.5")
+    log.show(3)
+    log.show(1)  # of which there are none
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert set(events.Tags()["images"]) == {"samples/0", "samples/sheet"}
+    (event,) = events.Images("samples/0")
+    (tmp_path / "shown.gif").write_bytes(event.encoded_image_string)
+    shown = Clip.read(tmp_path / "shown.gif")
+    assert event.step == 3 and shown.frames.shape == frames.shape and shown.fps == pytest.approx(8, abs=0.5)
+    assert np.abs(shown.frames.astype(int) - frames).mean() < 8
+    (sheet,) = events.Images("samples/sheet")
+    assert sheet.encoded_image_string == (tmp_path / "samples" / "0000003.png").read_bytes()
+    assert events.Tensors("samples/read/text_summary")[0].tensor_proto.string_val == [b"iou: 0.5"]
 
 
 FULL = """

@@ -22,8 +22,8 @@ from yozora.models.lora import Lora, LoraConfig, LoraUse
 from yozora.models.wan import load_wan_transformer
 from yozora.models.wan_lora import WanChanges, save_wan_lora
 from yozora.train.base import find_base
-from yozora.train.config import LoraStage
 from yozora.train.finetune import finetune, train_lora
+from yozora.train.finetune_config import LoraStage
 from yozora.train.flow import draw_levels
 from yozora.train.tuning import LoraTask
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from yozora.captions.caption import Caption, Captioner
 from yozora.clip import Clip
 from yozora.errors import ConfigError, MediaError, ModelError
-from yozora.train.footage import MEDIA
+from yozora.train.footage import MEDIA, uncaptioned
 
 LIST = "captions.jsonl"
 START = b'{"file": '  # how every line begins
@@ -43,25 +43,38 @@ def caption_files(path: Path, captioner: Captioner, output: Path, again: bool = 
     already are passed over, unless `again`: then a file's new line takes the place of its old one, and the lines of
     other files stay. Yields what is made; a file that cannot be read or captioned is no line. Raises ConfigError where
     the list cannot be read or written, or `output` is no such list."""
-    files = media_in(path)
+    files = [(file.name, file) for file in media_in(path)]
     if output.suffix.lower() in MEDIA:
         raise ConfigError(f"{output} is named like a clip, and would be a list of captions: name another file with -o")
-    done = set[str]() if again else listed(output)
+    yield from _caption(files, captioner, output, set() if again else listed(output))
+
+
+def caption_silent(folder: Path, captioner: Captioner, output: Path) -> Iterator[Captioned]:
+    """As `caption_files`, of the clips and pictures in a folder, and in those in it, of which nothing is said there; by
+    their names within it."""
+    files = [(item.name, item.path) for item in uncaptioned(folder)]
+    yield from _caption(files, captioner, output, listed(output))
+
+
+def _caption(
+    files: Sequence[tuple[str, Path]], captioner: Captioner, output: Path, done: set[str]
+) -> Iterator[Captioned]:
+    """Captions files, by the names that they are listed by, but for those that are `done`."""
     try:
         _tidy(output)
         try:
             with output.open("a", encoding="utf-8") as lines:
-                for file in files:
-                    if file.name in done:
+                for name, file in files:
+                    if name in done:
                         continue
                     try:
                         caption = captioner.caption(Clip.read(file))
                     except (MediaError, ModelError) as error:
-                        yield Captioned(file.name, None, str(error))
+                        yield Captioned(name, None, str(error))
                         continue
-                    lines.write(json.dumps(line_of(file.name, caption, captioner), ensure_ascii=False) + "\n")
+                    lines.write(json.dumps(line_of(name, caption, captioner), ensure_ascii=False) + "\n")
                     lines.flush()
-                    yield Captioned(file.name, caption)
+                    yield Captioned(name, caption)
         finally:
             _tidy(output)
     except OSError as error:

@@ -109,6 +109,7 @@ def again(
         model=options.model or recipe.model or None,
         lora=_found_loras(recipe, file) if options.lora is None else options.lora,
         reuse=recipe.reuse if options.reuse is None else options.reuse,
+        interval=recipe.interval or None if options.interval is None else options.interval,
         weights=options.weights or recipe.weights or None,
         tile=options.tile or recipe.tile or None,
         rewrite=False if prompt is None else options.rewrite,  # what a recipe says has been rewritten, if it was to be

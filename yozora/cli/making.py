@@ -62,8 +62,7 @@ def _make(
     mesh: Mesh | None,
 ) -> None:
     start = time.perf_counter()
-    generator, canvas, target, enhancer = _load(options, draw, shelf, mesh)
-    keep_sources([*files, *sheets], sources_of(canvas))
+    generator, canvas, target, enhancer = _load(options, draw, shelf, mesh, [*files, *sheets])
     generator.check(canvas, seeds)
     settings = generator.settings(**options.sampling, negative=canvas.negative)
     cautions = generator.cautions(canvas, settings)
@@ -194,12 +193,13 @@ class Video:
 
 
 def _load(
-    options: Options, draw: Draw, shelf: Shelf | None, mesh: Mesh | None
+    options: Options, draw: Draw, shelf: Shelf | None, mesh: Mesh | None, outputs: list[Path]
 ) -> tuple[Generator, Canvas, Target | None, Enhancer | None]:
     """The canvas is drawn by the model's card, so that what is wrong with it is said before the weights are read."""
     from yozora.create import load
     from yozora.create.enhance import load_enhancer
     from yozora.create.generator import choose_device, read_native
+    from yozora.create.limits import parse_interval
     from yozora.create.settings import check_solver
     from yozora.models.tiled import check_side
 
@@ -209,7 +209,9 @@ def _load(
     model = DEFAULT_MODEL if options.model is None else options.model
     native = read_native(model)
     asked, options = options, options.within(native)
-    canvas = understand(draw(native, options), options, shelf.library if shelf else None)
+    drawn = draw(native, options)
+    keep_sources(outputs, sources_of(drawn))
+    canvas = understand(drawn, options, shelf.library if shelf else None)
     if options.style:
         canvas = options.style.on(canvas)
     canvas = replace(canvas, cues=said_by_first(mesh, canvas.cues))
@@ -225,6 +227,7 @@ def _load(
         options.device,
         lora=options.lora or (),
         reuse=options.reuse or 0.0,
+        interval=parse_interval(options.interval or "0:1"),
         weights=options.weights,
         offload=options.offload,
         compiled=options.compiled,

@@ -45,6 +45,18 @@ def fetch(
     print(f"{folder}: {card.name}, {card.description}")
 
 
+@models.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A fetched model's name, or a folder.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="What the hub calls it, where it was not fetched here.")] = None,
+) -> None:
+    """Hash every file of open weights again, and compare with what the hub said, or says."""
+    from yozora.models.fetch import check_model
+    from yozora.models.registry import find_model
+
+    print(check_model(find_model(model), name, say=lambda line: print(line, file=sys.stderr)))
+
+
 @models.command("list")
 def list_() -> None:
     """List the shipped models."""

@@ -88,6 +88,12 @@ class Options:
     lora: Annotated[
         list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA to add to the model; several add up.")
     ] = None
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW:HIGH", help="Guidance at these noise levels only; elsewhere a step is half the work."
+        ),
+    ] = None
     reuse: Annotated[
         float | None, typer.Option(help="Use a step's work again where little changed, up to so much; 0 is off.")
     ] = None
@@ -210,7 +216,14 @@ class Options:
         """Raises CanvasError, ConfigError for what no model could do. Needs no torch, so it is quick."""
         from yozora.create.canvas import check_prompt
         from yozora.create.given import check_fit
-        from yozora.create.limits import check_guidance, check_reuse, check_seeds, check_steps, check_tile
+        from yozora.create.limits import (
+            check_guidance,
+            check_reuse,
+            check_seeds,
+            check_steps,
+            check_tile,
+            parse_interval,
+        )
         from yozora.create.sizes import Grid, Native, choose_size
 
         check_prompt(self.negative, what="negative prompt")
@@ -221,6 +234,8 @@ class Options:
             check_guidance(self.guidance)
         if self.reuse is not None:
             check_reuse(self.reuse)
+        if self.interval is not None:
+            parse_interval(self.interval)
         if self.tile is not None:
             check_tile(self.tile)
         if self.fit is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,9 @@ Clips = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="A shipped model's name or a folder.")]
 Caption = Annotated[str, typer.Option(help="What is said of clips without a caption of their own.")]
+Captioner = Annotated[
+    str, typer.Option(metavar="NAME", help="Says what clips without a caption show: see yozora caption --captioner.")
+]
 Steps = Annotated[int | None, typer.Option(help="How long.")]
 Seed = Annotated[int, typer.Option(help="The same seed makes the same weights.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda …")]
@@ -61,6 +65,7 @@ def lora(
     model: Model = "mini",
     rank: Annotated[int | None, typer.Option(help="How much it can learn: the rank of its changes.")] = None,
     caption: Caption = "",
+    captioner: Captioner = "",
     steps: Steps = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -72,7 +77,7 @@ def lora(
     with needing("training needs", "train,world"):
         from yozora.train.finetune import train_lora
 
-        made = train_lora(folder, output, model, [*settings, *(overrides or [])], resume)
+        made = train_lora(folder, output, model, [*settings, *(overrides or [])], resume, _describing(captioner))
     asked = "" if model == "mini" else f" --model {model}"
     print(f'lora: written to {made}; try: yozora generate "…"{asked} --lora {made}')
 
@@ -83,6 +88,7 @@ def finetune(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("finetuned"),
     model: Model = "mini",
     caption: Caption = "",
+    captioner: Captioner = "",
     steps: Steps = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -93,8 +99,29 @@ def finetune(
     with needing("training needs", "train,world"):
         from yozora.train.finetune import finetune as run
 
-        made = run(folder, output, model, [*_said(caption, steps, seed, device), *(overrides or [])], resume)
+        settings = [*_said(caption, steps, seed, device), *(overrides or [])]
+        made = run(folder, output, model, settings, resume, _describing(captioner))
     print(f'finetune: written to {made}; try: yozora generate "…" --model {made}')
+
+
+def _describing(captioner: str) -> Callable[[Path, Path], None] | None:
+    """What captions clips that have no caption, if that is asked for."""
+    if not captioner:
+        return None
+    with needing("captions need", "evaluate"):
+        from yozora.captions import load_captioner
+        from yozora.captions.files import caption_silent
+
+        chosen = load_captioner(captioner)
+
+    def describe(folder: Path, output: Path) -> None:
+        for done in caption_silent(folder, chosen, output):
+            said = (
+                f"warning: {done.name}: {done.reason}" if done.caption is None else f"{done.name}: {done.caption.short}"
+            )
+            print(said, file=sys.stderr if done.caption is None else sys.stdout, flush=True)
+
+    return describe
 
 
 def _said(caption: str, steps: int | None, seed: int, device: str) -> list[str]:

@@ -5,9 +5,11 @@ Anchors may overlap where their holds add up to at most 1: they are shares, and 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -61,6 +63,14 @@ class Anchor:
     def curve(self) -> tuple[float, ...]:
         """`hold` as a curve."""
         return self.hold if isinstance(self.hold, tuple) else (self.hold,)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of its frames, and of its mask's, as they stand on the canvas: by it a recipe knows its source again."""
+        digest = hashlib.sha256(self.clip.frames.tobytes())
+        if self.mask is not None:
+            digest.update(np.packbits(self.mask.white).tobytes())
+        return digest.hexdigest()
 
     @property
     def end(self) -> int:

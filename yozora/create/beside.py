@@ -70,6 +70,8 @@ def why_not(bundle: Bundle, settings: Settings) -> str:
         return f"few-step weights ({FLOW_MAP}) were not trained to be shown clips"
     if bundle.reuse:
         return "steps that use the work of the last one again (--reuse) cannot be shown clips"
+    if bundle.interval != (0.0, 1.0):
+        return "guidance at some noise levels only (--interval) cannot be had beside clips"
     if bundle.team is not None:
         return "processes that share the tokens of a clip cannot be shown others"
     return ""

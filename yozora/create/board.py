@@ -25,7 +25,7 @@ from yozora.create.canvas import Canvas, Cue, check_prompt
 from yozora.create.given import check_fit, open_given
 from yozora.create.join import Card, check_time, stand
 from yozora.create.limits import shown
-from yozora.create.sizes import Native, check_seconds, misshapen
+from yozora.create.sizes import MAX_SECONDS, Native, check_seconds, misshapen
 from yozora.create.ways import Asked, canvas_size
 from yozora.errors import CanvasError
 
@@ -69,7 +69,7 @@ def storyboard(board: Board | str | Path, *, native: Native, **asked: Unpack[Ask
     if frames is None:
         latest = max([cue.start for cue in board.cues] + [at for at, _ in board.files])
         ends = anchors[-1].end if anchors and len(anchors[-1].clip.frames) > native.grid.temporal else 0
-        frames = max(ends, native.grid.nearest_frames(latest + LAST, native.fps))
+        frames = max(ends, native.grid.nearest_frames(min(latest + LAST, MAX_SECONDS), native.fps))
     trim = (0, over if anchors and anchors[-1].end == frames else 0)
     cues = board.cues if board.cues and board.cues[0].start == 0 else (_opening(board), *board.cues)
     negative = wanted.get("negative", "")

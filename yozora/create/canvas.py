@@ -7,6 +7,7 @@ Every way of creating is a canvas. A token that is held with `hold` h starts fro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -169,7 +170,8 @@ class Canvas:
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Canvas:
-        """Reads `to_dict`'s form, and each anchor from its source. Raises CanvasError, or MediaError for a source."""
+        """Reads `to_dict`'s form, and each anchor from its source; notes where that is not what it was. Raises
+        CanvasError, or MediaError for a source."""
         try:
             width, height = int(raw["width"]), int(raw["height"])
             cues = tuple(
@@ -182,7 +184,8 @@ class Canvas:
             head, tail = map(int, raw.get("trim", (0, 0)))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CanvasError(f"not a canvas: {type(error).__name__} {error}") from None
-        return cls(width, height, frames, fps, cues, anchors, loop, negative, (head, tail))
+        notes = _replaced(anchors, raw.get("anchors", ()))
+        return cls(width, height, frames, fps, cues, anchors, loop, negative, (head, tail), notes=notes)
 
     def _check_cues(self) -> None:
         if not (self.anchors or self.part):
@@ -237,6 +240,7 @@ def _anchor_to_dict(anchor: Anchor) -> dict[str, Any]:
         "start": anchor.start,
         "hold": list(anchor.hold) if isinstance(anchor.hold, tuple) else anchor.hold,
         "mask": None if anchor.mask is None else anchor.mask.source,
+        "sha256": anchor.sha256,
     }
 
 
@@ -255,3 +259,14 @@ def _read_anchor(raw: dict[str, Any], width: int, height: int, fps: float) -> An
         white = Mask(read_mask(open_given(str(mask)), given.size, width, height, fps, how), str(mask))
     hold = tuple(map(float, hold)) if isinstance(hold, list) else float(hold)
     return Anchor(Clip(frames, fps), int(raw["start"]), hold, source, skip, how, white)
+
+
+def _replaced(anchors: Sequence[Anchor], raws: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """A line for each source that is not what it was when the recipe was written, as far as that is told there."""
+    changed = [
+        " or ".join(filter(None, (anchor.source, anchor.mask.source if anchor.mask else "")))
+        for anchor, raw in zip(anchors, raws, strict=True)
+        if raw.get("sha256", anchor.sha256) != anchor.sha256
+    ]
+    what = "is not what it was when this was made: what is made now is not the same"
+    return tuple(f"{name} {what}" for name in dict.fromkeys(changed))

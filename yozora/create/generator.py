@@ -20,7 +20,7 @@ from yozora.create.beside import Beside
 from yozora.create.canvas import Canvas
 from yozora.create.events import Chunk, Progress
 from yozora.create.given import Fit, Picture, held_smaller
-from yozora.create.limits import as_seeds, check_reuse, check_seeds, check_tile
+from yozora.create.limits import as_seeds, check_interval, check_reuse, check_seeds, check_tile
 from yozora.create.memory import advice, memory_errors
 from yozora.create.one_level import check_one_level
 from yozora.create.settings import Settings
@@ -48,6 +48,7 @@ def load(
     dtype: torch.dtype | None = None,
     lora: str | Path | Sequence[str | Path] = (),
     reuse: float = 0.0,
+    interval: tuple[float, float] = (0.0, 1.0),
     weights: str | None = None,
     offload: str | None = None,
     compiled: bool = False,
@@ -58,6 +59,7 @@ def load(
     bfloat16 where the device is quick at it, else float32. `lora`: one or several LoRA files, "FILE" or "FILE:SCALE".
     `reuse`: up to how large a change of what the first block says, relative to its size, a step uses the work of the
     last one again (see `yozora.diffusion.reuse`); 0 is off, and exact.
+    `interval`: guidance is at these noise levels only, and elsewhere a step is one pass instead of two.
     Of open weights, `weights` ("int8", "fp8") stores matrices in eight bits, `offload` ("cpu", "disk") says where those
     of a block wait until it runs, and `compiled` compiles blocks. `tile`: frames are decoded in tiles of so many pixels
     a side. `team`: processes that share the tokens of each clip, all of which must run the same.
@@ -65,12 +67,13 @@ def load(
     files = [lora] if isinstance(lora, (str, Path)) else lora
     uses = [parse_lora(str(file)) for file in files]
     check_reuse(reuse)
+    check_interval(interval)
     if tile is not None:
         check_tile(tile)
     running = Running(weights, offload, compiled)
     with memory_errors("the model's weights", lambda: advice("load", running, choose_device(device), tile or 0)):
         bundle = load_bundle(name_or_folder, choose_device(device), dtype, uses, running)
-    bundle = replace(bundle, reuse=float(reuse), tile=tile or 0, team=team)
+    bundle = replace(bundle, reuse=float(reuse), interval=interval, tile=tile or 0, team=team)
     return Generator(replace(bundle, autoencoder=Tiled(bundle.autoencoder, tile)) if tile else bundle)
 
 
@@ -289,6 +292,7 @@ class Generator(Verbs):
                 lora=[str(use) for use in self.bundle.loras],
                 lora_sha256=[use.sha256 for use in self.bundle.loras],
                 reuse=self.bundle.reuse,
+                interval="" if self.bundle.interval == (0, 1) else "{:g}:{:g}".format(*self.bundle.interval),
                 weights=self.bundle.running.weights or "",
                 tile=self.bundle.tile,
                 canvas=canvas.to_dict(),

@@ -35,6 +35,27 @@ def check_reuse(dial: float) -> None:
         raise CanvasError(f"reuse {shown(dial)} is out of range: use 0 (off, exact) to 1")
 
 
+def parse_interval(text: str) -> tuple[float, float]:
+    """ "LOW:HIGH", noise levels between which there is guidance, as numbers. Raises CanvasError."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise CanvasError(f"interval {text[:40]!r} is not LOW:HIGH, two noise levels such as 0.3:1") from None
+    check_interval((low, high))
+    return low, high
+
+
+def check_interval(interval: tuple[float, float]) -> None:
+    """Raises CanvasError for what are no two noise levels, the lower one first."""
+    for level in interval:
+        check_number(level, "interval")
+    if not 0 <= interval[0] < interval[1] <= 1:
+        said = ":".join(map(shown, interval))
+        raise CanvasError(
+            f"interval {said} is none: use two noise levels from 0 (picture) to 1 (noise), the lower first"
+        )
+
+
 def check_tile(side: int) -> None:
     """Raises CanvasError for a side of tiles that is no whole number of pixels, or none."""
     check_whole(side, "tile")

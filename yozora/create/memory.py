@@ -22,10 +22,10 @@ def advice(stage: str, running: Running, device: torch.device, tile: int, large:
     switches = []
     if stage == "decode" and not tile:
         switches.append(f"--tile {TILE}")
-    if large and stage in ("load", "sample"):
-        if running.weights is None:
+    if large:
+        if running.weights is None and stage in ("load", "sample"):
             switches.append("--weights int8")
-        if running.offload is None:
+        if running.offload is None and stage != "text":  # which frees the others' memory while one part is at work
             switches.append("--offload disk" if device.type == "cpu" else "--offload cpu")
     less = "" if stage == "load" else "a smaller size, fewer seconds or fewer variations"
     helps = " or ".join(filter(None, (" or ".join(switches), less)))

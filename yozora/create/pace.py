@@ -54,16 +54,19 @@ def even_pace(frames: np.ndarray, groups: Iterable[tuple[int, int]]) -> np.ndarr
     steps from the frame before it to its last. The frame before it must be there."""
     result = frames.copy()
     for start, stop in groups:
-        path = spaced = frames[start - 1 : stop].astype(np.float32)
-        places = np.arange(len(path), dtype=np.float64)
+        path = spaced = best = frames[start - 1 : stop].astype(np.float32)
+        places, least = np.arange(len(path), dtype=np.float64), np.inf
         for _ in range(ROUNDS):
             steps = np.abs(np.diff(spaced, axis=0)).mean((1, 2, 3))
-            if steps.max() <= EVEN * steps.min():
+            uneven = steps.max() / max(steps.min(), 1e-9)
+            if uneven < least:
+                best, least = spaced, uneven
+            if not steps.any() or uneven <= EVEN:
                 break
             gone = np.append(0, steps.cumsum())
             places = np.interp(np.linspace(0, gone[-1], len(path)), gone, places)
             spaced = _at(path, places)
-        result[start : stop - 1] = spaced[1:-1].round()
+        result[start : stop - 1] = best[1:-1].round()
     return result
 
 

@@ -38,6 +38,7 @@ from yozora.create.windows import (
     plan,
     plan_leads,
     turn_of,
+    window_seed,
 )
 from yozora.diffusion import (
     FLOW_MAP,
@@ -56,7 +57,7 @@ from yozora.diffusion.beside import guided_beside
 from yozora.diffusion.reuse import Reuse
 from yozora.errors import ModelError
 from yozora.models.registry import Bundle
-from yozora.models.shared import Shared
+from yozora.models.shared import Halved, Shared
 from yozora.models.tiled import Tiled
 from yozora.models.transformer import Transformer
 
@@ -306,20 +307,23 @@ class Stream:
             return flow_map(self._shared(self.bundle.few_steps), _repeat(text, batch))
         null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
         model = self._shared(self.bundle.transformer)
-        if self.bundle.reuse:
+        if self.bundle.reuse and not isinstance(model, Halved):
             model = Reuse(model, self.bundle.reuse)
-        given = _repeat(text, batch), null, guidance
-        if self.beside is None:
-            velocity = guided(model, *given, projected=self.settings.projected)
-        else:
-            shown = self.beside.on(self.bundle)
-            velocity = guided_beside(self.bundle.transformer, *given, shown, self.settings.projected)
+        given, projected = (_repeat(text, batch), null, guidance), self.settings.projected
+        if self.beside is not None:
+            return guided_beside(self.bundle.transformer, *given, self.beside.on(self.bundle), projected)
+        velocity = guided(model, *given, self.bundle.interval, projected)
         count = self.bundle.card.whole_levels
         return velocity if count is None else in_whole_levels(velocity, count)
 
-    def _shared(self, model: Transformer) -> Transformer | Shared:
-        """The model, by all processes that share its work."""
-        return model if self.bundle.team is None else Shared(model, self.bundle.team)
+    def _shared(self, model: Transformer) -> Transformer | Shared | Halved:
+        """The model, by all processes that share its work: of two, each does a half of guidance, unless work is to be
+        used again, which is decided for both halves at once."""
+        team = self.bundle.team
+        if team is None:
+            return model
+        halved = team.size() == 2 and self.settings.guidance != 1 and not self.bundle.reuse
+        return Halved(model, team) if halved else Shared(model, team)
 
     @torch.inference_mode()
     def _known(self, frames: np.ndarray, length: int) -> Tensor:
@@ -334,7 +338,7 @@ class Stream:
 
     def _pixels(self, frames: np.ndarray) -> Tensor:
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.bundle.device)
-        return (pixels.float() / 127.5 - 1).to(self.bundle.dtype)
+        return (pixels.float() / 127.5 - 1).to(torch.float32 if self.bundle.large else self.bundle.dtype)
 
     def _noise(self, part: Canvas, index: int) -> Tensor:
         """Standard normal float32 [B, C, T, h, w] on the model's device, one CPU generator a seed."""
@@ -350,7 +354,9 @@ class Stream:
         """Latents [1, C, T, h, w] → uint8 frames [n, H, W, 3], a few at a time, and where decoding stands after them;
         `before` is where it stood, `more` whether it will go on after these."""
         autoencoder = self.bundle.autoencoder
-        for chunk in latents.to(self.bundle.dtype).split(self.chunk, dim=2):
+        if not self.bundle.large:  # whose autoencoders have ends of float32
+            latents = latents.to(self.bundle.dtype)
+        for chunk in latents.split(self.chunk, dim=2):
             state, last = (before.state, before.last) if before else (None, None)
             if isinstance(autoencoder, Tiled):
                 frames, state = autoencoder.decode_chunk(chunk, state, keep=more)
@@ -377,13 +383,6 @@ def _go_over(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
     """The first `count` frames uint8 [n, H, W, 3] of both, from the `one` to the `other` by even steps."""
     share = (np.arange(1, count + 1, dtype=np.float32) / (count + 1))[:, None, None, None]
     return (one[:count] + (other[:count] - one[:count].astype(np.float32)) * share).round().astype(np.uint8)
-
-
-def window_seed(seed: int, index: int) -> int:
-    """The seed of a window's noise; that of the first is the video's own."""
-    if not index:
-        return seed
-    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _repeat(text: Text, batch: int) -> Text:

@@ -239,3 +239,10 @@ def part_before(canvas: Canvas, lead: Lead, made: np.ndarray | None, grid: Grid)
         return part
     own = tuple(cut for anchor in part.anchors if (cut := anchor.cut(0, until - start, grid)))
     return replace(part, anchors=(*own, Anchor(Clip(made[: stop - until], canvas.fps), until - start)))
+
+
+def window_seed(seed: int, index: int) -> int:
+    """The seed of a window's noise; that of the first is the video's own."""
+    if not index:
+        return seed
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> 1)

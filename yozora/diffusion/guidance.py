@@ -17,7 +17,7 @@ from torch import Tensor
 from yozora.diffusion.levels import whole_levels
 from yozora.diffusion.path import spread_levels
 from yozora.diffusion.reuse import Reuse
-from yozora.models.shared import Shared
+from yozora.models.shared import Halved, Shared
 from yozora.models.transformer import KeyValue, Transformer
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -34,7 +34,7 @@ all states count, as those of open models do, whose paddings are zeros that they
 
 @torch.no_grad()
 def guided(
-    model: Transformer | Shared | Reuse,
+    model: Transformer | Shared | Halved | Reuse,
     text: Text,
     null: Text | None,
     guidance: float = 1.0,
@@ -94,7 +94,7 @@ def in_whole_levels(velocity: Velocity, count: int) -> Velocity:
 
 
 @torch.no_grad()
-def flow_map(model: Transformer | Shared, text: Text) -> Velocity:
+def flow_map(model: Transformer | Shared | Halved, text: Text) -> Velocity:
     """The mean velocity over each step, from a model that has learned it with guidance in it: one pass, no guidance."""
     prompt, mask = model.prepare_text(text[0]), text[1]
     return lambda latents, levels, reach: model(latents, levels, prompt, mask, levels - reach)

@@ -1,6 +1,7 @@
 """Fetching open weights from the Hugging Face hub: what was begun goes on, and every file is checked by its hash.
 
-A model is downloaded beside its place and moved there once all of it is right, so what has a place is whole.
+A model is downloaded beside its place and moved there once all of it is right, so what has a place is whole. What each
+file should be is written down there, so that it can be checked again.
 """
 
 from __future__ import annotations
@@ -11,17 +12,39 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from yozora.errors import ModelError
-from yozora.models.folder import CONFIG, first_line
+from yozora.models.folder import CONFIG, first_line, read_json
 from yozora.models.wan_folder import PIPELINE
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.pth", "LICENSE*", "README.md")
 BLOCK = 2**22
+FETCHED = "fetched.json"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a file should be: its size in bytes and its hash, hexadecimal: "sha256" of the content or, of small files,
+    "git", which is SHA-1 of that with its length before it."""
+
+    size: int
+    kind: str
+    digest: str
+
+    def is_of(self, path: Path) -> bool:
+        """Whether the file is that. Raises OSError."""
+        if not path.is_file() or path.stat().st_size != self.size:
+            return False
+        made = hashlib.sha256() if self.kind == "sha256" else hashlib.sha1(b"blob %d\0" % self.size)
+        with path.open("rb") as content:
+            while block := content.read(BLOCK):
+                made.update(block)
+        return made.hexdigest() == self.digest
 
 
 def is_hub_name(name: str) -> bool:
@@ -67,13 +90,15 @@ def fetch_model(
     partial = folder.with_name(f".{folder.name}.fetching")
     try:
         files, commit = list_files(hub, name, revision)
-        size = sum(file.size for file in files)
-        say(f"{name} at {commit[:12]}: {len(files)} files, {size / 1e9:.2f} GB")
-        hub.snapshot_download(name, revision=commit, local_dir=partial, allow_patterns=[file.path for file in files])
-        for file in files:
-            say(f"checking {file.path}")
-            check_file(partial / file.path, file)
-        (partial / "fetched.json").write_text(json.dumps({"name": name, "commit": commit}, indent=2) + "\n")
+        say(f"{name} at {commit[:12]}: {described(files)}")
+        hub.snapshot_download(name, revision=commit, local_dir=partial, allow_patterns=list(files))
+        for path, known in files.items():
+            say(f"checking {path}")
+            if not known.is_of(partial / path):
+                (partial / path).unlink(missing_ok=True)
+                raise ModelError(f"{path} did not arrive whole: fetch again, which goes on with the rest")
+        told = {"name": name, "commit": commit, "files": {path: asdict(known) for path, known in files.items()}}
+        (partial / FETCHED).write_text(json.dumps(told, indent=2) + "\n")
         os.replace(partial, folder)
     except ModelError:
         raise
@@ -82,34 +107,66 @@ def fetch_model(
     return folder
 
 
-def list_files(hub: Any, name: str, revision: str | None) -> tuple[list[Any], str]:
-    """The files of a model that are needed, with sizes and hashes, and the commit. Raises the hub's errors and
-    ModelError."""
+def check_model(folder: Path, name: str | None = None, say: Callable[[str], None] = lambda _: None) -> str:
+    """Hashes every file of a model's folder once more; a line that says what is right. What they should be was written
+    down when it was fetched, or is asked of the hub, where it is called `name`. Raises ModelError, which names the
+    files that are others."""
+    if name is None:
+        name, commit, files = read_fetched(folder)
+    else:
+        hub = _library()
+        try:
+            files, commit = list_files(hub, name, None)
+        except ModelError:
+            raise
+        except Exception as error:  # the hub's own or its network library's
+            raise ModelError(explain(hub, name, error)) from None
+    wrong = []
+    for path, known in files.items():
+        say(f"checking {path}")
+        try:
+            if not known.is_of(folder / path):
+                wrong.append(path)
+        except OSError as error:
+            raise ModelError(f"cannot read {folder / path} ({error.strerror}): copy it again") from None
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ModelError(f"{folder}: {wrong[0]}{more} missing or not as {name} has it: fetch or copy it again")
+    return f"{folder}: {described(files)}, all as in {name} at {commit[:12]}"
+
+
+def read_fetched(folder: Path) -> tuple[str, str, dict[str, Known]]:
+    """The name, commit and files of a folder that was fetched. Raises ModelError."""
+    path = folder / FETCHED
+    if not path.is_file():
+        raise ModelError(f"{folder} was not fetched by `yozora models fetch`: say by --name what the hub calls it")
+    told = read_json(path)
+    try:
+        return told["name"], told["commit"], {path: Known(**known) for path, known in told["files"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise ModelError(f"{path} does not say what the files should be: give --name to ask the hub") from None
+
+
+def list_files(hub: Any, name: str, revision: str | None) -> tuple[dict[str, Known], str]:
+    """The files of a model that are needed, and the commit. Raises the hub's errors and ModelError."""
+    if not is_hub_name(name):
+        raise ModelError(f"{name[:120]!r} is no name on the hub: give ORGANISATION/NAME")
     api = hub.HfApi()
     commit = api.model_info(name, revision=revision).sha
-    tree = [file for file in api.list_repo_tree(name, recursive=True, revision=commit) if hasattr(file, "size")]
-    files = [file for file in tree if any(Path(file.path).match(pattern) for pattern in WANTED)]
-    paths = {file.path for file in files}
-    if not paths & {PIPELINE, CONFIG}:
+    files = {}
+    for file in api.list_repo_tree(name, recursive=True, revision=commit):
+        if hasattr(file, "size") and any(Path(file.path).match(pattern) for pattern in WANTED):
+            large = getattr(file, "lfs", None)
+            kind, digest = ("sha256", large.sha256) if large else ("git", file.blob_id)
+            files[file.path] = Known(file.size, kind, digest)
+    if not files.keys() & {PIPELINE, CONFIG}:
         raise ModelError(f"{name} has neither {PIPELINE} nor {CONFIG}: it is no model that Yozora runs")
     return files, commit
 
 
-def check_file(path: Path, file: Any) -> None:
-    """Raises ModelError, and removes the file, where it is not of the size and hash that the hub says."""
-    right = path.is_file() and path.stat().st_size == file.size
-    if right:
-        large = getattr(file, "lfs", None)
-        digest, wanted = (
-            (hashlib.sha256(), large.sha256) if large else (hashlib.sha1(b"blob %d\0" % file.size), file.blob_id)
-        )  # small files are known by git's hash of them
-        with path.open("rb") as content:
-            while block := content.read(BLOCK):
-                digest.update(block)
-        right = digest.hexdigest() == wanted
-    if not right:
-        path.unlink(missing_ok=True)
-        raise ModelError(f"{file.path} did not arrive whole: fetch again, which goes on with the rest")
+def described(files: Mapping[str, Known]) -> str:
+    """How many files, and how large."""
+    return f"{len(files)} files, {sum(known.size for known in files.values()) / 1e9:.2f} GB"
 
 
 def explain(hub: Any, name: str, error: Exception) -> str:

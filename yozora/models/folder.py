@@ -69,9 +69,9 @@ def save_module(module: nn.Module, folder: str | Path, dtype: torch.dtype | None
                 os.replace(new / name, folder / name)
         for stale in {*folder.glob("model*.safetensors"), folder / INDEX} - {folder / name for name in names}:
             stale.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"cannot write {folder} ({error.strerror or error}); choose a folder you may write to"
+            f"cannot write {folder} ({unwritten(error)}); choose a folder you may write to, with room for it"
         ) from None
 
 
@@ -338,6 +338,12 @@ def numbers_in(value: Any) -> list[int]:
     if isinstance(value, (tuple, list)):
         return [number for part in value for number in numbers_in(part)]
     return [value] if isinstance(value, int) else []
+
+
+def unwritten(error: OSError | SafetensorError) -> str:
+    """Why a file could not be written, without the words that safetensors puts around it."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+    return reason.rpartition("I/O error: ")[2].partition(" (os error")[0]
 
 
 def first_line(error: BaseException) -> str:

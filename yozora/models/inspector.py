@@ -58,6 +58,17 @@ class Inspector(nn.Module):
 
     def forward(self, frames: Float[Tensor, "n 3 hh ww"]) -> Cells:
         height, width = ((side + 1) // 2 for side in frames.shape[-2:])
+        seen = self.features(frames)
+        x = seen[-1]
+        for level in reversed(range(len(self.outward))):
+            finer = F.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
+            x = self.outward[level](finer + seen[level])
+        logits = self.head(F.relu(x)).float()[..., :height, :width]
+        return Cells(logits[:, 0], logits[:, 1:])
+
+    def features(self, frames: Float[Tensor, "n 3 hh ww"]) -> list[Tensor]:
+        """What it sees on each of its grids [N, width, h, w], from half of the picture's sides (padded to a multiple of
+        the coarsest grid's cells) to the coarsest."""
         unit = 2 ** len(self.config.widths)
         right, below = -frames.shape[-1] % unit, -frames.shape[-2] % unit
         padded = F.pad(frames, (0, right, 0, below), mode="replicate")
@@ -66,11 +77,7 @@ class Inspector(nn.Module):
         for level, block in enumerate(self.inward):
             x = block(self.down[level - 1](x) if level else x)
             seen.append(x)
-        for level in reversed(range(len(self.outward))):
-            finer = F.interpolate(self.up[level](x), scale_factor=2.0, mode="nearest")
-            x = self.outward[level](finer + seen[level])
-        logits = self.head(F.relu(x)).float()[..., :height, :width]
-        return Cells(logits[:, 0], logits[:, 1:])
+        return seen
 
     def shapes(
         self, frames: Float[Tensor, "n 3 hh ww"], thing: Float[Tensor, "n h w"], boxes: Float[Tensor, "n 4"]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from yozora.errors import ModelError
 from yozora.models.adapter import LowRank, matrices_of
-from yozora.models.folder import first_line, refuse_pickle, weights_digest
+from yozora.models.folder import first_line, refuse_pickle, unwritten, weights_digest
 from yozora.models.transformer import MAX_WIDTH, Transformer
 
 A, B = ".lora_A.weight", ".lora_B.weight"
@@ -110,7 +110,7 @@ def write_lora(tensors: dict[str, Tensor], about: dict[str, str], path: str | Pa
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise ModelError(f"cannot write {path} ({first_line(error)}); is the disk full?") from None
+        raise ModelError(f"cannot write {path} ({unwritten(error)}); is the disk full?") from None
 
 
 # ---- use -------------------------------------------------------------------------------------------------------------

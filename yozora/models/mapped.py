@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from yozora.errors import ModelError
-from yozora.models.folder import find_weights, first_line
+from yozora.models.folder import find_weights, first_line, unwritten
 
 KeyMap = Mapping[str, tuple[str, ...]]
 """Our name of a tensor → the other program's names of those that make it, first rows first."""
@@ -206,4 +206,4 @@ def save_mapped(module: nn.Module, keys: KeyMap, path: Path, shape_there: Callab
         save_file(tensors, path, metadata={"format": "pt"})
         path.chmod(0o644)  # safetensors makes it private
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot write {path} ({first_line(error)}); choose a folder you may write to") from None
+        raise ModelError(f"cannot write {path} ({unwritten(error)}); choose a folder you may write to") from None

@@ -22,18 +22,24 @@ PIECE = 256
 
 
 class Packed(nn.Module):
-    """A linear layer, for evaluation, whose matrix lies as oneDNN multiplies it best; with `gelu`, through that."""
+    """A linear layer, for evaluation, whose matrix lies as oneDNN multiplies it best; with `gelu`, through that. Where
+    the matrix is elsewhere (on the meta device), whoever brings it packs it."""
 
     def __init__(self, linear: nn.Linear, gelu: bool = False) -> None:
         super().__init__()
         assert linear.bias is not None
         self.bias = linear.bias
-        packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), PIECE)
-        self.weight = nn.Parameter(packed, requires_grad=False)
+        weight = linear.weight.detach()
+        self.weight = nn.Parameter(weight if weight.is_meta else packed_matrix(weight), requires_grad=False)
         self.then = ("gelu", [], "tanh") if gelu else ("none", [], "")
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.then)
+
+
+def packed_matrix(weight: Tensor) -> Tensor:
+    """A matrix as oneDNN multiplies it best with `PIECE` tokens."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, PIECE)
 
 
 def can_be_packed(device: torch.device, dtype: torch.dtype) -> bool:
@@ -49,13 +55,21 @@ class Pieces(nn.Module):
 
     def __init__(self, block: Block, packed: bool) -> None:
         super().__init__()
-        self.block, self.packed = block, packed
+        self.block, self.packed = block, False
         self.dtype = block.ffn.up.weight.dtype
         if packed:
-            for part in (block.attention, block.cross, block.ffn):
-                for name, child in list(part.named_children()):
-                    if isinstance(child, nn.Linear) and part.get_submodule(name) is not block.cross.kv:
-                        part.register_module(name, Packed(child, gelu=child is block.ffn.up))
+            self.pack()
+
+    def pack(self) -> frozenset[str]:
+        """Packs the matrices, but for that of the text's keys and values, which is used once a video; their names."""
+        block, self.packed, names = self.block, True, set()
+        for place in ("attention", "cross", "ffn"):
+            part = block.get_submodule(place)
+            for name, child in list(part.named_children()):
+                if isinstance(child, nn.Linear) and child is not block.cross.kv:
+                    part.register_module(name, Packed(child, gelu=child is block.ffn.up))
+                    names.add(f"block.{place}.{name}.weight")
+        return frozenset(names)
 
     @property
     def cross(self) -> CrossAttention:

@@ -123,6 +123,8 @@ class Bundle:
     loras: tuple[LoraUse, ...] = ()
     reuse: float = 0.0
     """How much work of one step is used again in the next: the dial of `yozora.diffusion.reuse`."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """The noise levels at which there is guidance."""
     running: Running = AS_IT_IS
     tile: int = 0
     """The side of the tiles in which it decodes, in pixels (0: whole)."""
@@ -189,7 +191,7 @@ def load_wan_bundle(
     bundle = Bundle(
         card.name,
         load_wan_transformer(parts.transformer, device, dtype, changes, running),
-        load_wan_autoencoder(parts.autoencoder, device, dtype),
+        load_wan_autoencoder(parts.autoencoder, device, dtype, running.offload),
         load_wan_text(parts.text_encoder, parts.tokenizer, device, dtype),
         card,
         device,

@@ -10,7 +10,7 @@ from torch import nn
 
 from yozora.errors import ModelError
 from yozora.models.compiled import check_compiler, compile_block
-from yozora.models.offload import PLACES, Away, Shelf
+from yozora.models.offload import PLACES, AwayBlock, Shelf
 from yozora.models.pieces import Pieces, can_be_packed
 from yozora.models.quantised import KINDS, in_eight_bits
 from yozora.models.transformer import Block
@@ -44,7 +44,7 @@ class Blocks:
     def __init__(self, running: Running, device: torch.device, dtype: torch.dtype) -> None:
         self.running, self.device = running, device
         self.shelf = Shelf(device, running.offload) if running.offload else None
-        self.packed = can_be_packed(device, dtype) and not running.offload
+        self.packed = can_be_packed(device, dtype)
         self.home = torch.device("cpu") if running.offload and running.weights is None else device
         """Where a block is loaded to: what is only to be put away need not see the device."""
 
@@ -56,5 +56,5 @@ class Blocks:
         if run.compiled:
             compile_block(block)
         elif self.device.type == "cpu" and not run.weights:
-            made = Pieces(block, self.packed)
-        return made if self.shelf is None else Away(made, self.shelf)
+            made = Pieces(block, self.packed and self.shelf is None)
+        return made if self.shelf is None else AwayBlock(made, self.shelf, self.packed)

@@ -1,8 +1,10 @@
-"""A transformer whose tokens are divided over several processes, for videos that take one device too long.
+"""A transformer whose work is divided over several processes, for videos that take one device too long.
 
-Each process runs all blocks on a stretch of the tokens. To attend to the others, keys and values are gathered from all
-(as in `yozora.train.context`); everything else happens to each token alone. In the end each process has the whole
-velocity. Nothing is approximated, and every process must be given the same.
+`Shared` divides the tokens: each process runs all blocks on a stretch of them. To attend to the others, keys and values
+are gathered from all (as in `yozora.train.context`); everything else happens to each token alone. In the end each
+process has the whole velocity. `Halved` divides a batch of two halves, such as those of guidance, over two processes,
+which have nothing to say to each other before they are done. Nothing is approximated, and every process must be given
+the same.
 """
 
 from __future__ import annotations
@@ -108,3 +110,37 @@ class Shared:
         value = value.clone()
         dist.all_reduce(value, group=self.group)
         return value
+
+
+class Halved:
+    """A transformer, for evaluation, that is called as it is, by two processes together: each works out a half of the
+    batch, and all of a batch that has no halves."""
+
+    def __init__(self, model: Transformer, group: dist.ProcessGroup) -> None:
+        assert dist.get_world_size(group) == 2
+        self.model, self.group = model, group
+
+    def prepare_text(self, text: Tensor) -> list[KeyValue]:
+        """As the transformer's."""
+        return self.model.prepare_text(text)
+
+    @torch.no_grad()
+    def __call__(
+        self, latents: Tensor, levels: Tensor, text: Tensor | list[KeyValue], text_mask: Tensor | None = None,
+        spans: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As the transformer's `forward`."""
+        size = len(latents)
+        if size % 2:
+            return self.model(latents, levels, text, text_mask, spans)
+        start = dist.get_rank(self.group) * size // 2
+
+        def own(each: Tensor) -> Tensor:
+            return each[start : start + size // 2] if len(each) == size else each
+
+        texts = [(own(k), own(v)) for k, v in text] if isinstance(text, list) else own(text)
+        masks, ways = (None if each is None else own(each) for each in (text_mask, spans))
+        half = self.model(own(latents), own(levels), texts, masks, ways).contiguous()
+        halves = [torch.empty_like(half) for _ in range(2)]
+        dist.all_gather(halves, half, group=self.group)
+        return torch.cat(halves)

@@ -31,6 +31,7 @@ from yozora.models.mapped import (
     read_mapped,
     save_mapped,
 )
+from yozora.models.offload import Away, Shelf
 from yozora.models.running import Blocks, Running
 from yozora.models.transformer import Block, Transformer, TransformerConfig
 from yozora.models.wan_autoencoder import (
@@ -41,7 +42,7 @@ from yozora.models.wan_autoencoder import (
     WanAutoencoder,
     WanAutoencoderConfig,
 )
-from yozora.models.wan_layers import Down, ResidualBlock, Up
+from yozora.models.wan_layers import Down, ResidualBlock, Up, lay
 
 ROWS: tuple[Row, ...] = (  # ours, diffusers', the original's, and which tensors each has
     ("patch", "patch_embedding", "patch_embedding", "weight bias"),
@@ -77,6 +78,7 @@ CONFIG_KEYS: dict[Layout, dict[str, str]] = {  # ours → theirs, in config.json
                  "heads": "num_heads", "freq_dim": "freq_dim", "eps": "eps", "width": "dim"},
 }  # fmt: skip
 CLASSES: dict[str, Layout] = {"WanTransformer3DModel": "diffusers", "WanModel": "original"}
+COARSE = 2  # levels of the autoencoders that stay float32
 TEXT_WIDTH = 4096  # of UMT5-XXL, which the original layout does not say
 
 PRESETS = {
@@ -255,10 +257,14 @@ def autoencoder_keys(config: WanAutoencoderConfig, layout: Layout = "diffusers")
 
 
 def load_wan_autoencoder(
-    place: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    place: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offload: str | None = None,
 ) -> WanAutoencoder:
     """The autoencoder of a folder as diffusers writes it, or of an original .pth file, for evaluation, channels last.
-    Raises ModelError, in one line."""
+    `offload` is where each half waits until it is at work (see `yozora.models.offload`). Raises ModelError, in one
+    line."""
     place = Path(place)
     original = place.suffix == PICKLED
     with Stored(place) as stored:
@@ -266,12 +272,24 @@ def load_wan_autoencoder(
         with torch.device("meta"):
             module = WanAutoencoder(config)
         keys = autoencoder_keys(config, "original" if original else "diffusers")
-        load_mapped(module, keys, stored, device, dtype)
-    for parameter in module.parameters():
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-        if parameter.ndim in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+        load_mapped(module, keys, stored, "cpu" if offload else device, dtype,
+                    exact=lambda name: is_coarse(name, config))  # fmt: skip
+    lay(module, torch.device(device))
+    if offload:
+        shelf = Shelf(torch.device(device), offload, ahead=False)
+        for half in ("encoder", "decoder"):
+            setattr(module, half, Away(module.get_submodule(half), shelf))
     return module
+
+
+def is_coarse(name: str, config: WanAutoencoderConfig) -> bool:
+    """Whether a tensor of the autoencoder stays float32: norms, both ends of each half, and the levels where cells are
+    so few that it costs next to no time, though what is rounded there shows everywhere."""
+    half, part, *rest = name.split(".")
+    if part != "stages":
+        return True
+    level, last = int(rest[0]), len(config.multiples) - 1
+    return rest[-1].startswith("norm") or (level < COARSE if half == "decoder" else level > last - COARSE)
 
 
 def read_wan_autoencoder(folder: Path) -> WanAutoencoderConfig:

@@ -12,6 +12,7 @@ What is unusual about them, and about how they run here:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from yozora.models.wan_layers import (
 )
 
 MAX_WIDTH = 2**16
+TOGETHER = 2**14  # cells of frames that go through a stage of the decoder at a time
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ class WanAutoencoder(Streams):
         pieces = list(frames[:, :, int(state is None) :].split(step, dim=2))
         if state is None:
             pieces = [frames[:, :, :1], *(piece for piece in pieces if piece.shape[2])]
-        weight, made = self.encoder.stem.weight, []
+        made = []
         for piece in pieces:
-            latents, state = self.encoder(fold(piece.to(weight.dtype), self.config.patch), state)
+            latents, state = self.encoder(fold(piece, self.config.patch), state)
             made.append(latents.float())
         assert state is not None
         mean, std = self._statistics(frames.device)
@@ -143,13 +145,15 @@ class WanAutoencoder(Streams):
         """The next latent frames of a stream: n of them give 4n frames, and 4n - 3 at its start (`state` None). Frames
         are in -1..1, but not clamped."""
         mean, std = self._statistics(latents.device)
-        latents = (latents.float() * std + mean).to(self.decoder.stem.weight.dtype)
-        made = []
+        latents = latents.float() * std + mean
+        made, memory = [], None
+        if state is not None:  # which stays the caller's
+            memory, state = [*state[:2], list(state[2]), *state[3:]], None
         for latent in latents.split(1, dim=2):
-            frames, state = self.decoder(latent, state)
+            frames, memory = self.decoder(latent, memory)
             made.append(unfold(frames, self.config.patch))
-        assert state is not None
-        return torch.cat(made, dim=2), state
+        assert memory is not None
+        return torch.cat(made, dim=2), (*memory[:2], tuple(memory[2]), *memory[3:])
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(each, device=device) for each in (self.config.mean, self.config.std))
@@ -175,10 +179,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         stem, stages, middle, head = memory or (None,) * 4
-        x, stem = self.stem(remember(x.contiguous(memory_format=LAST), stem))
+        x, stem = self.stem(remember(x.to(self.stem.weight.dtype).contiguous(memory_format=LAST), stem))
         x, stages = run(self.stages, x, stages)
         x, middle = self.middle(x, middle)
-        x, head = self.head(activate(x, self.norm, head))
+        x, head = self.head(activate(x, self.norm, head, self.head.weight.dtype))
         return self.latent(x).chunk(2, dim=1)[0], (stem, stages, middle, head)
 
 
@@ -201,13 +205,27 @@ class Decoder(nn.Module):
         self.norm = nn.Parameter(torch.ones(width))
         self.head = CausalConv(width, 3 * config.patch**2)
 
-    def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        stem, middle, stages, head = memory or (None,) * 4
-        x, stem = self.stem(remember(self.latent(x.contiguous(memory_format=LAST)), stem))
-        x, middle = self.middle(x, middle)
-        x, stages = run(self.stages, x, stages)
-        x, head = self.head(activate(x, self.norm, head))
-        return x, (stem, middle, stages, head)
+    def forward(self, x: Tensor, memory: list[Any] | None) -> tuple[Tensor, list[Any]]:
+        """`memory` is changed in its place, so that what was used is gone before there is more of the new."""
+        memory = memory or [None, None, [None] * len(self.stages), None]
+        x = self.latent(x.to(self.latent.weight.dtype).contiguous(memory_format=LAST))
+        x, memory[0] = self.stem(remember(x, memory[0]))
+        x, memory[1] = self.middle(x, memory[1])
+        return self.refine(x, 0, memory), memory
+
+    def refine(self, x: Tensor, number: int, memory: list[Any]) -> Tensor:
+        """The stages from the `number`-th on, and the head. The larger the frames have become, the fewer go on at a
+        time, so that little is held at once."""
+        if number == len(self.stages):
+            x, memory[3] = self.head(activate(x, self.norm, memory[3], self.head.weight.dtype))
+            return x
+        made, states = [], memory[2]
+        for piece in x.split(max(1, TOGETHER // x[0, 0, 0].numel()), dim=2):
+            own, states[number] = states[number], None
+            piece, states[number] = self.stages[number](piece, own)
+            del own
+            made.append(self.refine(piece, number + 1, memory))
+        return torch.cat(made, dim=2)
 
 
 # ---- stages ----------------------------------------------------------------------------------------------------------

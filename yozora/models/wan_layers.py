@@ -1,11 +1,13 @@
 """The layers of Wan's autoencoders: causal convolutions and what they remember, residual blocks, halving and doubling.
 
 Each takes the frames at hand and what it remembers of those before (None: a video begins), and returns both anew.
-Tensors [B, C, T, h, w] lie channels last.
+Tensors [B, C, T, h, w] lie channels last. The stream that residual blocks add to is float32, and so are norms, whatever
+the type of the convolutions' weights: what a convolution is given is rounded once, and its answer once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from yozora.models.attention import attend
 
 LAST = torch.channels_last_3d
 PIECE = 2**17  # numbers normed at a time on a CPU
+NARROW = 16  # channels
+STRIP = 2**13  # cells of a frame that a flat convolution makes at a time
 
 Memory = tuple[Any, ...]
 """What a part remembers of the frames before: tensors, in tuples nested as the parts are."""
@@ -25,11 +29,26 @@ class CausalConv(nn.Conv3d):
     """3×3×3, of which the frames are the one at hand and the two before it."""
 
     def __init__(self, width: int, out: int) -> None:
-        super().__init__(width, out, 3, padding=(0, 1, 1))
+        super().__init__(width, out, 3, padding=(0, 0, 1))
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """What `remember` or `activate` made of T frames → T frames, and the memory for the next ones."""
-        return super().forward(seen), seen[:, :, -2:].clone(memory_format=torch.preserve_format)
+        made = self.flat(seen) if is_flat(self, seen.device) else super().forward(seen)
+        return made, seen[:, :, -2:].clone(memory_format=torch.preserve_format)
+
+    def flat(self, seen: Tensor) -> Tensor:
+        """The same as convolutions of pictures, whose channels are those of three frames, some rows at a time: in
+        bfloat16, oneDNN takes half as long for it as for volumes (96 channels of 256² pixels), and nowhere longer."""
+        weight = self.weight.transpose(1, 2).flatten(1, 2)  # of what `lay` laid, a view
+        batch, _, frames, rows, columns = seen.shape
+        made = seen.new_empty(batch, frames - 2, rows - 2, columns, weight.shape[0])
+        strip = max(1, STRIP // columns)
+        for frame in range(frames - 2):
+            for row in range(0, rows - 2, strip):
+                part = seen[:, :, frame : frame + 3, row : row + strip + 2].permute(0, 3, 4, 2, 1)  # [B, r, w, 3, C]
+                answer = F.conv2d(part.flatten(3).permute(0, 3, 1, 2), weight, self.bias, padding=(0, 1))
+                made[:, frame, row : row + strip] = answer.permute(0, 2, 3, 1)
+        return made.permute(0, 4, 1, 2, 3)
 
 
 class ResidualBlock(nn.Module):
@@ -45,9 +64,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         first, second = memory or (None, None)
-        h, first = self.conv1(activate(x, self.norm1, first))
-        h, second = self.conv2(activate(h, self.norm2, second))
-        return h + (x if self.shortcut is None else self.shortcut(x)), (first, second)
+        h, first = self.conv1(activate(x, self.norm1, first, self.conv1.weight.dtype))
+        h, second = self.conv2(activate(h, self.norm2, second, self.conv2.weight.dtype))
+        return (x if self.shortcut is None else stream(self.shortcut, x)) + h, (first, second)
 
 
 class Attention(nn.Module):
@@ -61,8 +80,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         images = as_images(x)
-        normed = F.rms_norm(images.permute(0, 2, 3, 1), self.norm.shape, self.norm, 1e-24).permute(0, 3, 1, 2)
-        q, k, v = self.qkv(normed).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=-1)  # [B·T, 1, h·w, width]
+        normed = F.rms_norm(images.permute(0, 2, 3, 1), self.norm.shape, self.norm.float(), 1e-24).permute(0, 3, 1, 2)
+        qkv = self.qkv(normed.to(self.qkv.weight.dtype)).flatten(2).transpose(1, 2)[:, None]  # [B·T, 1, h·w, 3·width]
+        q, k, v = qkv.chunk(3, dim=-1)
         attended = attend(q, k, v)[:, 0].transpose(1, 2).unflatten(2, images.shape[2:])
         return x + as_video(self.out(attended), x.shape[0])
 
@@ -76,11 +96,11 @@ class Down(nn.Module):
         self.time = nn.Conv3d(width, width, (3, 1, 1), stride=(2, 1, 1)) if halves else None
 
     def forward(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = as_video(self.space(F.pad(as_images(x), (0, 1, 0, 1))), x.shape[0])
+        x = as_video(stream(self.space, F.pad(as_images(x), (0, 1, 0, 1))), x.shape[0])
         if self.time is None:
             return x, x.new_empty(0)
         seen = x if memory is None else torch.cat((memory, x), dim=2)
-        parts = ([x[:, :, :1]] if memory is None else []) + ([self.time(seen)] if seen.shape[2] > 2 else [])
+        parts = ([x[:, :, :1]] if memory is None else []) + ([stream(self.time, seen)] if seen.shape[2] > 2 else [])
         return torch.cat(parts, dim=2), x[:, :, -1:].clone(memory_format=torch.preserve_format)
 
 
@@ -96,36 +116,77 @@ class Up(nn.Module):
         batch, after = x.shape[0], x.new_empty(0)
         if self.time is not None:
             head, rest = (x[:, :, :1], x[:, :, 1:]) if memory is None else (x[:, :, :0], x)
-            seen = remember(rest, memory)
+            rest = rest.to(self.time.weight.dtype)
+            before = rest.new_zeros(*rest.shape[:2], 2, *rest.shape[3:]) if memory is None else memory
+            seen = torch.cat((before, rest), dim=2).contiguous(memory_format=LAST)
             if rest.shape[2]:
                 pairs = self.time(seen).permute(0, 2, 3, 4, 1).unflatten(-1, (2, -1))  # [B, T, h, w, 2, width]
                 doubled = pairs.permute(0, 1, 4, 2, 3, 5).flatten(1, 2).permute(0, 4, 1, 2, 3)
-                x = torch.cat((head, doubled), dim=2) if head.shape[2] else doubled
+                x = torch.cat((head, doubled.to(x.dtype)), dim=2) if head.shape[2] else doubled
             after = seen[:, :, -2:].clone(memory_format=torch.preserve_format)
-        images = F.interpolate(as_images(x), scale_factor=2.0, mode="nearest-exact")
-        return as_video(self.space(images), batch), after
+        images = F.interpolate(as_images(x.to(self.space.weight.dtype)), scale_factor=2.0, mode="nearest-exact")
+        return as_video(stream(self.space, images), batch), after
+
+
+# ---- types and layouts -----------------------------------------------------------------------------------------------
+
+
+def stream(convolution: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    """A convolution in its weights' type, of x and for the stream, which are float32."""
+    return convolution(x.to(convolution.weight.dtype)).float()
+
+
+def is_flat(convolution: CausalConv, device: torch.device) -> bool:
+    """Whether a causal convolution is worked out as one of pictures: on a CPU, those of bfloat16, and those to few
+    channels, for which oneDNN would copy all that each of their answers sees, 27 times the frames."""
+    narrow = convolution.out_channels < NARROW
+    return device.type == "cpu" and (narrow or convolution.weight.dtype == torch.bfloat16)
+
+
+def lay(module: nn.Module, device: torch.device) -> None:
+    """Lays the weights of convolutions as they are run on a device: channels last, and where they are flat, the frames
+    just before them."""
+    for part in module.modules():
+        if isinstance(part, CausalConv) and is_flat(part, device):
+            part.weight.data = part.weight.data.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
+        elif isinstance(part, nn.Conv3d):
+            part.weight.data = part.weight.data.contiguous(memory_format=LAST)
+        elif isinstance(part, nn.Conv2d):
+            part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 # ---- shapes, norms ---------------------------------------------------------------------------------------------------
 
 
 def remember(x: Tensor, memory: Tensor | None) -> Tensor:
-    """Two frames of memory (nothing, where a video begins), then the frames of x [B, C, T, h, w]."""
-    if memory is None:
-        memory = x.new_zeros(*x.shape[:2], 2, *x.shape[3:]).contiguous(memory_format=LAST)
-    return torch.cat((memory, x), dim=2)
+    """Two frames of memory (nothing, where a video begins), then the frames of x [B, C, T, h, w]; all with an empty row
+    above and below, [B, C, T + 2, h + 2, w]."""
+    return place_frames(x, x.dtype, memory, lambda place, frames: place.copy_(frames))
 
 
-def activate(x: Tensor, scale: Tensor, memory: Tensor | None) -> Tensor:
-    """As `remember`, of x divided by its root mean square over channels, scaled, and through SiLU."""
+def activate(x: Tensor, scale: Tensor, memory: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """As `remember`, of x divided by its root mean square over channels, scaled, and through SiLU, as `dtype`."""
+    scale, width = scale.float(), x.shape[1]
+    size = max(1, PIECE // width) if x.device.type == "cpu" else x.shape[2:].numel()
+
+    def norm(place: Tensor, frame: Tensor) -> None:
+        for into, piece in zip(place.view(-1, width).split(size), frame.reshape(-1, width).split(size), strict=True):
+            into.copy_(F.silu(F.rms_norm(piece.float(), scale.shape, scale, 1e-24), inplace=True))
+
+    return place_frames(x, dtype, memory, norm)
+
+
+def place_frames(
+    x: Tensor, dtype: torch.dtype, memory: Tensor | None, put: Callable[[Tensor, Tensor], object]
+) -> Tensor:
+    """As `remember`, where `put` fills the place of each frame [h, w, C]."""
     batch, width, frames, rows, columns = x.shape
-    seen = torch.empty((batch, frames + 2, rows, columns, width), dtype=x.dtype, device=x.device)
+    seen = torch.empty((batch, frames + 2, rows + 2, columns, width), dtype=dtype, device=x.device)
     seen[:, :2] = 0 if memory is None else memory.permute(0, 2, 3, 4, 1)
-    size = max(1, PIECE // width) if x.device.type == "cpu" else rows * columns * frames
-    for clip, given in zip(seen[:, 2:], x.permute(0, 2, 3, 4, 1), strict=True):
-        pieces = zip(clip.view(-1, width).split(size), given.reshape(-1, width).split(size), strict=True)
-        for place, piece in pieces:
-            place.copy_(F.silu(F.rms_norm(piece, scale.shape, scale, 1e-24), inplace=True))
+    seen[:, 2:, 0] = seen[:, 2:, -1] = 0
+    for clip, given in zip(seen, x.permute(0, 2, 3, 4, 1), strict=True):
+        for place, frame in zip(clip[2:, 1:-1], given, strict=True):
+            put(place, frame)
     return seen.permute(0, 4, 1, 2, 3)
 
 

@@ -81,7 +81,7 @@ def workers(service: Serving, admin: Admin) -> dict[str, Any]:
     with service.database.reading() as session:
         now = session.scalar(sa.select(service.database.now)) or 0.0
         rows = session.scalars(sa.select(WorkerRow).order_by(WorkerRow.started_at)).all()
-    names = ("id", "host", "pid", "device", "version", "models", "started_at")
+    names = ("id", "host", "pid", "device", "version", "models", "gpu_bytes", "started_at")
     return {"workers": [{n: getattr(row, n) for n in names} | {"silent": now - row.seen_at} for row in rows]}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -47,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.pages = Together(partial(look_at_pages, service.database))
     if not service.settings.accounts:
         _ = service.local  # known from the start: requests do not wait for it
-    common = failures(400, 401, 403, 404, 409, 413, 415, 416, 429, 503)
+    common = failures(400, 401, 403, 404, 408, 409, 413, 415, 416, 429, 503)
     rooms = (videos_api, create_api, library_api, account_api, admin_api)
     for room in rooms:
         app.include_router(room.router, responses=common)
@@ -94,6 +95,11 @@ class Answer:
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             _log.info("a client went away")
+        except asyncio.CancelledError:  # this process ends, and has waited for running requests as long as it may
+            if status:
+                raise
+            told = error_object(503, "the service is going down: try again", "unavailable")
+            await JSONResponse(told, 503, {"Retry-After": "2"})(scope, receive, answer)
         except Exception as error:
             if not isinstance(error, YozoraError) and not _is_outage(error):
                 _log.exception("a request failed", extra={"path": scope["path"]})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import queue
 import socket
 import ssl
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 
@@ -23,14 +25,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, secon
     """Sends a POST and says the status of the answer, whose body is not read; redirections are not followed. The
     connection is cut after so many seconds, however slowly something comes. `private`: our own network may be called.
     Raises OSError, ValueError, HTTPException."""
-    parts = urllib.parse.urlsplit(url)
-    address = find_address(parts, private)
+    parts, begun = urllib.parse.urlsplit(url), time.monotonic()
+    address = find_address(parts, private, seconds)
+    left = max(0.001, seconds - (time.monotonic() - begun))  # of the time in which all of it must be over
     held: list[socket.socket] = []
     late = threading.Event()
 
     def connect(port: int) -> socket.socket:
         # to the address that was looked at, whatever the name means a moment later
-        made = socket.create_connection((address, port), seconds)
+        made = socket.create_connection((address, port), left)
         held.append(made.dup())  # TLS takes the first handle of the connection away before it greets
         if late.is_set():
             made.close()
@@ -43,13 +46,15 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, secon
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
-    connection = _Connection(parts, seconds, connect)
-    timer = threading.Timer(seconds, cut)
+    connection = _Connection(parts, left, connect)
+    timer = threading.Timer(left, cut)
     timer.start()
     try:
         path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         connection.request("POST", path, body, dict(headers))
         status = connection.getresponse().status
+    except TimeoutError:
+        late.set()
     except (OSError, http.client.HTTPException):
         if not late.is_set():
             raise
@@ -78,15 +83,37 @@ class _Connection(http.client.HTTPConnection):
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host)
 
 
-def find_address(parts: urllib.parse.SplitResult, private: bool) -> str:
-    """The IP address of an address's host. Raises OSError for a name that is not known, ValueError for an address
-    inside our own network, which nobody from outside may make us call."""
-    found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
-    addresses = [str(each[4][0]) for each in found]
+def find_address(parts: urllib.parse.SplitResult, private: bool, seconds: float) -> str:
+    """The IP address of an address's host. Raises OSError for a name that is not known, or not in so many seconds,
+    ValueError for an address inside our own network, which nobody from outside may make us call."""
+    addresses = _look_up(parts.hostname or "", parts.port or 443, seconds)
     for address in addresses:
         if not private and not _is_outside(ipaddress.ip_address(address.split("%")[0])):
             raise ValueError("it is inside a private network")
     return addresses[0]
+
+
+def _look_up(host: str, port: int, seconds: float) -> list[str]:
+    """The IP addresses of a name. The system's resolver cannot be told when to stop: where it is late, it ends by
+    itself some time, in a thread of its own."""
+    answer: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def look() -> None:
+        try:
+            answer.put([str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except OSError as error:
+            answer.put(error)
+        except UnicodeError:  # a label that is empty, or too long
+            answer.put(OSError("this is no name of a host"))
+
+    threading.Thread(target=look, name="resolver", daemon=True).start()
+    try:
+        found = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"the name {host[:80]} was not found within {seconds:.3g} s") from None
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 def _is_outside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

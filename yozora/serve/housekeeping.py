@@ -12,16 +12,15 @@ import sqlalchemy as sa
 
 from yozora.serve.accounts import user_by_id
 from yozora.serve.context import Service
-from yozora.serve.jobs import admit, settle
+from yozora.serve.jobs import admit, held, settle
 from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
 from yozora.serve.uploads import PREFIX
-from yozora.serve.webhooks import announce
+from yozora.serve.webhooks import ENDED, announce, revive
 
 __all__ = ["clear_scratch", "expire", "orphans", "sweep", "unstick"]
 
 BATCH = 500
 DELIVERY_DAYS = 30
-ENDED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS")
 _KEY = re.compile(r"(videos|uploads|characters)/([a-z]+_[0-9a-f]{32})(/.*)?")
 _log = logging.getLogger(__name__)
 
@@ -32,6 +31,7 @@ def sweep(service: Service) -> None:
     remove_orphans(service)
     clear_scratch(service)
     unstick(service)
+    revive(service)
 
 
 def expire(service: Service) -> None:
@@ -97,7 +97,7 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
         states = service.queue.list_workflows(workflow_ids=open_jobs, load_input=False, load_output=False)
         for ended in (each.workflow_id for each in states if each.status in ENDED):
             with service.database.writing() as session:
-                job = session.get(Job, ended, with_for_update=True)
+                job = held(session, ended)
                 if job is not None and job.status in UNFINISHED:
                     settle(service, session, job, FAILED, "server_error", "the making of this video came to nothing")
             announce(service, ended)

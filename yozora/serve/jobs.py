@@ -6,7 +6,6 @@ account that orders a thousand videos has at most its plan's concurrency in the 
 
 from __future__ import annotations
 
-import datetime
 import secrets
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from sqlalchemy.orm import Session
 from yozora.create.limits import MAX_SEED
 from yozora.create.sizes import Native
 from yozora.serve.accounts import User, user_by_id
+from yozora.serve.allowance import charge, check_plan, this_month, used, used_up
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
 from yozora.serve.line import pace
@@ -36,10 +36,11 @@ from yozora.serve.tables import (
     Folder,
     Job,
     Lineage,
+    Preview,
     Upload,
-    Usage,
     new_id,
 )
+from yozora.serve.webhooks import announce_in
 
 __all__ = [
     "LANES",
@@ -51,8 +52,10 @@ __all__ = [
     "create",
     "delete",
     "find",
+    "held",
     "listed",
     "measure",
+    "ordered",
     "settle",
 ]
 
@@ -79,6 +82,8 @@ class Ticket:
 def create(service: Service, user: User, order: Order, ticket: Ticket | None = None) -> list[Job]:
     """Orders videos: one, or as many variations as the ticket says. Raises ApiError."""
     ticket = ticket or Ticket()
+    if made := ordered(service, user, ticket.key, ticket.fingerprint):
+        return made
     if ticket.lane not in LANES:
         raise invalid(f"there is no lane {ticket.lane[:40]!r}: use {', '.join(LANES)}", "lane")
     if ticket.lane == "priority" and not user.plan.priority:
@@ -91,7 +96,7 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
         seconds = _with_sources(session, user, order, seconds)
         if ticket.folder is not None:
             _check_folder(session, user, ticket.folder)
-    _check_plan(user.plan, width, height, seconds)
+    check_plan(user.plan, width, height, seconds)
     seed = secrets.randbelow(2**31) if order.seed is None else order.seed
     if seed + ticket.count - 1 > MAX_SEED:
         raise invalid(
@@ -128,12 +133,10 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
         )
         for number in range(ticket.count)
     ]
-    if ticket.key and (made := _made_before(service, user, ticket)):
-        return made
     try:
         _insert(service, user, jobs, order, seconds)
     except IntegrityError:  # the same key, at the same moment
-        if ticket.key and (made := _made_before(service, user, ticket)):
+        if made := ordered(service, user, ticket.key, ticket.fingerprint):
             return made
         raise
     return jobs
@@ -154,11 +157,11 @@ def cost(service: Service, user: User, order: Order, count: int = 1) -> dict[str
     size, seconds = expected(order, native)
     with service.database.reading() as session:
         seconds = _with_sources(session, user, order, seconds)
-        used = _used(session, user.id)
+        spent = used(session, user.id)
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
         each = pace(session, service.database)
-    _check_plan(user.plan, *size, seconds)
-    left = None if not user.plan.monthly_seconds else max(0.0, user.plan.monthly_seconds - used)
+    check_plan(user.plan, *size, seconds)
+    left = None if not user.plan.monthly_seconds else max(0.0, user.plan.monthly_seconds - spent)
     return {
         "seconds": round(seconds * count, 3),
         "size": f"{size[0]}x{size[1]}",
@@ -168,6 +171,20 @@ def cost(service: Service, user: User, order: Order, count: int = 1) -> dict[str
         "videos_waiting": waiting,
         "expected_wait": round(waiting * each, 1),
     }
+
+
+def ordered(service: Service, user: User, key: str | None, fingerprint: str | None) -> list[Job]:
+    """What is left of what was ordered under the same Idempotency-Key: to be asked before anything else is, since what
+    it was made from may be gone by now. Raises ApiError where that was another request."""
+    if not key:
+        return []
+    names = [f"{key}#{number}" for number in range(MAX_VARIATIONS)]
+    with service.database.reading() as session:
+        own = sa.select(Job).where(Job.account_id == user.id, Job.idempotency.in_(names))
+        made = list(session.scalars(own.order_by(Job.idempotency)))
+    if made and made[0].fingerprint != fingerprint:
+        raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
+    return made
 
 
 def find(session: Session, user: User, job_id: str, public: bool = False) -> Job:
@@ -215,6 +232,7 @@ def cancel(service: Service, user: User, job_id: str) -> Job:
         if job.status not in UNFINISHED:
             raise ApiError(409, f"this video is {job.status}: there is nothing to cancel", code="not_cancellable")
         settle(service, session, job, CANCELLED, "cancelled", "the video was cancelled")
+        announce_in(service, session, job)
         return job
 
 
@@ -235,13 +253,16 @@ def measure(session: Session, job: Job, size: tuple[int, int], seconds: float) -
     difference is charged, or given back. In the caller's transaction, which an ApiError undoes. Raises ApiError."""
     _lock(session, job.account_id)
     plan = user_by_id(session, job.account_id).plan
-    _check_plan(plan, *size, seconds)
+    check_plan(plan, *size, seconds)
     if job.charged and seconds != job.seconds:
         more = seconds - job.seconds
-        row = session.get(Usage, (job.account_id, job.charged))
-        if more > 0 and plan.monthly_seconds and (row.seconds if row else 0.0) + more > plan.monthly_seconds:
-            raise _used_up(plan)
-        _charge(session, job.account_id, job.charged, more)
+        if (
+            more > 0
+            and plan.monthly_seconds
+            and used(session, job.account_id, job.charged) + more > plan.monthly_seconds
+        ):
+            raise used_up(plan)
+        charge(session, job.account_id, job.charged, more)
     job.seconds, (job.width, job.height) = seconds, size
 
 
@@ -255,13 +276,24 @@ def settle(
     job.status, job.finished_at, job.stage = status, now, ""
     job.error_code, job.error, job.worker_id = code, message, None
     job.expires_at = now + 86400 * plan.keep_days if plan.keep_days else None
+    session.execute(sa.delete(Preview).where(Preview.job_id == job.id))
     if status == COMPLETED:
         job.progress = 100
     elif job.charged:
-        _charge(session, job.account_id, job.charged, -job.seconds)
+        charge(session, job.account_id, job.charged, -job.seconds)
         job.charged = None
     session.flush()
     admit(service, session, job.account_id, plan)
+
+
+def held(session: Session, job_id: str) -> Job | None:
+    """A job that nobody else changes until the transaction ends; None where there is none. Its account is held first,
+    here as everywhere: two that take the same locks in different orders would wait for one another for ever."""
+    account_id = session.scalar(sa.select(Job.account_id).where(Job.id == job_id))
+    if account_id is None:
+        return None
+    _lock(session, account_id)
+    return session.scalar(sa.select(Job).where(Job.id == job_id).with_for_update())
 
 
 def admit(service: Service, session: Session, account_id: str, plan: Plan) -> int:
@@ -284,7 +316,7 @@ def admit(service: Service, session: Session, account_id: str, plan: Plan) -> in
 
 def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds: float) -> None:
     """All of the jobs or none. Raises ApiError where there are too many already."""
-    month = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
+    month = this_month()
     with service.database.writing() as session:
         _lock(session, user.id)
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
@@ -295,9 +327,9 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
         if user.plan.waiting and own + len(jobs) > user.plan.waiting:
             raise wait(f"{own} of your videos are waiting, all that the plan {user.plan.name} has room for", each)
         total = seconds * len(jobs)
-        if user.plan.monthly_seconds and _used(session, user.id) + total > user.plan.monthly_seconds:
-            raise _used_up(user.plan)
-        _charge(session, user.id, month, total)
+        if user.plan.monthly_seconds and used(session, user.id) + total > user.plan.monthly_seconds:
+            raise used_up(user.plan)
+        charge(session, user.id, month, total)
         for job in jobs:
             job.charged = month
             session.add(job)
@@ -309,52 +341,28 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
         admit(service, session, user.id, user.plan)
 
 
-def _made_before(service: Service, user: User, ticket: Ticket) -> list[Job]:
-    """What is left of what was ordered under the same key. Raises ApiError where that was something else."""
-    names = [f"{ticket.key}#{number}" for number in range(MAX_VARIATIONS)]
-    with service.database.reading() as session:
-        own = sa.select(Job).where(Job.account_id == user.id, Job.idempotency.in_(names))
-        made = list(session.scalars(own.order_by(Job.idempotency)))
-    if made and made[0].fingerprint != ticket.fingerprint:
-        raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
-    return made
-
-
 def _with_sources(session: Session, user: User, order: Order, seconds: float) -> float:
     """Checks that everything an order is given is there, and says how long the video will be: what is remixed keeps its
-    length, what is extended adds its own. (How long an upload is comes out when it is read: see `measure`.) Raises
-    ApiError."""
+    length, what is extended adds its own. (An upload is as long as its file says; what it really has comes out when it
+    is read: see `measure`.) Raises ApiError."""
     for role, found in sources_of(order):
         if found.startswith("video_"):
             job = find(session, user, found, public=True)
             if job.status != COMPLETED or not job.files:
                 raise invalid(f"the video {found} is {job.status}: wait until it is completed", role, "video_not_ready")
-            if role == "clip" and order.way in ("extend", "loop"):
-                seconds += job.seconds
-            elif role == "clip" and order.way in ("remix", "inpaint"):
-                seconds = job.seconds
-            continue
-        table = Upload if found.startswith("file_") else Character
-        row = session.get(table, found)
-        if row is None or row.account_id != user.id:
-            raise missing("file" if table is Upload else "character", found)
+            length = job.seconds
+        else:
+            table = Upload if found.startswith("file_") else Character
+            row = session.get(table, found)
+            if row is None or row.account_id != user.id:
+                raise missing("file" if table is Upload else "character", found)
+            length = row.seconds if isinstance(row, Upload) else None
+        if role == "clip" and length is not None:
+            if order.way in ("extend", "loop"):
+                seconds += length
+            elif order.way in ("remix", "inpaint"):
+                seconds = length
     return round(seconds, 3)
-
-
-def _check_plan(plan: Plan, width: int, height: int, seconds: float) -> None:
-    if max(width, height) > plan.largest:
-        raise invalid(f"{width}x{height} is larger than the plan {plan.name} allows: {plan.largest} pixels", "size")
-    if seconds > plan.longest + 1:
-        raise invalid(f"{seconds:.3g} s are longer than the plan {plan.name} allows: {plan.longest:g} s", "seconds")
-
-
-def _used_up(plan: Plan) -> ApiError:
-    return ApiError(
-        429,
-        f"this month's {plan.monthly_seconds:g} s of the plan {plan.name} do not reach for it",
-        code="insufficient_quota",
-        headers={"x-should-retry": "false"},
-    )
 
 
 def _check_folder(session: Session, user: User, folder_id: str) -> None:
@@ -365,18 +373,5 @@ def _check_folder(session: Session, user: User, folder_id: str) -> None:
 
 def _lock(session: Session, account_id: str) -> None:
     """One transaction at a time counts and changes an account's jobs (on SQLite it is the only writer anyway)."""
-    session.execute(sa.select(Account.id).where(Account.id == account_id).with_for_update())
-
-
-def _used(session: Session, account_id: str) -> float:
-    month = datetime.datetime.now(datetime.UTC).strftime("%Y-%m")
-    row = session.get(Usage, (account_id, month))
-    return row.seconds if row else 0.0
-
-
-def _charge(session: Session, account_id: str, month: str, seconds: float) -> None:
-    row = session.get(Usage, (account_id, month))
-    if row is None:
-        session.add(Usage(account_id=account_id, month=month, seconds=max(0.0, seconds)))
-    else:
-        row.seconds = max(0.0, row.seconds + seconds)
+    # only its numbers are in question, so that rows which refer to it may come meanwhile
+    session.execute(sa.select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -14,7 +15,10 @@ from yozora.serve.database import Database
 from yozora.serve.jobs import LANES
 from yozora.serve.tables import QUEUED, Job, WorkerRow
 
-__all__ = ["REQUESTS", "REQUEST_SECONDS", "STAGE_SECONDS", "WAIT_SECONDS", "Shared", "own", "rendered"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["REQUESTS", "REQUEST_SECONDS", "STAGE_SECONDS", "WAIT_SECONDS", "Shared", "gpu_bytes", "own", "rendered"]
 
 PROCESS = CollectorRegistry()
 _SPANS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -52,7 +56,9 @@ class Shared(Collector):
             waiting = {lane: (number, since) for lane, number, since in rows}
             states = session.execute(sa.select(Job.status, count).group_by(Job.status)).all()
             recent = WorkerRow.seen_at > self.database.now - 30
-            alive = session.scalar(sa.select(count).select_from(WorkerRow).where(recent)) or 0
+            workers = session.execute(
+                sa.select(WorkerRow.id, WorkerRow.device, WorkerRow.gpu_bytes).where(recent)
+            ).all()
         now = time.time()
         for lane in LANES:
             number, since = waiting.get(lane, (0, now))
@@ -63,7 +69,14 @@ class Shared(Collector):
         yield depth
         yield oldest
         yield jobs
-        yield GaugeMetricFamily("yozora_workers", "Workers that are alive", value=alive)
+        yield GaugeMetricFamily("yozora_workers", "Workers that are alive", value=len(workers))
+        held = GaugeMetricFamily(
+            "yozora_worker_gpu_memory_bytes", "GPU memory that a worker holds", labels=["worker", "device"]
+        )
+        for worker, device, size in workers:
+            if size is not None:
+                held.add_metric([worker, device], size)
+        yield held
 
 
 class _Memory(Collector):
@@ -80,6 +93,13 @@ class _Memory(Collector):
 
 
 PROCESS.register(_Memory())
+
+
+def gpu_bytes(device: torch.device) -> int | None:
+    """What this process holds of a GPU, with what PyTorch keeps for later; None of a CPU."""
+    import torch
+
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
 def own() -> bytes:

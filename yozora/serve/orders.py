@@ -275,7 +275,8 @@ def expected(order: Order, native: Native) -> tuple[tuple[int, int], float]:
             size, seconds, frames = canvas.size, order.seconds or canvas.shown / canvas.fps, canvas.shown
         else:
             size = choose_size(native, order.size, order.aspect, order.resolution)
-            seconds = order.seconds or order.to or native.seconds_max
+            last = max((end for _, end in order.keep), default=0)  # what is kept stays where it was
+            seconds = order.seconds or order.to or last or native.seconds_max
             frames = native.grid.nearest_frames(seconds, native.fps)
         target = target_of(order, size, native.fps, frames)
     except CanvasError as error:

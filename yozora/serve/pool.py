@@ -1,12 +1,14 @@
-"""Loaded models: each once, as many as fit into a memory budget; the one that was used longest ago goes first."""
+"""Loaded models: each once, as many as fit into a memory budget; of those that nobody uses, the one that was used
+longest ago goes first. Where all are in use, who wants another one waits."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import threading
-from collections import OrderedDict, abc
+from collections import Counter, OrderedDict, abc
 from collections.abc import Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,18 +49,36 @@ class Models:
         self.device = choose_device(device)
         self.budget = budget
         self._loaded: OrderedDict[str, tuple[Generator, int]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._held: Counter[str] = Counter()  # how many use each
         self._loading = threading.Lock()  # not the same: whoever asks what is there must not wait for minutes
         self.batches = Batches()
         self._rewriters: dict[str, Rewriter] = {}
 
     def get(self, name: str | None) -> Generator:
         """The model, loaded where it is not yet. Raises ModelError."""
+        with self.using(name) as generator:
+            return generator
+
+    @contextmanager
+    def using(self, name: str | None) -> abc.Iterator[Generator]:
+        """The model, which is not let go of before the end of the block. Nobody may want a second one in it. Raises
+        ModelError."""
         name = name or "mini"
+        generator = self._hold(name)
+        try:
+            yield generator
+        finally:
+            with self._lock:
+                self._held[name] -= 1
+                self._lock.notify_all()
+
+    def _hold(self, name: str) -> Generator:
         with self._loading:
             with self._lock:
                 if name in self._loaded:
                     self._loaded.move_to_end(name)
+                    self._held[name] += 1
                     return self._loaded[name][0]
                 self._make_room(size_on_disk(name))
             generator = load(name, str(self.device), team=self.group)
@@ -66,6 +86,7 @@ class Models:
             with self._lock:
                 self._make_room(size)
                 self._loaded[name] = (generator, size)
+                self._held[name] += 1
             _log.info("model loaded", extra={"model": name, "bytes": size})
             return generator
 
@@ -105,13 +126,17 @@ class Models:
             return list(self._loaded)
 
     def _make_room(self, size: int) -> None:
-        """Lets go of models until one more, of `size` bytes, may be there."""
+        """Lets go of models until one more, of `size` bytes, may be there; waits where all are in use."""
         while self._loaded and (
             sum(each for _, each in self._loaded.values()) + size > self.budget
             if self.budget
             else len(self._loaded) >= MOST
         ):
-            name, _ = self._loaded.popitem(last=False)
+            name = next((each for each in self._loaded if not self._held[each]), None)
+            if name is None:
+                self._lock.wait()
+                continue
+            del self._loaded[name]
             _log.info("model let go", extra={"model": name})
             gc.collect()
             if self.device.type == "cuda":

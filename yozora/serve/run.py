@@ -21,6 +21,7 @@ from yozora.serve.context import Service, open_service
 from yozora.serve.housekeeping import clear_scratch
 from yozora.serve.metrics import PROCESS
 from yozora.serve.pool import Models
+from yozora.serve.protocol import Protocol
 from yozora.serve.settings import Settings
 from yozora.serve.team import Team, follow
 from yozora.serve.worker import Worker
@@ -92,6 +93,8 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     config = uvicorn.Config(
         app,
+        http=Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN,
@@ -130,6 +133,7 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
 def _service(settings: Settings) -> Iterator[Service]:
     service = open_service(settings)
     try:
+        service.storage.check()
         clear_scratch(service)
         yield service
     finally:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from yozora.serve.context import Service
 from yozora.serve.database import persist
-from yozora.serve.jobs import measure, settle
+from yozora.serve.jobs import held, measure, settle
 from yozora.serve.metrics import WAIT_SECONDS
 from yozora.serve.orders import Order
 from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
@@ -118,7 +118,7 @@ class Run:
 
         def note() -> None:
             with self.service.database.writing() as session:
-                job = self._locked(session)
+                job = self._held(session)
                 if job is not None:
                     measure(session, job, size, seconds)
 
@@ -129,13 +129,12 @@ class Run:
 
         def complete() -> bool:
             with self.service.database.writing() as session:
-                job = self._locked(session)
+                job = self._held(session)
                 if job is None:
                     return False
                 job.files, job.timings = files, {name: round(spent, 4) for name, spent in self.timings.items()}
                 for name, value in made.items():
                     setattr(job, name, value)
-                session.execute(sa.delete(Preview).where(Preview.job_id == self.job_id))
                 settle(self.service, session, job, COMPLETED)
                 return True
 
@@ -146,10 +145,9 @@ class Run:
 
         def end() -> bool:
             with self.service.database.writing() as session:
-                job = self._locked(session)
+                job = self._held(session)
                 if job is None:
                     return False
-                session.execute(sa.delete(Preview).where(Preview.job_id == self.job_id))
                 settle(self.service, session, job, FAILED, code, message)
                 return True
 
@@ -165,8 +163,12 @@ class Run:
             Job.id == self.job_id, Job.status == RUNNING, Job.worker_id == self.worker, Job.attempt == self.attempt
         )
 
-    def _locked(self, session) -> Job | None:  # type: ignore[no-untyped-def]
-        return session.scalar(self._mine(sa.select(Job)).with_for_update())
+    def _held(self, session: Session) -> Job | None:
+        """The job, while it is this run's, for a transaction that ends or measures it."""
+        job = held(session, self.job_id)
+        if job is None or job.status != RUNNING:
+            return None
+        return job if (job.worker_id, job.attempt) == (self.worker, self.attempt) else None
 
 
 def hand_back(session: Session, worker: str) -> None:
@@ -184,7 +186,7 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
     def claim() -> Run | None:
         waited.clear()
         with service.database.writing() as session:
-            job = session.scalar(sa.select(Job).where(Job.id == job_id).with_for_update())
+            job = held(session, job_id)
             if job is None or job.status not in (QUEUED, RUNNING, COMPLETED, FAILED):
                 return None
             if job.status in (QUEUED, RUNNING):

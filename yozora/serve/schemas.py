@@ -122,8 +122,8 @@ def answers(name: str) -> dict[int | str, dict[str, Any]]:
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Error objects with these statuses."""
     told = {400: "what was sent cannot be used", 401: "nobody that is known", 403: "not allowed", 404: "not there",
-            409: "not now", 413: "too large", 415: "a body of another kind", 416: "past the end",
-            429: "too much at once: later", 503: "not for the moment"}  # fmt: skip
+            408: "not all of it came", 409: "not now", 413: "too large", 415: "a body of another kind",
+            416: "past the end", 429: "too much at once: later", 503: "not for the moment"}  # fmt: skip
     return {
         status: {"description": told[status], "content": {"application/json": {"schema": ERROR}}} for status in statuses
     }

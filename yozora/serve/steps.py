@@ -86,27 +86,18 @@ def rewrite(run: Run, models: Models, step: Step) -> Verdict:
 def generate(run: Run, models: Models, step: Step) -> Verdict:
     """Samples the frames into scratch."""
     files, words = fetch(run), _read(run.scratch / "words.json") or {}
-    generator = models.get(run.order.model)
-    canvas = _in_words(draw(run.order, generator.native, files), words)
-    seeds, sampling = [run.order.seed or 0], run.order.sampling
-    settings = generator.settings(**sampling, negative=canvas.negative)
-    recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
-    shares = _Shares()
-    with (run.scratch / "frames.part").open("wb") as out:
-        events = _events(
+    with models.using(run.order.model) as generator:
+        canvas = _in_words(draw(run.order, generator.native, files), words)
+        seeds, sampling = [run.order.seed or 0], run.order.sampling
+        settings = generator.settings(**sampling, negative=canvas.negative)
+        recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
+        _sample(
             run,
             models,
+            step,
             canvas,
             lambda several: models.stream(run.order.model, canvas, several, **sampling, previews=run.order.previews),
         )
-        with contextlib.closing(events):
-            for event in events:
-                if isinstance(event, Progress):
-                    if event.preview is not None:
-                        run.show(event.step, _jpeg(run, event.preview))
-                    step.report(run, shares.after(event), always=event.stage != "decode")
-                else:
-                    out.write(event.frames.tobytes())
     _describe(run, canvas, recipe)
     return NEXT
 
@@ -186,6 +177,22 @@ STEPS: tuple[Step, ...] = (
 
 
 # ---- what is made ----------------------------------------------------------------------------------------------------
+
+
+def _sample(run: Run, models: Models, step: Step, canvas: Canvas, begin: Begin) -> None:
+    """The frames of one video, as they come, into scratch; what is told of them, to the table."""
+    shares = _Shares()
+    with (
+        (run.scratch / "frames.part").open("wb") as out,
+        contextlib.closing(_events(run, models, canvas, begin)) as events,
+    ):
+        for event in events:
+            if isinstance(event, Progress):
+                if event.preview is not None:
+                    run.show(event.step, _jpeg(run, event.preview))
+                step.report(run, shares.after(event), always=event.stage != "decode")
+            else:
+                out.write(event.frames.tobytes())
 
 
 def _events(run: Run, models: Models, canvas: Canvas, begin: Begin) -> Generator[Progress | Chunk]:

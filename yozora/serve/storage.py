@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -12,9 +16,14 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from yozora.errors import ConfigError, YozoraError
 
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
 __all__ = ["Storage", "StorageError"]
 
+RETRY: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}  # who waits for an answer waits for it
 CHUNK = 2**18  # bytes read at a time: what an answer holds in memory
+_S3_SAYS = re.compile(r"<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>")
 
 
 class StorageError(YozoraError):
@@ -22,19 +31,30 @@ class StorageError(YozoraError):
 
 
 class Storage:
-    """A folder ("/srv/files") or a bucket ("s3://bucket/prefix"; credentials as AWS's own tools find them)."""
+    """A folder ("/srv/files") or a bucket ("s3://bucket/prefix"; address, region and credentials as AWS_… says in the
+    environment, else the credentials that the machine has)."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         try:
             if where.startswith("s3://"):
-                self.store: ObjectStore = from_url(where)
+                plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")  # then that is what is wanted
+                options: ClientConfig = {"allow_http": True} if plain else {}
+                self.store: ObjectStore = from_url(where, client_options=options, retry_config=RETRY)
             else:
                 folder = Path(where).absolute()
                 folder.mkdir(parents=True, exist_ok=True)
                 self.store = LocalStore(folder, mkdir=True, automatic_cleanup=True)
         except (BaseError, OSError, ValueError) as error:
             raise ConfigError(f"{where} cannot be used for files: {_line(error)}") from None
+
+    def check(self) -> None:
+        """Raises ConfigError where it cannot be looked into: no such bucket, no right to it, nobody there."""
+        try:
+            for _ in obstore.list(self.store, chunk_size=1):
+                return
+        except (BaseError, OSError) as error:
+            raise ConfigError(f"{self.where} cannot be used for files: {_line(error)}") from None
 
     def put(self, key: str, source: Path | bytes) -> int:
         """Keeps a file, and says how many bytes it has. Raises StorageError, and then there is none."""
@@ -86,5 +106,8 @@ class Storage:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of what went wrong, without the Rust structure that may follow."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """What went wrong, in a line: as S3 says it, else the first line, without the Rust structure that may follow."""
+    told = str(error).strip()
+    if said := _S3_SAYS.search(told):
+        return f"{said[1]}: {said[2]}"[:200]
+    return (told.splitlines() or [type(error).__name__])[0][:300]

@@ -195,6 +195,8 @@ class Upload(Base):
     width: Mapped[int]
     height: Mapped[int]
     fps: Mapped[float]
+    seconds: Mapped[float | None]
+    """As a clip's file says it is."""
     created_at: Mapped[float] = mapped_column(index=True)
 
 
@@ -206,6 +208,8 @@ class Character(Base):
     account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
     name: Mapped[str]
     key: Mapped[str]
+    fingerprint: Mapped[str | None]
+    """Of the request that made it, where that had an Idempotency-Key."""
     created_at: Mapped[float]
 
 
@@ -260,5 +264,7 @@ class WorkerRow(Base):
     device: Mapped[str]
     version: Mapped[str]
     models: Mapped[list[str]]
+    gpu_bytes: Mapped[int | None]
+    """What it holds of its GPU's memory; None for a CPU."""
     started_at: Mapped[float]
     seen_at: Mapped[float]

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from starlette.datastructures import UploadFile
 
-from yozora.create.given import Given, open_given
+from yozora.clip import FrameReader, open_frames
 from yozora.errors import MediaError
 from yozora.serve.accounts import User
 from yozora.serve.context import Service
@@ -27,9 +27,11 @@ from yozora.serve.tables import Character, Upload, new_id
 __all__ = [
     "create_character",
     "delete_character",
+    "discard",
     "find_character",
     "find_upload",
     "list_characters",
+    "made_character",
     "receive",
 ]
 
@@ -57,6 +59,7 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
             width=given.size[0],
             height=given.size[1],
             fps=given.fps,
+            seconds=given.seconds,
             created_at=time.time(),
         )
         service.storage.put(upload.key, path)
@@ -65,36 +68,62 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
         return upload
 
 
+def discard(service: Service, upload: Upload) -> None:
+    """Removes an upload before its time."""
+    with service.database.writing() as session:
+        session.execute(sa.delete(Upload).where(Upload.id == upload.id))
+    service.storage.delete([upload.key])
+
+
 def find_upload(service: Service, user: User, upload_id: str) -> Upload:
     """Somebody's own upload. Raises ApiError."""
     return _own(service, user, Upload, "file", upload_id)
 
 
+def made_character(service: Service, user: User, once: str | None, fingerprint: str | None) -> Character | None:
+    """What a request with the key `once` has made already. Raises ApiError where that was another request."""
+    if once is None:
+        return None
+    with service.database.reading() as session:
+        made = session.get(Character, _id_of(user, once))
+    if made is not None and made.fingerprint not in (None, fingerprint):
+        raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
+    return made
+
+
 def create_character(
-    service: Service, user: User, name: str, part: UploadFile | bytes, once: str | None = None
+    service: Service,
+    user: User,
+    name: str,
+    part: UploadFile | bytes,
+    once: str | None = None,
+    fingerprint: str | None = None,
 ) -> Character:
-    """A name for somebody or something in a clip; under the key `once`, what it made already. Raises ApiError."""
+    """A name for somebody or something in a clip; under the key `once`, which goes with a request's `fingerprint`, what
+    that made already. Raises ApiError."""
+    if made := made_character(service, user, once, fingerprint):
+        return made
     name = name.strip()
     if not 1 <= len(name) <= LONGEST_NAME:
         raise invalid(f"a character's name has 1 to {LONGEST_NAME} characters", "name")
-    with _looked_at(service, part, "video") as (path, _, digest, _):
+    with _looked_at(service, part, "video") as (path, _, _, _):
         new = new_id("char") if once is None else _id_of(user, once)
-        if once is not None and (made := _made_before(service, new, name, path, digest)):
-            return made
         with service.database.reading() as session:
             own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
         if own >= MOST_CHARACTERS:
             raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
         # a name of its own: the same request may come twice at once
         key = f"{service.folder}/characters/{new}/{secrets.token_hex(8)}"
-        character = Character(id=new, account_id=user.id, name=name, key=key, created_at=time.time())
+        character = Character(
+            id=new, account_id=user.id, name=name, key=key, fingerprint=fingerprint, created_at=time.time()
+        )
         service.storage.put(character.key, path)
         try:
             with service.database.writing() as session:
                 session.add(character)
         except IntegrityError:  # the same key, at the same moment
             service.storage.delete([key])
-            if once is not None and (made := _made_before(service, new, name, path, digest)):
+            if made := made_character(service, user, once, fingerprint):
                 return made
             raise
         return character
@@ -126,23 +155,6 @@ def _id_of(user: User, once: str) -> str:
     return f"char_{digest[:32]}"
 
 
-def _made_before(service: Service, character_id: str, name: str, path: Path, digest: str) -> Character | None:
-    """The character with this id. Raises ApiError where it has another name or clip than what was sent, to `path`."""
-    with service.database.reading() as session:
-        made = session.get(Character, character_id)
-    if made is None:
-        return None
-    kept = path.with_name(f"{path.name}-kept")
-    try:
-        service.storage.fetch(made.key, kept)
-        same = made.name == name and _digest(kept) == digest
-    finally:
-        kept.unlink(missing_ok=True)
-    if not same:
-        raise invalid("this Idempotency-Key was used for another request", None, "idempotency_key_reused")
-    return made
-
-
 def _own(service: Service, user: User, table: type[Row], what: str, name: str) -> Row:
     with service.database.reading() as session:
         row = session.get(table, name)
@@ -152,8 +164,8 @@ def _own(service: Service, user: User, table: type[Row], what: str, name: str) -
 
 
 @contextmanager
-def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterator[tuple[Path, Given, str, int]]:
-    """What was sent, in a file for as long as the block lasts: its path, what it shows, SHA-256 and bytes."""
+def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterator[tuple[Path, FrameReader, str, int]]:
+    """What was sent, in a file for as long as the block lasts: its path, what it says of itself, SHA-256 and bytes."""
     service.settings.scratch.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=PREFIX, dir=service.settings.scratch)
     path = Path(name)
@@ -167,7 +179,8 @@ def _looked_at(service: Service, part: UploadFile | bytes, param: str) -> Iterat
         if size == 0:
             raise invalid("the file is empty", param, "invalid_file")
         try:
-            given = open_given(path)
+            with open_frames(path) as given:
+                pass  # its first frame was read, and can be
         except MediaError as error:
             reason = str(error).replace(name, "the file")
             raise invalid(f"this is no picture or video that can be read: {reason}", param, "invalid_file") from None

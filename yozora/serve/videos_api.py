@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -29,7 +30,14 @@ from yozora.serve.looks import Seen
 from yozora.serve.orders import parse_order
 from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, REMIX, answers, takes
 from yozora.serve.tables import CANCELLED, COMPLETED, FAILED, UNFINISHED, Character, Job, Upload
-from yozora.serve.uploads import create_character, find_character, find_upload, receive
+from yozora.serve.uploads import (
+    create_character,
+    discard,
+    find_character,
+    find_upload,
+    made_character,
+    receive,
+)
 
 __all__ = ["router", "video_object"]
 
@@ -39,6 +47,7 @@ EXTRAS = (
     "seed", "steps", "guidance", "solver", "preset", "rewrite", "previews",
 )  # fmt: skip
 SECONDS = 4.0  # OpenAI's own default
+NAMES = {"clip": "video", "image": "input_reference"}  # what an order calls otherwise
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
 
 
@@ -83,8 +92,11 @@ def add_character(body: Sent, service: Serving, user: Asking, key: Key = None) -
     name, part = body.get("name"), body.get("video")
     if not isinstance(name, str):
         raise invalid("name must be text", "name", "missing_required_parameter")
-    clip = _bytes_of(service, user, part, "video")
-    return character_object(create_character(service, user, name, clip, key or None))
+    once, told = key or None, _fingerprint("characters", body) if key else None
+    made = made_character(service, user, once, told)
+    if made is None:
+        made = create_character(service, user, name, _bytes_of(service, user, part, "video"), once, told)
+    return character_object(made)
 
 
 @router.get("/videos/characters/{character_id}", responses=answers("character"))
@@ -180,16 +192,20 @@ def model_object(name: str) -> dict[str, Any]:
 
 def _create(service: Service, user: User, body: Body, key: str | None) -> dict[str, Any]:
     _known(body, ("prompt", "model", "seconds", "size", "input_reference", "characters", *EXTRAS))
+    asked = _Asked(service, user, body, key, "videos")
+    if (made := asked.before) is not None:
+        return made
     raw = _shared(body) | {"seconds": _seconds(body)}
     if body.get("size") is not None:
         raw |= _sized(service, body, str(body["size"]))
     given = body.get("input_reference")
     characters = body.get("characters")
     if given not in (None, ""):
-        raw |= {"way": "animate", "image": _upload(service, user, given, "input_reference").id}
-    elif characters:
+        with _upload(service, user, given, "input_reference") as upload:
+            return asked.order(raw | {"way": "animate", "image": upload.id})
+    if characters:
         raw |= {"way": "animate", "image": _character(service, user, characters)}
-    return _order(service, user, raw, body, key, "videos")
+    return asked.order(raw)
 
 
 def _from_video(service: Service, user: User, body: Body, key: str | None, way: str) -> dict[str, Any]:
@@ -199,6 +215,9 @@ def _from_video(service: Service, user: User, body: Body, key: str | None, way: 
         raise invalid("prompt is missing: say what the video should show", "prompt", "missing_required_parameter")
     if given in (None, ""):
         raise invalid("video is missing: send a file, or video[id]", "video", "missing_required_parameter")
+    asked = _Asked(service, user, body, key, way)
+    if (made := asked.before) is not None:
+        return made
     raw = _shared(body) | {"way": way}
     if way == "extend":
         raw["seconds"] = _seconds(body)
@@ -209,31 +228,40 @@ def _from_video(service: Service, user: User, body: Body, key: str | None, way: 
             raw |= {"clip": job.id, "model": job.order.get("model")}
             if not service.native(service.model(job.order.get("model"))).makes(job.width, job.height):
                 raw["enhance"] = raw.get("enhance") or f"{job.width}x{job.height}"
-        return _order(service, user, raw, body, key, way, source=job.id, model=job.model)
-    upload = _upload(service, user, given, "video")
-    return _order(service, user, raw | {"clip": upload.id}, body, key, way)
+        return asked.order(raw, source=job.id, model=job.model)
+    with _upload(service, user, given, "video") as upload:
+        return asked.order(raw | {"clip": upload.id})
 
 
-def _order(
-    service: Service,
-    user: User,
-    raw: dict[str, Any],
-    body: Body,
-    key: str | None,
-    where: str,
-    source: str | None = None,
-    model: str | None = None,
-) -> dict[str, Any]:
-    order = parse_order(raw)
-    remixed = source if order.way == "remix" else None
-    told = body.get("model")
-    ticket = jobs.Ticket(
-        key=key or None,
-        fingerprint=_fingerprint(where, body) if key else None,
-        source=remixed,
-        model=model or (told if isinstance(told, str) else None),
-    )
-    return video_object(jobs.create(service, user, order, ticket)[0])
+class _Asked:
+    """A request for a video, which under an Idempotency-Key makes one only once."""
+
+    def __init__(self, service: Service, user: User, body: Body, key: str | None, where: str) -> None:
+        self.service, self.user, self.body, self.key = service, user, body, key or None
+        self.fingerprint = _fingerprint(where, body) if key else None
+
+    @property
+    def before(self) -> dict[str, Any] | None:
+        """The answer that it was given already. Raises ApiError where the key is another request's."""
+        made = jobs.ordered(self.service, self.user, self.key, self.fingerprint)
+        return video_object(made[0]) if made else None
+
+    def order(self, raw: dict[str, Any], source: str | None = None, model: str | None = None) -> dict[str, Any]:
+        """Orders it; what is wrong with what is given is told by the names that this API has for it. Raises
+        ApiError."""
+        told = self.body.get("model")
+        try:
+            order = parse_order(raw)
+            ticket = jobs.Ticket(
+                key=self.key,
+                fingerprint=self.fingerprint,
+                source=source if order.way == "remix" else None,
+                model=model or (told if isinstance(told, str) else None),
+            )
+            return video_object(jobs.create(self.service, self.user, order, ticket)[0])
+        except ApiError as error:
+            error.param = NAMES.get(error.param or "", error.param)
+            raise
 
 
 def _shared(body: Body) -> dict[str, Any]:
@@ -260,15 +288,24 @@ def _sized(service: Service, body: Body, size: str) -> dict[str, Any]:
     return {"aspect": f"{width}:{height}", "enhance": f"{width}x{height}"}
 
 
-def _upload(service: Service, user: User, given: Any, param: str) -> Upload:
-    """What is given as a file part, as {"file_id": …} or as {"image_url": "data:…"}."""
-    if isinstance(given, UploadFile):
-        return receive(service, user, given, param)
+@contextmanager
+def _upload(service: Service, user: User, given: Any, param: str) -> Iterator[Upload]:
+    """What is given as a file part, as {"file_id": …} or as {"image_url": "data:…"}; what was sent is let go of where
+    no video is ordered with it in the block."""
     if isinstance(given, Mapping) and isinstance(given.get("file_id"), str):
-        return find_upload(service, user, given["file_id"])
-    if isinstance(given, Mapping) and isinstance(given.get("image_url"), str):
-        return receive(service, user, data_url(given["image_url"], param), param)
-    raise invalid(f"{param} is a file, or an object that names one", param)
+        yield find_upload(service, user, given["file_id"])
+        return
+    if isinstance(given, UploadFile):
+        upload = receive(service, user, given, param)
+    elif isinstance(given, Mapping) and isinstance(given.get("image_url"), str):
+        upload = receive(service, user, data_url(given["image_url"], param), param)
+    else:
+        raise invalid(f"{param} is a file, or an object that names one", param)
+    try:
+        yield upload
+    except BaseException:
+        discard(service, upload)
+        raise
 
 
 def _bytes_of(service: Service, user: User, given: Any, param: str) -> UploadFile | bytes:

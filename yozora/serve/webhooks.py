@@ -18,29 +18,36 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import EnqueueOptions
+from sqlalchemy.orm import Session
 
 from yozora.serve.accounts import User
 from yozora.serve.calls import find_address, post
 from yozora.serve.context import FORMAT, WEBHOOKS, Service
 from yozora.serve.database import persist
 from yozora.serve.errors import invalid, missing
-from yozora.serve.tables import COMPLETED, FAILED, Delivery, Job, Webhook, new_id
+from yozora.serve.tables import COMPLETED, FAILED, UNFINISHED, Delivery, Job, Webhook, new_id
 
 __all__ = [
     "AT_ONCE",
     "AT_ONCE_EACH",
     "DELIVER",
+    "ENDED",
     "add_webhook",
     "announce",
+    "announce_in",
     "attempt",
     "delete_webhook",
     "list_webhooks",
+    "revive",
     "sign",
 ]
 
 DELIVER = "deliver_event"
 TIMEOUT = 10.0  # seconds that a delivery may take in all
 MOST = 10  # webhooks an account
+BATCH = 500  # deliveries that are looked at together
+ENDED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS")  # states of workflows that come to no more
+WAITING = "waiting"  # a delivery that was not made yet
 AT_ONCE = 16  # deliveries of a worker
 AT_ONCE_EACH = 4  # of these for one account, so that those whose receivers are slow keep nobody else's waiting
 
@@ -78,30 +85,29 @@ def announce(service: Service, job_id: str) -> None:
     """Tells every webhook of the account that a job is over; once, however often this is called."""
     with service.database.writing() as session:
         job = session.get(Job, job_id)
-        if job is None or job.status not in (COMPLETED, FAILED):
-            return
-        event = {
-            "id": f"evt_{job_id.removeprefix('video_')}",
-            "object": "event",
-            "created_at": int(job.finished_at or time.time()),
-            "type": f"video.{job.status}",
-            "data": {"id": job_id},
-        }
-        for webhook in session.scalars(sa.select(Webhook).where(Webhook.account_id == job.account_id)):
-            name = f"{event['id']}.{webhook.id}"
-            if session.get(Delivery, name) is None:
-                session.add(
-                    Delivery(
-                        id=name,
-                        webhook_id=webhook.id,
-                        event=event,
-                        status="waiting",
-                        attempts=0,
-                        created_at=time.time(),
-                    )
-                )
-                session.flush()
-                _enqueue(service, session, webhook.account_id, name, 1, 0)
+        if job is not None and job.status not in UNFINISHED:
+            announce_in(service, session, job)
+
+
+def announce_in(service: Service, session: Session, job: Job) -> None:
+    """The same in the caller's transaction. One that was cancelled has failed, for those who know OpenAI's events: it
+    is what they see when they look, and else they would wait for ever."""
+    event = {
+        "id": f"evt_{job.id.removeprefix('video_')}",
+        "object": "event",
+        "created_at": int(job.finished_at or time.time()),
+        "type": f"video.{COMPLETED if job.status == COMPLETED else FAILED}",
+        "data": {"id": job.id},
+    }
+    for webhook in session.scalars(sa.select(Webhook).where(Webhook.account_id == job.account_id)):
+        name = f"{event['id']}.{webhook.id}"
+        if session.get(Delivery, name) is None:
+            now = time.time()
+            session.add(
+                Delivery(id=name, webhook_id=webhook.id, event=event, status=WAITING, attempts=0, created_at=now)
+            )
+            session.flush()
+            _enqueue(service, session, webhook.account_id, name, 1, 0)
 
 
 def attempt(service: Service, name: str) -> None:
@@ -110,7 +116,7 @@ def attempt(service: Service, name: str) -> None:
     with service.database.reading() as session:
         delivery = session.get(Delivery, delivery_id)
         webhook = session.get(Webhook, delivery.webhook_id) if delivery else None
-        if delivery is None or webhook is None or delivery.status != "waiting" or delivery.attempts >= int(number):
+        if delivery is None or webhook is None or delivery.status != WAITING or delivery.attempts >= int(number):
             return
         account, url, secret, event = webhook.account_id, webhook.url, webhook.secret, delivery.event
     error = _post(service, url, secret, event)
@@ -132,6 +138,35 @@ def attempt(service: Service, name: str) -> None:
     persist(note)
 
 
+def revive(service: Service, older_than: float = 60.0) -> int:
+    """Deliveries whose turn came to nothing (their worker lost the database for too long, or an older version had
+    queued them as nobody calls them any more) are queued again; how many."""
+    with service.database.reading() as session:
+        since = time.time() - older_than
+        open_ones = sa.select(Delivery, Webhook.account_id).join(Webhook, Webhook.id == Delivery.webhook_id)
+        open_ones = open_ones.where(Delivery.status == WAITING, Delivery.created_at < since).limit(BATCH)
+        turns = {f"{row.id}#{row.attempts + 1}": (row, account) for row, account in session.execute(open_ones)}
+    if not turns:
+        return 0
+    states = service.queue.list_workflows(workflow_ids=list(turns), load_input=False, load_output=False)
+    known = {each.workflow_id: each for each in states}
+    revived = 0
+    for turn, (row, account) in turns.items():
+        state = known.get(turn)
+        astray = state is not None and state.status in ("ENQUEUED", "DELAYED") and state.queue_partition_key is None
+        if state is not None and state.status not in ENDED and not astray:
+            continue
+        if astray:
+            service.queue.cancel_workflow(turn)
+        with service.database.writing() as session:
+            delivery = session.get(Delivery, row.id, with_for_update=True)
+            if delivery is not None and (delivery.status, delivery.attempts) == (WAITING, row.attempts):
+                delivery.attempts += state is not None  # that number is used
+                _enqueue(service, session, account, row.id, delivery.attempts + 1, 0)
+                revived += 1
+    return revived
+
+
 def sign(secret: str, name: str, moment: int, body: bytes) -> dict[str, str]:
     """The three headers of Standard Webhooks for a body that is sent at `moment`."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
@@ -143,7 +178,7 @@ def sign(secret: str, name: str, moment: int, body: bytes) -> dict[str, str]:
     }
 
 
-def _enqueue(service: Service, session: Any, account: str, delivery_id: str, number: int, pause: float) -> None:
+def _enqueue(service: Service, session: Session, account: str, delivery_id: str, number: int, pause: float) -> None:
     options: EnqueueOptions = {
         "workflow_name": DELIVER,
         "queue_name": WEBHOOKS,
@@ -179,6 +214,6 @@ def _check_url(url: str, private: bool) -> None:
     if not fine:
         raise invalid("a webhook's address is http:// or https:// with a host", "url")
     try:
-        find_address(parts, private)
+        find_address(parts, private, TIMEOUT)
     except (OSError, ValueError) as error:
         raise invalid(f"this webhook cannot be called: {error}", "url") from None

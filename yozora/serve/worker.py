@@ -23,6 +23,7 @@ from yozora.serve.context import APPLICATION, FORMAT, QUEUE, WEBHOOKS, Service
 from yozora.serve.database import persist
 from yozora.serve.housekeeping import sweep
 from yozora.serve.jobs import MAKE
+from yozora.serve.metrics import gpu_bytes
 from yozora.serve.pool import Models
 from yozora.serve.runs import hand_back
 from yozora.serve.tables import WorkerRow
@@ -146,10 +147,10 @@ class Worker:
         """Says that this worker is alive."""
 
         def note() -> None:
-            now = self.service.database.now
+            now, held = self.service.database.now, gpu_bytes(self.models.device)
             with self.service.database.writing() as session:
                 known = sa.update(WorkerRow).where(WorkerRow.id == self.id)
-                updated = session.execute(known.values(seen_at=now, models=self.models.names))
+                updated = session.execute(known.values(seen_at=now, models=self.models.names, gpu_bytes=held))
                 if updated.rowcount == 0:  # type: ignore[attr-defined]
                     session.add(
                         WorkerRow(
@@ -159,6 +160,7 @@ class Worker:
                             device=str(self.models.device),
                             version=__version__,
                             models=self.models.names,
+                            gpu_bytes=held,
                             started_at=time.time(),
                             seen_at=session.scalar(sa.select(now)) or 0.0,
                         )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from yozora.diffusion import whole_levels
 from yozora.errors import ConfigError
-from yozora.models.folder import load_module, read_json, write_json
+from yozora.models.folder import load_module, read_json, unwritten, write_json
 from yozora.models.registry import ModelInfo, find_model, quick_dtype, read_parts
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
@@ -123,7 +123,7 @@ def write_states(captions: Iterable[str], folder: Path, origin: dict[str, Any], 
             path.with_suffix(".part").replace(path)
         except (OSError, SafetensorError) as error:
             path.with_suffix(".part").unlink(missing_ok=True)
-            raise ConfigError(f"cannot write {path} ({str(error).splitlines()[0]}); is the disk full?") from None
+            raise ConfigError(f"cannot write {path} ({unwritten(error)}); is the disk full?") from None
         print(f"captions  {start + len(part)}/{len(wanted)} read by the text encoder", flush=True)
 
 

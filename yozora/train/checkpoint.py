@@ -151,10 +151,13 @@ class Checkpoints:
                 partial.mkdir(parents=True)
                 (partial / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
         except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
             return _reason(error)
         return None
 
     def _unwritten(self, problem: str) -> ConfigError:
+        if "inline_container" in problem or "PytorchStreamWriter" in problem:  # torch's words for a write that failed
+            problem = "not all of it could be written"
         return ConfigError(f"cannot write a checkpoint to {self.folder} ({problem}); is the disk full?")
 
 
@@ -201,6 +204,8 @@ def _reason(error: BaseException) -> str:
     """What went wrong, in one line: of several processes' failures, the first."""
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 

@@ -91,6 +91,29 @@ class World(Section):
     buckets: tuple[Bucket, ...] = Field(min_length=1)
 
 
+class Perceptual(Section):
+    """How alike reconstructions look (see `yozora.train.perceptual`), by the `features` of an inspector, in its folder,
+    or by LPIPS, in a file of the package `lpips`; and how much that counts."""
+
+    weight: float = Field(default=0.1, gt=0)
+    features: Path | None = None
+    lpips: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.features is None) == (self.lpips is None):
+            raise ValueError("give features, an inspector's folder, or lpips, a file of weights")
+        return self
+
+
+class Adversarial(Section):
+    """A critic that learns to tell reconstructions from true frames (see `yozora.train.critic`): how much what it says
+    counts, and its width on its finest grid. Best for a run that goes on from an autoencoder (`start_from`)."""
+
+    weight: float = Field(default=0.02, gt=0)
+    width: int = Field(default=32, ge=8, le=512, multiple_of=8)
+
+
 class AutoencoderStage(Section):
     """`yozora train autoencoder`."""
 
@@ -102,6 +125,9 @@ class AutoencoderStage(Section):
     motion_weight: float = Field(default=0.5, ge=0)  # and of those in time
     pace_weight: float = Field(default=0.0, ge=0)  # of how much more or less moves, from frame to frame, than should
     things: float = Field(default=0.0, ge=0)  # how much more an error counts where a body is
+    kl_weight: float = Field(default=0.0, ge=0)  # of what latents carry beyond a normal distribution, as of a VAE
+    perceptual: Perceptual | None = None
+    adversarial: Adversarial | None = None
     start_from: Path | None = None  # an exported autoencoder to go on from, with fresh optimisers; [model] is not read
     decoder_only: bool = False  # the latents stay as they are, so that pools and transformers made with them stay good
 
@@ -121,10 +147,12 @@ class PoolBucket(Size):
 class Footage(Section):
     """Clips and pictures with captions: a folder, or WebDataset shards (see `yozora.train.footage`). Of each clip up to
     `pieces` of `frames` frames are taken, at `fps`, and in that of `sizes` whose shape is nearest; without sizes in its
-    own shape, of at most `area` pixels. `caption` is said of what has none of its own."""
+    own shape, of at most `area` pixels. Of what has no caption of its own is said what the list `listed` says, as
+    `yozora caption` writes it, by names within the folder; or else `caption`."""
 
     path: Path
-    caption: str = ""
+    listed: Path | None = None
+    caption: str = Field(default="", max_length=10_000)
     frames: int = Field(default=25, gt=0, le=10_000)
     fps: float = Field(default=12.0, gt=0, le=240)
     sizes: tuple[tuple[int, int], ...] = ()
@@ -268,41 +296,6 @@ class DistillStage(Lessons):
         if self.layout or self.packed:
             raise ValueError("layout and packed are for `yozora train transformer` only")
         return self
-
-
-class TuneStage(FlowLessons):
-    """Fine-tuning of the transformer of `start_from`, a model folder, called `name`. `states`: where the text encoder
-    of an open model has written down what it makes of the captions."""
-
-    start_from: Path
-    name: str
-    states: Path
-    checkpointing: Checkpointing = "none"
-
-
-class LoraStage(TuneStage):
-    """`yozora train lora`. [model] is the LoRA's `rank`, `alpha`, `text` and `blocks`."""
-
-    model: dict[str, Any] = {}
-
-
-class Finetune(Section):
-    """What `yozora train lora` and `yozora train finetune` make of a folder of clips. Lessons are of `batch` clips of
-    one size and length; `languages`, `details` and the like are the captions' own affair. Where a model has learned
-    from the simulated world, `prior` scenes of it are added for each clip, so that less of it is forgotten (None: one
-    for two)."""
-
-    footage: Footage
-    batch: int = Field(default=4, gt=0)
-    prior: float | None = Field(default=None, ge=0, le=8)
-    drop_prompt: float = Field(default=0.1, ge=0, le=1)
-    anchored: float = Field(default=0.4, ge=0, le=1)
-    level_std: float = Field(default=1.0, gt=0, le=10)
-    checkpointing: Checkpointing = "none"
-    compile: bool = False
-    run: Run
-    optim: Optim
-    model: dict[str, Any] = {}
 
 
 class BundleStage(Section):

@@ -8,9 +8,10 @@ so that it does not forget what it knows (rehearsal: Robins 1995).
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,14 @@ from yozora.train.bundle import make_bundle
 from yozora.train.claim import claimed
 from yozora.train.config import (
     BundleStage,
-    Finetune,
     Job,
     LatentsStage,
-    LoraStage,
     Parallel,
     PoolBucket,
     TransformerStage,
-    TuneStage,
 )
 from yozora.train.data import LatentPool, load_mix
+from yozora.train.finetune_config import Finetune, LoraStage, TuneStage
 from yozora.train.latents import build_pool
 from yozora.train.loop import fit, make_folder, pick_device
 from yozora.train.mesh import refuse_several
@@ -46,7 +45,7 @@ from yozora.train.transformer import grow, train_transformer
 from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 
 PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
-SCENES = 256  # of the world that it goes over again, and at least so many of each size
+SCENES = 128  # of the world that it goes over again, and at least so many of each size
 LEAST = 16
 FREE = (
     "out",
@@ -59,9 +58,12 @@ FREE = (
     "wandb",
 )  # to be changed
 GRID = 32  # pixels that the sides of what is learned from are multiples of
+LISTED = "captioned.jsonl"  # what a captioner has said of clips, in the run's folder
 Defaults = dict[str, Any]
+Describe = Callable[[Path, Path], None]
+"""Captions the clips in a folder that have no caption of their own, into a list (see `yozora.captions`)."""
 LORA: Defaults = {
-    "run": {"steps": 400, "sample_every": 100},
+    "run": {"steps": 400, "sample_every": 200},
     "optim": {"adamw": 1e-3, "warmup": 20, "decay": 0.7, "ema": 0.98},
 }
 FULL: Defaults = LORA | {"optim": LORA["optim"] | {"adamw": 1e-4}}
@@ -78,21 +80,27 @@ OPEN_FULL: Defaults = OPEN | {
 
 
 def train_lora(
-    folder: Path, output: Path, model: str = "mini", settings: Sequence[str] = (), resume: bool = True
+    folder: Path,
+    output: Path,
+    model: str = "mini",
+    settings: Sequence[str] = (),
+    resume: bool = True,
+    describe: Describe | None = None,
 ) -> Path:
     """A LoRA of `model` from the clips in a folder (see `yozora.train.footage`), written to the file `output`; what it
-    is made with lies in OUTPUT.run. `settings` are overrides of Finetune, `section.key=value`. Raises ConfigError,
-    ModelError, KeyboardInterrupt."""
+    is made with lies in OUTPUT.run. `settings` are overrides of Finetune, `section.key=value`; `describe` captions what
+    has no caption. Raises ConfigError, ModelError, KeyboardInterrupt."""
     refuse_several("fine-tuning")
     base = find_base(model)
     if output.is_dir() or not output.name:
         raise ConfigError(f"{output} cannot be written: name a file with -o")
-    config = _read(folder, output, base, OPEN_LORA if base.wan else LORA, settings)
+    config = _read(folder, output, base, OPEN_LORA if base.wan else LORA, _with_list(settings, output, describe))
     if config.compile:
         raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
     build(LoraConfig, config.model)
     make_folder(config.run.out)
     with claimed(config.run.out):
+        _describe(config, describe)
         lessons = _prepare(config, base, resume)
         stage = LoraStage(**lessons, **_tuned(config, base), model=config.model)
         made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
@@ -107,7 +115,12 @@ def train_lora(
 
 
 def finetune(
-    folder: Path, output: Path, model: str = "mini", settings: Sequence[str] = (), resume: bool = True
+    folder: Path,
+    output: Path,
+    model: str = "mini",
+    settings: Sequence[str] = (),
+    resume: bool = True,
+    describe: Describe | None = None,
 ) -> Path:
     """As `train_lora`, but all weights learn and the folder `output` becomes a model of its own, in place of one that
     was there. It has no few-step weights: those of its base lead where that one led."""
@@ -119,17 +132,20 @@ def finetune(
         raise ConfigError(f"{output} holds something that is no model: name another folder with -o")
     if base.folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ConfigError(f"{output} is the model that is learned from, or in it: name another folder with -o")
-    config = _read(folder, output, base, OPEN_FULL if base.wan else FULL, settings)
-    return _finetune_open(config, base, output, resume) if base.wan else _finetune_own(config, base, output, resume)
+    config = _read(folder, output, base, OPEN_FULL if base.wan else FULL, _with_list(settings, output, describe))
+    if base.wan:
+        return _finetune_open(config, base, output, resume, describe)
+    return _finetune_own(config, base, output, resume, describe)
 
 
-def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
+def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool, describe: Describe | None) -> Path:
     """All of a transformer of Yozora's own. Its folder is made of the same parts as any other's."""
     build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base.weights)) | config.model)
     if config.model:
         grow(load_module(Transformer, base.weights), config.model)  # what does not fit is said before any work
     make_folder(config.run.out)
     with claimed(config.run.out):
+        _describe(config, describe)
         return _put(_own_folder(config, base, output, resume), output)
 
 
@@ -157,12 +173,13 @@ def _own_folder(config: Finetune, base: Base, output: Path, resume: bool) -> Pat
     return made
 
 
-def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool) -> Path:
+def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool, describe: Describe | None) -> Path:
     """All of an open model's transformer. Its folder has the other parts as they are."""
     if config.compile or config.model:
         raise ConfigError("compile and model are for models of Yozora's own: leave them out")
     make_folder(config.run.out)
     with claimed(config.run.out):
+        _describe(config, describe)
         stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
         trained = fit(OpenTask(stage), stage.run, stage.optim, resume)
         try:
@@ -220,6 +237,18 @@ def _read(folder: Path, output: Path, base: Base, defaults: Defaults, settings: 
     pick_device(config.run.device)
     make_folder(output.parent)
     return config
+
+
+def _with_list(settings: Sequence[str], output: Path, describe: Describe | None) -> list[str]:
+    """The settings, and where a captioner's list will be."""
+    listed = json.dumps(str(output.with_name(f"{output.name}.run") / LISTED), ensure_ascii=False)
+    return [*settings, *([f"footage.listed={listed}"] if describe else [])]
+
+
+def _describe(config: Finetune, describe: Describe | None) -> None:
+    if describe is not None:
+        assert config.footage.listed is not None
+        describe(config.footage.path, config.footage.listed)
 
 
 def _prepare(config: Finetune, base: Base, resume: bool) -> dict[str, Any]:

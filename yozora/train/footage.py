@@ -35,6 +35,8 @@ LISTS = ("captions.jsonl", "metadata.jsonl")
 NAMES = ("file", "file_name")  # of a line's clip
 SAID = ("caption", "captions", "text", "short", "dense", "timed")  # and of what is said of it
 UNIT = 64  # files of a folder that are encoded, and counted, together
+LONGEST = 10_000  # letters of a caption; what has more is no caption
+SAMPLE = 2**16  # bytes at a file's start, middle and end, by which it is known again
 SIDE = 32  # sides of what is learned from are multiples of it
 
 
@@ -69,7 +71,10 @@ def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
     if not path.is_dir():
         raise ConfigError(f"there is no folder or .tar of clips at {path}")
     shards = sorted(shard for shard in path.rglob("*.tar") if _is_footage(shard, path))
-    items = list_folder(path, footage.caption)
+    listed = None if footage.listed is None else _read_list(footage.listed)
+    items = list_folder(path, footage.caption, listed)
+    if not shards and not items and listed is not None and uncaptioned(path):
+        raise ConfigError(f"nothing is said of any clip in {path}: what the captioner has warned of says why")
     if not shards and not items:
         raise ConfigError(f"there is no clip or picture in {path} ({', '.join(MEDIA[:4])}, … or .tar shards)")
     return [*(items[i : i + UNIT] for i in range(0, len(items), UNIT)), *shards]
@@ -83,26 +88,63 @@ def pieces_of_shard(shard: Path, footage: Footage, first: int = 0) -> Iterator[l
 
 
 def footage_digest(footage: Footage) -> str:
-    """A fingerprint of the files, by their names, sizes and what is said of them."""
+    """A fingerprint of the files, by their names, sizes, samples of their bytes, and what is said of them."""
     digest = hashlib.sha256()
     for unit in units_of(footage):
         for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
             about = item.path.stat()
-            changed = about.st_mtime_ns if isinstance(unit, Path) else 0  # a shard's captions may change, not its size
+            changed = about.st_mtime_ns if isinstance(unit, Path) else 0  # of a shard, what changed may lie anywhere
             digest.update(repr((item.name, about.st_size, changed, item.captions)).encode())
+            digest.update(_sampled(item.path, about.st_size))
     return digest.hexdigest()
+
+
+def _sampled(path: Path, size: int) -> bytes:
+    """A hash of parts of a file, or of all of a small one: of what cannot be read, nothing, which is said later."""
+    digest = hashlib.sha256()
+    with suppress(OSError), path.open("rb") as file:
+        for start in sorted({0, max(0, (size - SAMPLE) // 2), max(0, size - SAMPLE)}):
+            file.seek(start)
+            digest.update(file.read(SAMPLE))
+    return digest.digest()
 
 
 # ---- files and what is said of them ----------------------------------------------------------------------------------
 
 
-def list_folder(folder: Path, caption: str = "") -> list[Item]:
-    """Every clip and picture in a folder and in those in it, by name, but for those that a list there leaves out.
-    `caption` is said of those without one of their own; where that is empty, ConfigError."""
+def list_folder(folder: Path, caption: str = "", captioned: Mapping[str, tuple[str, ...]] | None = None) -> list[Item]:
+    """Every clip and picture in a folder and in those in it, by name, but for those that a list there leaves out. Of
+    those without a caption of their own is said what `captioned` says by their names, or else `caption`; where nothing
+    is, ConfigError, but where there is a `captioned` they are left out."""
     items, silent = [], []
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA and path.is_file())
+    for item in _items(folder):
+        captions = item.captions or (captioned or {}).get(item.name, ()) or ((caption,) if caption else ())
+        if not captions and captioned is not None:
+            print(f"left out: {item.name}, of which the captioner has said nothing", flush=True)
+            continue
+        if not captions:
+            silent.append(item.path.relative_to(folder))
+        items.append(item._replace(captions=captions))
+    if silent:
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        raise ConfigError(
+            f"nothing is said of {silent[0]}{more}: write a caption into {silent[0].with_suffix('.txt')}, or give one "
+            "for all (caption) or a captioner"
+        )
+    return items
+
+
+def uncaptioned(folder: Path) -> list[Item]:
+    """The clips and pictures of a folder of which nothing is said there. Raises ConfigError where that is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"a captioner is for folders of clips, and {folder} is none")
+    return [item for item in _items(folder) if not item.captions]
+
+
+def _items(folder: Path) -> Iterator[Item]:
+    """Clips and pictures with the captions of their own, if there are any."""
     listed: dict[Path, dict[str, tuple[str, ...]]] = {}
-    for path in paths:
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA and path.is_file()):
         if not _is_footage(path, folder):
             continue
         said = listed[path.parent] if path.parent in listed else listed.setdefault(path.parent, _listed(path.parent))
@@ -110,17 +152,7 @@ def list_folder(folder: Path, caption: str = "") -> list[Item]:
         if said and not captions and path.name not in said:
             print(f"left out: {_name(path, folder)}, which the list in its folder does not name", flush=True)
             continue
-        captions = captions or ((caption,) if caption else ())
-        if not captions:
-            silent.append(path.relative_to(folder))
-        items.append(Item(_name(path, folder), path, captions))
-    if silent:
-        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
-        raise ConfigError(
-            f"nothing is said of {silent[0]}{more}: write a caption into {silent[0].with_suffix('.txt')}, or give one "
-            "for all (caption)"
-        )
-    return items
+        yield Item(_name(path, folder), path, captions)
 
 
 def _is_footage(path: Path, folder: Path) -> bool:
@@ -142,30 +174,44 @@ def _beside(path: Path) -> tuple[str, ...]:
     return ()
 
 
+def _short(captions: tuple[str, ...], where: object) -> tuple[str, ...]:
+    """The captions. Raises ConfigError where one is none: every step that shows it would have to read it."""
+    if (longest := max(map(len, captions), default=0)) > LONGEST:
+        raise ConfigError(f"{where}: a caption of {longest:,} letters: give one of at most {LONGEST:,}")
+    return captions
+
+
 def _listed(folder: Path) -> dict[str, tuple[str, ...]]:
     """The captions of files by name, from the lists in a folder."""
     said: dict[str, tuple[str, ...]] = {}
     for path in (folder / name for name in LISTS):
-        for number, line in enumerate(_text(path).split("\n") if path.is_file() else (), start=1):
-            if line.strip():
-                entry = _object(line, f"{path}, line {number}")
-                name = next((entry[key] for key in NAMES if isinstance(entry.get(key), str)), None)
-                if name is None:
-                    raise ConfigError(f"{path}, line {number}: there is no {' or '.join(NAMES)}")
-                said[name] = _said(entry)
+        said |= _read_list(path) if path.is_file() else {}
+    return said
+
+
+def _read_list(path: Path) -> dict[str, tuple[str, ...]]:
+    """A list's captions by name."""
+    said: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            entry = _object(line, f"{path}, line {number}")
+            name = next((entry[key] for key in NAMES if isinstance(entry.get(key), str)), None)
+            if name is None:
+                raise ConfigError(f"{path}, line {number}: there is no {' or '.join(NAMES)}")
+            said[name] = _said(entry, f"{path}, line {number}")
     return said
 
 
 def _captions(text: str, ending: str, where: object) -> tuple[str, ...]:
     if ending == ".txt":
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    return _said(_object(text, str(where)))
+        return _short(tuple(line.strip() for line in text.splitlines() if line.strip()), where)
+    return _said(_object(text, str(where)), where)
 
 
-def _said(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _said(entry: Mapping[str, Any], where: object) -> tuple[str, ...]:
     given = [entry.get(key) for key in SAID]
     values = [each for said in given for each in (said if isinstance(said, list) else [said])]
-    return tuple(value.strip() for value in values if isinstance(value, str) and value.strip())
+    return _short(tuple(value.strip() for value in values if isinstance(value, str) and value.strip()), where)
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from yozora.errors import ConfigError
+from yozora.errors import ConfigError, ModelError
 from yozora.models.autoencoder import Autoencoder
-from yozora.models.folder import read_json, weights_digest, write_json
+from yozora.models.folder import read_json, unwritten, weights_digest, write_json
 from yozora.models.registry import load_autoencoder
 from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.train.claim import claimed
@@ -180,7 +180,7 @@ def _store(stem: Path, tensors: dict[str, Tensor], lines: str) -> None:
     except (OSError, SafetensorError) as error:
         for path in (weights, temporary):
             path.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write {weights} ({str(error).splitlines()[0]}); is the disk full?") from None
+        raise ConfigError(f"cannot write {weights} ({unwritten(error)}); is the disk full?") from None
 
 
 # ---- footage ---------------------------------------------------------------------------------------------------------
@@ -234,10 +234,24 @@ class _Unit:
         self.report = out / f"unit-{number:05d}.json"
         self.said: dict[str, Any] = {"clips": 0, "skipped": [], "files": 0, "parts": 0, "done": False}
         if self.report.exists():
-            self.said |= {"done": True} | read_json(self.report)  # those of before were written when all was done
+            self.said |= self._reported()
         self.latents: dict[tuple[int, int, int], list[Tensor]] = {}
         self.lines: dict[tuple[int, int, int], str] = {}
         self.since = time.monotonic()
+
+    def _reported(self) -> dict[str, Any]:
+        """What the report says. Raises ConfigError where somebody has written into it what cannot be."""
+        damaged = f"{self.report} is damaged: make the pool again (--no-resume)"
+        try:
+            said = {"done": True} | read_json(self.report)  # those of before were written when all was done
+        except ModelError:
+            raise ConfigError(damaged) from None
+        kinds = {"clips": int, "files": int, "parts": int, "skipped": list, "done": bool}
+        for name, kind in kinds.items():
+            value = said.get(name, kind())
+            if type(value) is not kind or (isinstance(value, int) and value < 0):
+                raise ConfigError(damaged)
+        return said
 
     @property
     def done(self) -> bool:

@@ -7,15 +7,18 @@ from __future__ import annotations
 import math
 import resource
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from yozora.clip import Clip
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
 from yozora.train.config import Run
@@ -23,6 +26,7 @@ from yozora.train.mesh import ALONE, Mesh
 
 AMOUNTS = ("tokens", "flops")  # figures of which a second's sum is told, not a step's mean
 ADDED = (*AMOUNTS, "loss", "flow", "layout")  # of which the parts of a step add up
+SAMPLES = "samples"  # the folder of a run's, and what they are called
 QUIET = ("loss", "samples_per_second")  # of the line, since it says them already
 
 
@@ -70,6 +74,13 @@ class Log:
         )
         self.since, self.steps, self.samples, self.sums = now, 0, 0, {}
 
+    def show(self, step: int) -> None:
+        """Shows what a step's samples are: videos, pictures and texts."""
+        if self.writers:
+            files = sorted((self.run.out / SAMPLES).glob(f"{step:07d}*"))
+            for writer in self.writers:
+                writer.show({f"{SAMPLES}/{_name_of(file, step)}": file for file in files}, step)
+
     def say(self, line: str) -> None:
         """Prints a line, once for all processes."""
         if self.mesh.first:
@@ -116,6 +127,19 @@ class _TensorBoard:
             for name, value in means.items():
                 self.writer.add_scalar(name, value, step)
 
+    def show(self, files: dict[str, Path], step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+        events = self.writer.file_writer
+        assert events is not None
+        with self._writing():
+            for name, file in files.items():
+                if file.suffix == ".txt":
+                    self.writer.add_text(name, file.read_text(encoding="utf-8"), step)
+                    continue
+                image = Summary.Image(colorspace=3, encoded_image_string=_picture(file))
+                events.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
     def close(self) -> None:
         with self._writing():
             self.writer.close()
@@ -152,8 +176,29 @@ class _WeightsAndBiases:
     def __call__(self, means: dict[str, float], step: int) -> None:
         self.run.log(means, step=step)
 
+    def show(self, files: dict[str, Path], step: int) -> None:
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        kinds = {".mp4": lambda file: wandb.Video(str(file), format="mp4"), ".png": lambda file: wandb.Image(str(file))}
+        shown = {name: kinds[file.suffix](file) for name, file in files.items() if file.suffix in kinds}
+        self.run.log(shown, step=step)
+
     def close(self) -> None:
         self.run.finish()
+
+
+def _name_of(file: Path, step: int) -> str:
+    """What a sample is called from step to step: its number, or that it is the sheet of all."""
+    return file.stem.removeprefix(f"{step:07d}").lstrip("-") or ("read" if file.suffix == ".txt" else "sheet")
+
+
+def _picture(file: Path) -> bytes:
+    """A picture's bytes; of a video those of a GIF, which TensorBoard shows moving."""
+    if file.suffix != ".mp4":
+        return file.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        Clip.read(file).write(Path(folder) / "a.gif")
+        return (Path(folder) / "a.gif").read_bytes()
 
 
 def _writers(run: Run) -> list[_TensorBoard | _WeightsAndBiases]:

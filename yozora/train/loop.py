@@ -22,7 +22,7 @@ from yozora.models.registry import quick_dtype
 from yozora.train.checkpoint import Checkpoints, State
 from yozora.train.claim import claimed
 from yozora.train.config import Optim, Run
-from yozora.train.log import Log, joined
+from yozora.train.log import SAMPLES, Log, joined
 from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 from yozora.train.parallel import whole
@@ -130,6 +130,7 @@ def _fit(task: Task, run: Run, optim: Optim, resume: bool, mesh: Mesh) -> Path:
                 saved = time.monotonic()
             if run.sample_every and step % run.sample_every == 0:
                 state.sample(step)
+                log.show(step)
         state.save(step)
         state.checkpoints.finish()
         log.close()
@@ -200,7 +201,7 @@ class _Training:
         """The first process draws something to look at; the others wait."""
         if model := whole(self.average.model, self.mesh, self.device):
             with autocast(self.device, self.run.precision):
-                self.task.sample(model, step, self.run.out / "samples")
+                self.task.sample(model, step, self.run.out / SAMPLES)
 
     def export(self) -> Path:
         """The first process writes the averaged weights; returns where."""

@@ -52,7 +52,12 @@ def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     if first["type"] != unknown:
         return f"{where}: {first['msg'].removeprefix('Value error, ')}"
     known = _keys_of(kind, first["loc"][:-1])
-    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    return _unknown(where, str(first["loc"][-1]), known)
+
+
+def _unknown(where: str, name: str, known: Sequence[str]) -> str:
+    """What is said of a key that there is not: the one that was meant, where one is near."""
+    near = difflib.get_close_matches(name, known, n=1)
     return f"unknown setting {where}; " + (f"is {near[0]} meant?" if near else f"known: {', '.join(known)}")
 
 
@@ -72,7 +77,7 @@ def build(kind: type[ModelConfig], settings: dict[str, Any], section: str = "mod
     known = [field.name for field in dataclasses.fields(kind)]
     for name in settings:
         if name not in known:
-            raise ConfigError(f"unknown setting {section}.{name}; known: {', '.join(known)}")
+            raise ConfigError(_unknown(f"{section}.{name}", name, known))
     try:
         return TypeAdapter(kind).validate_python(settings)
     except ValidationError as error:

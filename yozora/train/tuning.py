@@ -28,8 +28,8 @@ from yozora.models.wan import read_wan_config, save_wan_transformer
 from yozora.models.wan_autoencoder import WanAutoencoder
 from yozora.models.wan_lora import save_wan_lora
 from yozora.train.base import Base, find_base
-from yozora.train.config import LoraStage, TuneStage
 from yozora.train.data import stream
+from yozora.train.finetune_config import LoraStage, TuneStage
 from yozora.train.flops import step_flops
 from yozora.train.flow import flow_lesson
 from yozora.train.lessons import Captioned, PoolBatches
