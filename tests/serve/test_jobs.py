@@ -300,6 +300,18 @@ def test_an_upload_that_is_too_long_is_told_at_once(web: TestClient, shared: Ser
     assert late.status_code == 400 and late.json()["error"]["param"] == "seconds"
 
 
+def test_a_blend_is_as_long_as_the_longer_clip(local: TestClient, service: Service, tmp_path: Path) -> None:
+    files = []
+    for frames in (8, 12):
+        path = tmp_path / f"{frames}.mp4"
+        Clip(np.zeros((frames, 16, 16, 3), np.uint8), 8.0).write(path)
+        answer = local.post("/api/uploads", files={"file": (path.name, path.read_bytes(), "video/mp4")})
+        files.append(answer.json()["id"])
+    order = Order(way="blend", clip=files[0], other=files[1])
+    assert jobs.cost(service, service.local, order)["seconds"] == 1.5
+    assert jobs.cost(service, service.local, order.model_copy(update={"seconds": 3.0}))["seconds"] == 3.0
+
+
 def test_what_is_recut_is_as_long_as_what_is_kept(service: Service) -> None:
     native = service.native(service.settings.model)
     order = Order(way="recut", clip="video_" + "0" * 32, keep=((0, 0.4), (0.6, 0.9)))

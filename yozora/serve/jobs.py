@@ -343,8 +343,9 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
 
 def _with_sources(session: Session, user: User, order: Order, seconds: float) -> float:
     """Checks that everything an order is given is there, and says how long the video will be: what is remixed keeps its
-    length, what is extended adds its own. (An upload is as long as its file says; what it really has comes out when it
-    is read: see `measure`.) Raises ApiError."""
+    length, what is extended adds its own, a blend is as long as the longer. (An upload is as long as its file says;
+    what it really has comes out when it is read: see `measure`.) Raises ApiError."""
+    blended = 0.0
     for role, found in sources_of(order):
         if found.startswith("video_"):
             job = find(session, user, found, public=True)
@@ -362,7 +363,9 @@ def _with_sources(session: Session, user: User, order: Order, seconds: float) ->
                 seconds += length
             elif order.way in ("remix", "inpaint"):
                 seconds = length
-    return round(seconds, 3)
+        if order.way == "blend" and order.seconds is None and length is not None:
+            blended = max(blended, length)
+    return round(blended or seconds, 3)
 
 
 def _check_folder(session: Session, user: User, folder_id: str) -> None:
