@@ -67,3 +67,20 @@ def test_what_there_is_can_be_asked_without_fetching_it(local: TestClient, path:
         answer = local.head(address)
         assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, "200", b"")
         assert answer.headers["content-type"] == "video/mp4"
+
+
+def test_a_file_that_cannot_be_read_is_an_error_before_any_header(
+    local: TestClient, path: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object, **__: object) -> bytes:
+        raise OSError("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("yozora.serve.storage.obstore.get_range", down)
+        for address in (path, path.replace("/v1/", "/api/")):
+            answer = local.get(address)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+    service.storage.delete(list(service.storage.keys()))
+    for address in (path, path.replace("/v1/", "/api/")):
+        answer = local.get(address)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

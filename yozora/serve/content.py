@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal
 
 from fastapi import Request, Response
@@ -11,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, missing
+from yozora.serve.storage import FileGone, StorageError
 from yozora.serve.tables import COMPLETED, Job
 
 __all__ = ["Variant", "content"]
@@ -46,8 +48,22 @@ def content(service: Service, request: Request, job: Job, variant: Variant) -> R
     headers["Content-Length"] = str(end - start)
     if span is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    body: Iterator[bytes] = iter(()) if request.method == "HEAD" else service.storage.read(file["key"], start, end)
+    body: Iterator[bytes] = iter(()) if request.method == "HEAD" else _opened(service, job, variant, start, end)
     return StreamingResponse(body, 206 if span is not None else 200, headers, media_type=str(file["type"]))
+
+
+def _opened(service: Service, job: Job, variant: Variant, start: int, end: int) -> Iterator[bytes]:
+    """The bytes of a file, of which the first are read now: once headers are sent, no error can be said. Raises
+    ApiError."""
+    pieces = service.storage.read(job.files[variant]["key"], start, end)
+    try:
+        first = next(pieces, b"")
+    except FileGone:
+        raise missing(f"{variant} any more of the video", job.id) from None
+    except StorageError:
+        message = "the files cannot be reached at the moment: try again"
+        raise ApiError(503, message, code="storage_unavailable", headers={"Retry-After": "5"}) from None
+    return chain((first,), pieces)
 
 
 def _span(asked: str | None, size: int) -> tuple[int, int] | None:

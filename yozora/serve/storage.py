@@ -19,7 +19,7 @@ from yozora.errors import ConfigError, YozoraError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
-__all__ = ["Storage", "StorageError"]
+__all__ = ["FileGone", "Storage", "StorageError"]
 
 RETRY: RetryConfig = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}  # who waits for an answer waits for it
 CHUNK = 2**18  # bytes read at a time: what an answer holds in memory
@@ -28,6 +28,10 @@ _S3_SAYS = re.compile(r"<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>")
 
 class StorageError(YozoraError):
     """A file could not be kept or found: the disk is full, the bucket does not answer."""
+
+
+class FileGone(StorageError):
+    """There is no such file."""
 
 
 class Storage:
@@ -75,10 +79,12 @@ class Storage:
             raise StorageError(f"a file could not be read: {_line(error)}") from error
 
     def read(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Its bytes start ≤ b < end, a chunk at a time. Raises StorageError."""
+        """Its bytes start ≤ b < end, a chunk at a time. Raises FileGone, StorageError."""
         for begin in range(start, end, CHUNK):
             try:
                 yield bytes(obstore.get_range(self.store, key, start=begin, end=min(end, begin + CHUNK)))
+            except (NotFoundError, FileNotFoundError) as error:
+                raise FileGone(f"a file is gone: {_line(error)}") from error
             except (BaseError, OSError) as error:
                 raise StorageError(f"a file could not be read: {_line(error)}") from error
 
