@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from yozora.create.generator import Generator
 from yozora.serve import pool
+from yozora.serve.orders import Order, draw
 from yozora.serve.pool import Models, size_of, size_on_disk
 
 
@@ -72,3 +74,34 @@ def test_a_model_in_use_is_waited_for(tiny_model: Path, tmp_path: Path) -> None:
         go.set()
         thread.join()
     assert models.get(one) is not first and models.names == [one]
+
+
+def test_who_waits_for_room_stops_nobody_and_can_be_stopped(tiny_model: Path, tmp_path: Path) -> None:
+    one, two = copies(tiny_model, tmp_path, 2)
+    models = Models("cpu", budget=size_on_disk(one) + 1)
+    waiting, cancelled, ended, streamed = (threading.Event() for _ in range(4))
+
+    def still() -> None:
+        waiting.set()
+        if cancelled.is_set():
+            raise InterruptedError
+
+    def other() -> None:
+        with pytest.raises(InterruptedError), models.using(two, still):
+            pass
+        ended.set()
+
+    def stream(generator: Generator) -> None:
+        canvas = draw(Order(prompt="a ball", seconds=0.1), generator.native, {})
+        models.stream(one, canvas, [0], steps=1).close()
+        streamed.set()
+
+    with models.using(one) as generator:
+        threading.Thread(target=other, daemon=True).start()
+        assert waiting.wait(30)
+        threading.Thread(target=stream, args=(generator,), daemon=True).start()
+        assert streamed.wait(10)
+        cancelled.set()
+        assert ended.wait(10) and models.names == [one]
+    with models.using(two):
+        assert models.names == [two]

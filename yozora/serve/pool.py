@@ -6,8 +6,8 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections import Counter, OrderedDict, abc
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, abc, deque
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Models"]
 
 MOST = 2  # models, where no budget is named
+PAUSE = 0.5  # seconds after which who waits for room asks whether it is still wanted
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +52,9 @@ class Models:
         self._loaded: OrderedDict[str, tuple[Generator, int]] = OrderedDict()
         self._lock = threading.Condition()
         self._held: Counter[str] = Counter()  # how many use each
-        self._loading = threading.Lock()  # not the same: whoever asks what is there must not wait for minutes
+        self._line: deque[object] = deque()  # who waits for a model, in the order in which they came
+        self._coming: str | None = None  # the one that is being loaded, without the lock: it takes minutes
+        self._words = threading.Lock()
         self.batches = Batches()
         self._rewriters: dict[str, Rewriter] = {}
 
@@ -61,11 +64,11 @@ class Models:
             return generator
 
     @contextmanager
-    def using(self, name: str | None) -> abc.Iterator[Generator]:
-        """The model, which is not let go of before the end of the block. Nobody may want a second one in it. Raises
-        ModelError."""
+    def using(self, name: str | None, still: Callable[[], None] = lambda: None) -> abc.Iterator[Generator]:
+        """The model, which is not let go of before the end of the block. Nobody may want a second one in it. `still`
+        is called again and again while there is no room: what it raises ends the waiting. Raises ModelError."""
         name = name or "mini"
-        generator = self._hold(name)
+        generator = self._hold(name, still)
         try:
             yield generator
         finally:
@@ -73,28 +76,61 @@ class Models:
                 self._held[name] -= 1
                 self._lock.notify_all()
 
-    def _hold(self, name: str) -> Generator:
-        with self._loading:
+    def _hold(self, name: str, still: Callable[[], None]) -> Generator:
+        """A model, counted as in use. Who waits does so in a line, and holds nothing that others need."""
+        size, ticket = None, object()
+        with self._lock:
+            self._line.append(ticket)
+        try:
+            while True:
+                with self._lock:
+                    if self._line[0] is ticket:
+                        if name in self._loaded:
+                            return self._take(name)
+                        if size is not None and self._coming is None and self._make_room(size):
+                            self._coming = name
+                            break
+                    if size is not None:
+                        self._lock.wait(PAUSE)
+                if size is None:
+                    size = size_on_disk(name)
+                still()  # without the lock: it may ask a database
+        finally:
             with self._lock:
-                if name in self._loaded:
-                    self._loaded.move_to_end(name)
-                    self._held[name] += 1
-                    return self._loaded[name][0]
-                self._make_room(size_on_disk(name))
+                self._line.remove(ticket)
+                self._lock.notify_all()
+        return self._load(name)
+
+    def _take(self, name: str) -> Generator:
+        """One that is loaded, by who has the lock."""
+        self._loaded.move_to_end(name)
+        self._held[name] += 1
+        return self._loaded[name][0]
+
+    def _load(self, name: str) -> Generator:
+        """Loads the model for which there is room now; nobody else loads one meanwhile. Raises ModelError."""
+        try:
             generator = load(name, str(self.device), team=self.group)
             size = size_of(generator)
             with self._lock:
-                self._make_room(size)
+                self._make_room(size)  # what lay there may have been smaller; it is there now, so nothing is waited for
                 self._loaded[name] = (generator, size)
                 self._held[name] += 1
-            _log.info("model loaded", extra={"model": name, "bytes": size})
-            return generator
+        finally:
+            with self._lock:
+                self._coming = None
+                self._lock.notify_all()
+        _log.info("model loaded", extra={"model": name, "bytes": size})
+        return generator
 
     def stream(
         self, name: str | None, canvas: Canvas, seeds: Sequence[int], **asked: Any
     ) -> abc.Generator[Progress | Chunk]:
         """As `Generator.stream` of a model, by all processes of the worker. Raises CanvasError, ModelError."""
-        events = self.get(name).stream(canvas, seeds, **asked)
+        with self._lock:  # who uses it already does not stand in line for it
+            held = self._held[name or "mini"] > 0
+            generator = self._loaded[name or "mini"][0] if held else None
+        events = (generator or self.get(name)).stream(canvas, seeds, **asked)
         return events if self.team is None else self.team.lead(name or "mini", canvas, seeds, asked, events)
 
     def native(self, name: str | None) -> Native:
@@ -113,7 +149,7 @@ class Models:
         shipped = (model or "mini") == "mini"
         if name == "none" or not ((bool(name) or shipped) if asked is None else asked):
             return None
-        with self._loading:
+        with self._words:
             key = f"{name or DEFAULT}, {shipped}"
             if key not in self._rewriters:
                 self._rewriters[key] = load_rewriter(name or DEFAULT, world=shipped)
@@ -125,8 +161,8 @@ class Models:
         with self._lock:
             return list(self._loaded)
 
-    def _make_room(self, size: int) -> None:
-        """Lets go of models until one more, of `size` bytes, may be there; waits where all are in use."""
+    def _make_room(self, size: int) -> bool:
+        """Lets go of models that nobody uses until one more, of `size` bytes, may be there; whether it may."""
         while self._loaded and (
             sum(each for _, each in self._loaded.values()) + size > self.budget
             if self.budget
@@ -134,13 +170,13 @@ class Models:
         ):
             name = next((each for each in self._loaded if not self._held[each]), None)
             if name is None:
-                self._lock.wait()
-                continue
+                return False
             del self._loaded[name]
             _log.info("model let go", extra={"model": name})
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+        return True
 
 
 def size_on_disk(name: str) -> int:

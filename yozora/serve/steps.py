@@ -86,7 +86,7 @@ def rewrite(run: Run, models: Models, step: Step) -> Verdict:
 def generate(run: Run, models: Models, step: Step) -> Verdict:
     """Samples the frames into scratch."""
     files, words = fetch(run), _read(run.scratch / "words.json") or {}
-    with models.using(run.order.model) as generator:
+    with models.using(run.order.model, lambda: step.report(run, 0, always=True)) as generator:
         canvas = _in_words(draw(run.order, generator.native, files), words)
         seeds, sampling = [run.order.seed or 0], run.order.sampling
         settings = generator.settings(**sampling, negative=canvas.negative)
