@@ -36,7 +36,8 @@ NAMES = ("file", "file_name")  # of a line's clip
 SAID = ("caption", "captions", "text", "short", "dense", "timed")  # and of what is said of it
 UNIT = 64  # files of a folder that are encoded, and counted, together
 LONGEST = 10_000  # letters of a caption; what has more is no caption
-SAMPLE = 2**16  # bytes at a file's start, middle and end, by which it is known again
+WHOLE = 2**23  # bytes of a file up to which all are read to know it again
+SAMPLE, SAMPLES = 2**16, 64  # bytes of a larger one, and at how many places of it, the start and the end among them
 SIDE = 32  # sides of what is learned from are multiples of it
 
 
@@ -88,7 +89,8 @@ def pieces_of_shard(shard: Path, footage: Footage, first: int = 0) -> Iterator[l
 
 
 def footage_digest(footage: Footage) -> str:
-    """A fingerprint of the files, by their names, sizes, samples of their bytes, and what is said of them."""
+    """A fingerprint of the files, by their names, sizes, their bytes (of large ones samples), and what is said of
+    them; so a copy of a folder is the same."""
     digest = hashlib.sha256()
     for unit in units_of(footage):
         for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
@@ -100,10 +102,13 @@ def footage_digest(footage: Footage) -> str:
 
 
 def _sampled(path: Path, size: int) -> bytes:
-    """A hash of parts of a file, or of all of a small one: of what cannot be read, nothing, which is said later."""
-    digest = hashlib.sha256()
+    """A hash of all of a file, or of parts of a large one: of what cannot be read, nothing, which is said later."""
+    digest, step = hashlib.sha256(), max(1, (size - SAMPLE) // (SAMPLES - 1))
     with suppress(OSError), path.open("rb") as file:
-        for start in sorted({0, max(0, (size - SAMPLE) // 2), max(0, size - SAMPLE)}):
+        if size <= WHOLE:
+            digest.update(file.read())
+            return digest.digest()
+        for start in (*range(0, step * (SAMPLES - 1), step), size - SAMPLE):
             file.seek(start)
             digest.update(file.read(SAMPLE))
     return digest.digest()
