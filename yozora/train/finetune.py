@@ -40,6 +40,8 @@ from yozora.train.finetune_config import Finetune, LoraStage, TuneStage
 from yozora.train.latents import build_pool
 from yozora.train.loop import fit, make_folder, pick_device
 from yozora.train.mesh import refuse_several
+from yozora.train.outputs import check_lora_file
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build, check_config
 from yozora.train.transformer import grow, train_transformer
 from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
@@ -47,16 +49,6 @@ from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
 SCENES = 128  # of the world that it goes over again, and at least so many of each size
 LEAST = 16
-FREE = (
-    "out",
-    "device",
-    "workers",
-    "steps",
-    "checkpoint_seconds",
-    "log_every",
-    "sample_every",
-    "wandb",
-)  # to be changed
 GRID = 32  # pixels that the sides of what is learned from are multiples of
 LISTED = "captioned.jsonl"  # what a captioner has said of clips, in the run's folder
 Defaults = dict[str, Any]
@@ -92,8 +84,7 @@ def train_lora(
     has no caption. Raises ConfigError, ModelError, KeyboardInterrupt."""
     refuse_several("fine-tuning")
     base = find_base(model)
-    if output.is_dir() or not output.name:
-        raise ConfigError(f"{output} cannot be written: name a file with -o")
+    check_lora_file(output, base.folder)
     config = _read(folder, output, base, OPEN_LORA if base.wan else LORA, _with_list(settings, output, describe))
     if config.compile:
         raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
@@ -103,7 +94,7 @@ def train_lora(
         _describe(config, describe)
         lessons = _prepare(config, base, resume)
         stage = LoraStage(**lessons, **_tuned(config, base), model=config.model)
-        made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
+        made = fit(LoraTask(stage), stage.run, stage.optim, resume, settings=_asked(config)) / LORA_FILE
         partial = output.with_name(f"{output.name}.part")
         try:
             shutil.copyfile(made, partial)
@@ -161,7 +152,7 @@ def _own_folder(config: Finetune, base: Base, output: Path, resume: bool) -> Pat
         compile=config.compile,
         model=config.model,
     )
-    trained = train_transformer(stage, resume)
+    trained = train_transformer(stage, resume, _asked(config))
     said = dataclasses.asdict(card) | {"name": output.name, "few_steps": None}
     if card.solver == FLOW_MAP:
         del said["solver"]  # the one that a card has without saying so is for full weights
@@ -181,7 +172,7 @@ def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool, des
     with claimed(config.run.out):
         _describe(config, describe)
         stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
-        trained = fit(OpenTask(stage), stage.run, stage.optim, resume)
+        trained = fit(OpenTask(stage), stage.run, stage.optim, resume, settings=_asked(config))
         try:
             made = make_open_folder(base, trained, output)
         except OSError as error:
@@ -308,28 +299,13 @@ def _encode(config: Finetune, base: Base, name: str, resume: bool, **rendered: A
 
 
 def _claim(config: Finetune, base: Base, resume: bool) -> None:
-    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's. What it has
-    learned by other settings than are asked for now stays, which is said."""
+    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's."""
     note, digest = config.run.out / "base.json", weights_digest(base.weights)
-    settings = config.model_dump(mode="json", exclude={"run": set(FREE), "footage": True})
-    if resume and note.exists():
-        before = read_json(note)
-        if before.get("transformer_sha256") != digest:
-            raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
-        if changed := _changed(before.get("settings", settings), settings):
-            print(
-                f"what was learned by other settings ({', '.join(changed)}) stays; --no-resume begins anew", flush=True
-            )
-    write_json(note, {"transformer_sha256": digest, "settings": settings})
+    if resume and note.exists() and read_json(note).get("transformer_sha256") != digest:
+        raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
+    write_json(note, {"transformer_sha256": digest})
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any], within: str = "") -> list[str]:
-    """The names of settings that are not the same."""
-    names = []
-    for key in sorted(before.keys() | now.keys()):
-        one, other = before.get(key), now.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            names += _changed(one, other, f"{within}{key}.")
-        elif one != other:
-            names.append(within + key)
-    return names
+def _asked(config: Finetune) -> dict[str, Any]:
+    """The settings that a checkpoint is made with, as they were given; clips that changed the pool has refused."""
+    return settings_of(config, without=("footage",))
