@@ -123,8 +123,13 @@ def test_from_the_command_line(
 
 def test_what_cannot_be_learned_from(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "a.safetensors", str(tiny_model)
-    with pytest.raises(ConfigError, match="there is no clip or picture"):
-        train_lora(tmp_path, out, model, QUICK)
+    for describe in (None, lambda *_: None):
+        with pytest.raises(ConfigError, match="there is no clip or picture"):
+            train_lora(tmp_path, out, model, QUICK, describe=describe)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^-o: cannot make the folder .*a\.safetensors\.run"):
+        train_lora(clips, tmp_path / "file" / "a.safetensors", model, QUICK)
     with pytest.raises(ModelError, match="there is no model"):
         train_lora(clips, out, "no such", QUICK)
     with pytest.raises(ConfigError, match=r"unknown setting run\.step; is steps meant\?"):

@@ -37,6 +37,7 @@ from yozora.train.config import (
 )
 from yozora.train.data import LatentPool, load_mix
 from yozora.train.finetune_config import Finetune, LoraStage, TuneStage
+from yozora.train.footage import refuse_nothing
 from yozora.train.latents import build_pool
 from yozora.train.loop import fit, make_folder, pick_device
 from yozora.train.mesh import refuse_several
@@ -89,7 +90,7 @@ def train_lora(
     if config.compile:
         raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
     build(LoraConfig, config.model)
-    make_folder(config.run.out)
+    _make_run(config, output, describe)
     with claimed(config.run.out):
         _describe(config, describe)
         lessons = _prepare(config, base, resume)
@@ -134,7 +135,7 @@ def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool, desc
     build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base.weights)) | config.model)
     if config.model:
         grow(load_module(Transformer, base.weights), config.model)  # what does not fit is said before any work
-    make_folder(config.run.out)
+    _make_run(config, output, describe)
     with claimed(config.run.out):
         _describe(config, describe)
         return _put(_own_folder(config, base, output, resume), output)
@@ -168,7 +169,7 @@ def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool, des
     """All of an open model's transformer. Its folder has the other parts as they are."""
     if config.compile or config.model:
         raise ConfigError("compile and model are for models of Yozora's own: leave them out")
-    make_folder(config.run.out)
+    _make_run(config, output, describe)
     with claimed(config.run.out):
         _describe(config, describe)
         stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
@@ -226,8 +227,16 @@ def _read(folder: Path, output: Path, base: Base, defaults: Defaults, settings: 
     elif config.prior:
         raise ConfigError(f"prior is for models that have learned from the simulated world; {card.name} has not")
     pick_device(config.run.device)
-    make_folder(output.parent)
     return config
+
+
+def _make_run(config: Finetune, output: Path, describe: Describe | None) -> None:
+    """Makes the run's folder, which is beside the output unless it was given, and that of the output. Raises
+    ConfigError, without a trace, where there is nothing to learn from."""
+    refuse_nothing(config.footage, describe is not None)
+    beside = config.run.out == output.with_name(f"{output.name}.run")
+    make_folder(config.run.out, "-o" if beside else "run.out")
+    make_folder(output.parent, "-o")
 
 
 def _with_list(settings: Sequence[str], output: Path, describe: Describe | None) -> list[str]:

@@ -258,12 +258,12 @@ def memory_errors(what: str, advice: str) -> Iterator[None]:
         raise ConfigError(f"not enough memory for {what}: {advice}") from None
 
 
-def make_folder(path: Path) -> None:
-    """Makes the folder of a run; ConfigError where that cannot be."""
+def make_folder(path: Path, named_by: str = "run.out") -> None:
+    """Makes the folder of a run; ConfigError, which names what it was `named_by`, where that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.out: cannot make the folder {path} ({error.strerror}); choose another") from None
+        raise ConfigError(f"{named_by}: cannot make the folder {path} ({error.strerror}); choose another") from None
 
 
 def pick_device(name: str) -> torch.device:
