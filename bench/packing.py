@@ -43,16 +43,30 @@ class Batches:
     lost: float
     padded: bool = False
 
-    def share(self, budget: int) -> float:
-        """Useful tokens over those that there is room for."""
+    @property
+    def computed(self) -> int:
+        """Tokens that are run, the padding among them."""
+        return sum(volume(clip) for step in self.steps for clip in self.run(step))
+
+    @property
+    def share(self) -> float:
+        """Useful tokens over those that are computed."""
+        return sum(self.useful) / self.computed
+
+    def filled(self, budget: int) -> float:
+        """Useful tokens over those that there is room for: what machines that wait for one another get of a step."""
         return sum(self.useful) / (budget * len(self.steps))
+
+    def run(self, step: Sequence[Clip]) -> Sequence[Clip]:
+        """A step's clips as they are run: a padded one is as long as the longest."""
+        return [max(step, key=volume)] * len(step) if self.padded else step
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Packed sequences beside buckets and padding.")
     parser.add_argument("--tokens", type=int, default=4096, help="of a step")
     parser.add_argument("--steps", type=int, default=320, help="that are counted")
-    parser.add_argument("--timed", type=int, default=6, help="steps of each that are timed")
+    parser.add_argument("--timed", type=int, default=6, help="steps of each that are timed; 0: none")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     ways: dict[str, Callable[[int, int], Batches]] = {"packed": packed, "buckets": bucketed, "padded": padded}
@@ -61,16 +75,26 @@ def main() -> None:
     rows = [
         [
             name,
-            f"{batches.share(options.tokens):.1%}",
+            f"{batches.share:.1%}",
+            f"{batches.filled(options.tokens):.1%}",
             f"{batches.lost:.1%}",
-            f"{rates[name] / rates['packed']:.2f} ×",
+            f"{rates[name] / rates['packed']:.2f} ×" if options.timed else "not timed",
         ]
         for name, batches in made.items()
     ]
-    title = f"{options.tokens} tokens a step, {len(ASPECTS)} aspects, 1 to 49 frames; packed must be ≥ {TARGET:.0%}"
-    show_table(title, ["", "useful of computed", "of clips thrown away", "useful tokens/s"], rows)
+    title = (
+        f"{options.tokens} tokens a step, {len(ASPECTS)} aspects, 1 to 49 frames; packs must use ≥ {TARGET:.0%} of it"
+    )
+    show_table(
+        title, ["", "useful of computed", "useful of a step's room", "of clips thrown away", "useful tokens/s"], rows
+    )
     results = {
-        name: {"useful": batches.share(options.tokens), "lost": batches.lost, "tokens_per_second": rates[name]}
+        name: {
+            "useful_of_computed": batches.share,
+            "useful_of_room": batches.filled(options.tokens),
+            "lost": batches.lost,
+            "tokens_per_second": rates[name],
+        }
         for name, batches in made.items()
     }
     write_results("packing", {"tokens": options.tokens, "steps": options.steps, "ways": results})
@@ -130,25 +154,25 @@ def padded(budget: int, steps: int) -> Batches:
 
 
 def speed(batches: Batches, options: argparse.Namespace) -> float:
-    """Useful tokens a second, forward and backward."""
+    """Useful tokens a second, forward and backward; 0 where nothing is timed."""
+    if not options.timed:
+        return 0.0
     torch.manual_seed(0)
     device = torch.device(options.device)
     transformer = Transformer(TransformerConfig(**SETTINGS)).to(device)
     for step in range(2):
-        _step(transformer, batches.steps[step], batches.padded, device)
+        _step(transformer, batches.run(batches.steps[step]), device)
     begun = time.perf_counter()
     for step in range(options.timed):
-        _step(transformer, batches.steps[step], batches.padded, device)
+        _step(transformer, batches.run(batches.steps[step]), device)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return sum(batches.useful[: options.timed]) / (time.perf_counter() - begun)
 
 
-def _step(transformer: Transformer, clips: Sequence[Clip], pad: bool, device: torch.device) -> None:
-    """Learns from a step. A padded clip is run as one as long as the longest of them, which costs the same without the
-    mask that it would need."""
-    if pad:
-        clips = [max(clips, key=volume)] * len(clips)
+def _step(transformer: Transformer, clips: Sequence[Clip], device: torch.device) -> None:
+    """Learns from a step. A padded clip is run as a whole one, which costs the same without the mask that it would
+    need."""
     latents = [torch.randn(16, *clip, device=device) for clip in clips]
     levels = [torch.rand(clip[0], device=device) for clip in clips]
     texts = torch.randn(len(clips), WORDS, 64, device=device)

@@ -256,6 +256,15 @@ def main() -> None:
             shown = [[f"{count}", f"{rate:.3f}", f"{rate / rates[1]:.2f}"] for count, rate in rates.items()]
             show_table(f"Workers, fixed cost (2 are {LEAST_TIMES} times 1)", ["workers", "videos/s", "times"], shown)
     write_results("service", results)
+    slow = [
+        f"{name}, {kind}: p99 {results[name][kind]['p99']} ms"
+        for name in urls
+        for kind in ("video", "feed")
+        if not results[name][kind]["p99"] < MOST_MS
+    ]
+    if results.get("times", 0.0) < LEAST_TIMES:
+        slow.append(f"2 workers {results['times']:.2f} times 1" if server else "workers, for want of PostgreSQL")
+    sys.exit(f"missed: {'; '.join(slow)}" if slow else 0)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,12 @@ def torchrun(processes: int, *command: str, restarts: int = 0) -> subprocess.Com
 
 def losses(out: Path) -> dict[int, float]:
     """The loss of each step that a run has told TensorBoard."""
+    return figures(out, "loss")
+
+
+def figures(out: Path, name: str) -> dict[int, float]:
+    """A figure of each step that a run has told TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(out / "tensorboard")).Reload()
-    return {event.step: event.value for event in events.Scalars("loss")}
+    return {event.step: event.value for event in events.Scalars(name)}

@@ -131,13 +131,23 @@ def test_a_body_that_does_not_end_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/x", ""]
+    "kind",
+    [
+        "application/json",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/x",
+        "multipart/form-data+json",
+        "",
+    ],
 )
 def test_all_but_forms_with_files_has_the_limit_of_memory(
     monkeypatch: pytest.MonkeyPatch, echo: TestClient, kind: str
 ) -> None:
     monkeypatch.setattr(bodies, "MAX_JSON", 100)
     assert echo.post("/", content=b"x" * 200, headers={"Content-Type": kind}).status_code == 413
+    twice = [("Content-Type", kind), ("Content-Type", "multipart/form-data; boundary=x")]
+    assert echo.post("/", content=b"x" * 200, headers=twice).status_code == 413
     assert echo.post("/", files={"a": b"x" * 200}).json() == {"a": "file 200"}
 
 

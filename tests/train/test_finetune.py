@@ -123,8 +123,13 @@ def test_from_the_command_line(
 
 def test_what_cannot_be_learned_from(tiny_model: Path, clips: Path, tmp_path: Path) -> None:
     out, model = tmp_path / "a.safetensors", str(tiny_model)
-    with pytest.raises(ConfigError, match="there is no clip or picture"):
-        train_lora(tmp_path, out, model, QUICK)
+    for describe in (None, lambda *_: None):
+        with pytest.raises(ConfigError, match="there is no clip or picture"):
+            train_lora(tmp_path, out, model, QUICK, describe=describe)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^-o: cannot make the folder .*a\.safetensors\.run"):
+        train_lora(clips, tmp_path / "file" / "a.safetensors", model, QUICK)
     with pytest.raises(ModelError, match="there is no model"):
         train_lora(clips, out, "no such", QUICK)
     with pytest.raises(ConfigError, match=r"unknown setting run\.step; is steps meant\?"):
@@ -242,11 +247,40 @@ def test_settings_are_checked_before_anything_is_encoded(tiny_model: Path, clips
     for run, setting, message in (
         (train_lora, "model.rank=0", "rank must be from 1"),
         (train_lora, "compile=true", "compile is for"),
+        (finetune, "model.heads=1", r"model\.heads: .* were made for \d, not 1"),
         (finetune, "model.widht=4", r"unknown setting model\.widht; is width meant\?"),
     ):
         with pytest.raises(ConfigError, match=message):
             run(clips, out, model, [*QUICK, setting])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "place", ["clips/0.mp4", "clips/0.txt", "model/transformer/model.safetensors", "other.safetensors"]
+)
+def test_a_lora_takes_the_place_of_loras_only(place: str, tiny_model: Path, clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copyfile(next((tiny_model / "transformer").glob("*.safetensors")), tmp_path / "other.safetensors")
+    there = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"in the model that|ends in \.safetensors|is there and is no LoRA") as caught:
+        train_lora(tmp_path / "clips", tmp_path / place, str(tmp_path / "model"), [*QUICK, "run.steps=1"])
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == there
+    with pytest.raises(ConfigError, match="in the model that"):
+        train_lora(clips, tmp_path / "model" / "new.safetensors", str(tmp_path / "model"), QUICK)
+
+
+def test_a_refused_change_is_not_taken_down(
+    tiny_model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, settings = tmp_path / "a.safetensors", [*QUICK, "model.rank=2"]
+    train_lora(clips, out, str(tiny_model), [*settings, "run.steps=1"])
+    with pytest.raises(ConfigError, match=r"model\.rank is 2 in the checkpoint and 3 here"):
+        train_lora(clips, out, str(tiny_model), [*settings, "run.steps=2", "model.rank=3"])
+    capsys.readouterr()
+    train_lora(clips, out, str(tiny_model), [*settings, "run.steps=2"])
+    assert "by other settings" not in capsys.readouterr().out
 
 
 def test_a_finetuned_model_takes_the_place_of_models_only(tiny_model: Path, clips: Path, tmp_path: Path) -> None:

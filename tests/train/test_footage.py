@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from yozora.clip import Clip
 from yozora.errors import ConfigError
@@ -23,7 +25,7 @@ from yozora.train import footage as footage_of
 from yozora.train import latents
 from yozora.train.config import Bucket, Footage, Job, LatentsStage
 from yozora.train.data import LatentPool, to_signed
-from yozora.train.footage import Item, Piece, Skipped, cut, list_folder, size_of, units_of
+from yozora.train.footage import Item, Piece, Skipped, cut, footage_digest, list_folder, size_of, units_of
 from yozora.train.latents import build_pool
 
 
@@ -332,6 +334,27 @@ def test_a_clip_that_is_replaced_by_one_of_equal_name_and_size_is_noticed(tiny_m
     with pytest.raises(ConfigError, match="other settings, footage"):
         build_pool(config)
     build_pool(config, resume=False)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["small", "large"])
+def test_other_rows_of_a_picture_whose_size_says_nothing_are_noticed(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a BMP every size, and most of its bytes, stay the same whatever is drawn."""
+    if not whole:
+        monkeypatch.setattr(footage_of, "WHOLE", 2**18)
+    clip = tmp_path / "clips" / "a.bmp"
+    clip.parent.mkdir()
+    drawn = np.zeros((600, 800, 3), np.uint8)
+    Image.fromarray(drawn).save(clip)
+    asked, size = footage(clip.parent, caption="stands"), clip.stat().st_size
+    before = footage_digest(asked)
+    drawn[120:200] = 255  # neither at the start, nor in the middle, nor at the end
+    Image.fromarray(drawn).save(clip)
+    assert clip.stat().st_size == size and footage_digest(asked) != before
+    copied = shutil.copytree(clip.parent, tmp_path / "copy")
+    os.utime(copied / "a.bmp", (1, 1))
+    assert footage_digest(footage(copied, caption="stands")) == footage_digest(asked)
 
 
 @pytest.mark.parametrize("written", ["{", "[]", '{"clips": "many"}', '{"parts": -1, "done": false}', '{"done": 1}'])

@@ -119,3 +119,9 @@ def test_what_is_near_a_body_is_found() -> None:
 def test_a_transformer_does_not_shrink_or_change(change: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"does not fit \[model\]"):
         grow(Transformer(TINY), change)
+
+
+@pytest.mark.parametrize("change", [{"heads": 1}, {"eps": 1e-3}, {"cross_norm": False}, {"spacing": 0.5}])
+def test_what_no_shape_shows_does_not_change_either(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"^model\.{next(iter(change))}: .* were made for .*, not "):
+        grow(Transformer(TINY), change)

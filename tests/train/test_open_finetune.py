@@ -193,7 +193,7 @@ def test_the_layout_of_the_original_release(clips: Path, tmp_path: Path, monkeyp
 
 
 def test_what_cannot_be(folders: dict[str, Path], clips: Path, tmp_path: Path) -> None:
-    out, model = tmp_path / "a", str(folders["2.1"])
+    out, model = tmp_path / "a.safetensors", str(folders["2.1"])
     for run, setting, message in (
         (train_lora, "model.rank=0", "rank must be from 1"),
         (train_lora, "anchored=0.5", "one noise level a clip"),

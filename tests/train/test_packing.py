@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from pathlib import Path
 
@@ -132,3 +133,13 @@ def test_the_tokens_are_counted_as_the_model_makes_them(pool: Path, tiny_model: 
 def test_no_pack_is_empty_where_each_holds_one_clip() -> None:
     packer = Packer(100, (100,), (1.0,))
     assert all(packer.pack(0, step) == [0] for step in range(3 * TOGETHER))
+
+
+def test_the_bench_counts_what_is_computed_and_the_room_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
+    bench = importlib.import_module("packing")
+    made = [way(4096, 40) for way in (bench.packed, bench.bucketed, bench.padded)]
+    shares, filled = [each.share for each in made], [each.filled(4096) for each in made]
+    assert shares[0] == 1 and all(0 < part < whole for part, whole in zip(filled, shares, strict=True))
+    padded = bench.Batches([[(1, 2, 2), (3, 2, 2)]], [16], 0.0, padded=True)
+    assert padded.share == pytest.approx(16 / 24) and padded.filled(32) == 0.5

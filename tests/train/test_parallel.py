@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchrun import ROOT, losses, torchrun
+from torchrun import ROOT, figures, losses, torchrun
 
 from yozora.errors import ConfigError
 from yozora.models.folder import load_module
@@ -99,6 +99,9 @@ def test_batches_of_one_size_are_shared_too(folder: Path, tmp_path: Path) -> Non
     run("transformer", folder / "run.toml", [f'run.out="{tmp_path / "one"}"', *settings])
     told = together(2, folder, tmp_path / "two", *settings)
     check(told, losses(tmp_path / "one"), range(1, 9))
+    one, two = (figures(tmp_path / name, "gradient_norm") for name in ("one", "two"))
+    assert len(one) == 8  # AdamW learns the same from gradients that are all too small, so that no loss shows them
+    assert two == pytest.approx(one, rel=1e-3)
 
 
 def test_four_processes_learn_what_one_does_and_two_or_one_go_on(

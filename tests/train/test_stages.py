@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -281,6 +282,21 @@ def test_settings_that_no_network_takes(trained: Path, stage: str, override: str
         elsewhere = f'{"out" if stage == "bundle" else "run.out"}="{trained}/no"'
         run(stage, trained / f"{stage}.toml", [elsewhere, override])
     assert "\n" not in str(caught.value)
+
+
+def test_a_transformer_that_goes_on_keeps_its_heads_and_says_what_else_changed(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained / "transformer", tmp_path / "transformer")
+    file, free = (
+        write("transformer", trained),
+        [f'run.out="{tmp_path / "transformer"}"', "run.steps=5", "run.workers=0"],
+    )
+    with pytest.raises(ConfigError, match=r"transformer\.heads is 2 in the checkpoint and 1 here"):
+        run("transformer", file, [*free, "model.heads=1"])
+    capsys.readouterr()
+    run("transformer", file, [*free, "anchored=0.25", "run.seed=3"])
+    assert "what was learned by other settings (anchored, run.seed) stays" in capsys.readouterr().out
 
 
 def test_unknown_stage(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ class LimitBody:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        streamed = headers.get(b"content-type", b"").strip().lower().startswith(MULTIPART)
+        kinds = [value.split(b";")[0].strip().lower() for name, value in scope["headers"] if name == b"content-type"]
+        streamed = kinds == [MULTIPART]  # what only begins like it, or is said twice, may be held in memory after all
         most = self.most if streamed else min(self.most, MAX_JSON)
         came, ended = 0, False
 

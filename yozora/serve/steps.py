@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from yozora.serve.pool import Models
 
 __all__ = ["AGAIN", "NEXT", "STEPS", "Step", "Verdict"]
+
+_log = logging.getLogger(__name__)
 
 Verdict = tuple[str, ...]
 NEXT: Verdict = ("next",)
@@ -150,6 +153,7 @@ def store(run: Run, models: Models, step: Step) -> Verdict:
         made["seconds"] = _seconds(run, facts["frames"] / facts["fps"])
         if not run.finish(files, made):
             raise YozoraError("another run has this job")
+        _log.info("a video is completed", extra={"job_id": run.job_id, "attempt": run.attempt})
     except BaseException:
         if run.state() != "completed":  # the row may have been written although we were not told
             with contextlib.suppress(YozoraError):

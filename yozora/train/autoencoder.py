@@ -31,13 +31,14 @@ from yozora.train.critic import Critic, contest
 from yozora.train.data import HELD_OUT_SEEDS, Rendered, RenderedClips, clip_tensor, load_mix, stream, to_signed
 from yozora.train.loop import fit, pick_device
 from yozora.train.perceptual import in_one_row, load_perceptual
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 from yozora.world import sample_scene
 
 
 def train_autoencoder(config: AutoencoderStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights."""
-    return fit(AutoencoderTask(config), config.run, config.optim, resume)
+    return fit(AutoencoderTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class AutoencoderTask:

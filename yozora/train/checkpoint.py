@@ -4,7 +4,8 @@ read again by any number of processes.
 `checkpoints/step-000000120` is a whole one. It is written under the same name with `.partial`, and renamed when every
 process has written its part and the disk has it; so a kill at any moment leaves the one before. Tensors are stored by
 name, `model.NAME`, `average.NAME` and `optimisers.NAME.KIND`. What else a run knows is in `progress.json`: the step,
-from which data and random numbers follow, and the last gradient norms. The index that torch writes beside the tensors
+from which data and random numbers follow, the last gradient norms, and what it was made with (see
+`yozora.train.resumed`). The index that torch writes beside the tensors
 is a pickle: go on only from checkpoints of your own. Runs of before have one file, `checkpoint.pt`, which one process
 can still go on from.
 """
@@ -30,6 +31,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from yozora.errors import ConfigError
 from yozora.train.mesh import ALONE, Mesh
+from yozora.train.resumed import Said, misfit
 
 KEPT = 2  # whole checkpoints; while the next is written, there are so many
 PARTIAL, PROGRESS, BEFORE = ".partial", "progress.json", "checkpoint.pt"
@@ -97,17 +99,17 @@ class Checkpoints:
         if problem := next(filter(None, self.mesh.gather(problem)), None):
             raise self._unwritten(problem)
 
-    def load(self, state: State, order: list[list[str]]) -> dict[str, Any] | None:
+    def load(self, state: State, order: list[list[str]], sizes: Said | None = None) -> dict[str, Any] | None:
         """Reads the last whole one into the tensors of `state` and returns its progress; None where there is none.
-        `order`: the names of each optimiser's parameters, for a file of before. Raises ConfigError where the tensors
-        are others than it holds, or it cannot be read."""
+        `order`: the names of each optimiser's parameters, for a file of before. Raises ConfigError where the tensors,
+        or the networks' `sizes`, are others than it holds, or it cannot be read."""
         path, before = self.mesh.gather((self.last, self.before.exists()))[0]  # all read what the first one sees
         if path is None:
             return self._load_before(state, order) if before else None
         try:
             reader = FileSystemReader(path)
             progress = _progress(json.loads((path / PROGRESS).read_text(encoding="utf-8")))
-            problem = _difference(reader, state)
+            problem = misfit(progress.get("sizes", {}), sizes or {}) or _difference(reader, state)
             if not problem:
                 _hush()
                 load(
@@ -141,7 +143,7 @@ class Checkpoints:
                 tensor.copy_(found[name].reshape(tensor.shape) if tensor.ndim == 0 else found[name])
         except Exception as error:  # a file of before may hold anything
             raise ConfigError(f"{self.before} does not fit this configuration ({_reason(error)}); {REFUSAL}") from None
-        return {"step": old["step"], "norms": old.get("norms", [])}
+        return _progress({"step": old["step"], "norms": old.get("norms", [])})
 
     def _prepare(self, partial: Path, progress: dict[str, Any]) -> str | None:
         """The first process makes the folder. Returns what went wrong."""
@@ -183,8 +185,10 @@ def _named(whole: Path, settled: Future[None], first: bool) -> Callable[[Future[
 
 
 def _progress(said: Any) -> dict[str, Any]:
-    """What a run needs to know of a checkpoint. Raises ValueError and its like where that is not there."""
-    return {"step": int(said["step"]), "norms": [float(norm) for norm in said["norms"]]}
+    """What a run needs to know of a checkpoint, of which earlier versions said less. Raises ValueError and its like
+    where that is not there."""
+    made_with = {name: dict(said[name]) for name in ("settings", "sizes") if said.get(name)}
+    return {"step": int(said["step"]), "norms": [float(norm) for norm in said["norms"]]} | made_with
 
 
 def _difference(reader: FileSystemReader, state: State) -> str:

@@ -33,13 +33,14 @@ from yozora.train.layout import near_bodies
 from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import fit, pick_device
 from yozora.train.parallel import with_kernels
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 from yozora.train.transformer import PROMPTS, write_samples
 
 
 def train_few_steps(config: DistillStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged adapter."""
-    return fit(DistillTask(config), config.run, config.optim, resume)
+    return fit(DistillTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class DistillTask:

@@ -23,6 +23,7 @@ from yozora.train.config import EnhancerStage
 from yozora.train.data import HELD_OUT_SEEDS, stream, to_signed
 from yozora.train.loop import fit
 from yozora.train.moments import Moments, MomentSource, clips_in
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 
 FIRST_ESTIMATE = 0.3  # weight of the frame between by the coarse motion, which keeps that a good start
@@ -30,7 +31,7 @@ FIRST_ESTIMATE = 0.3  # weight of the frame between by the coarse motion, which 
 
 def train_enhancer(config: EnhancerStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights. Raises ConfigError, ModelError."""
-    return fit(EnhancerTask(config), config.run, config.optim, resume)
+    return fit(EnhancerTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class EnhancerTask:

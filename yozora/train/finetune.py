@@ -37,9 +37,12 @@ from yozora.train.config import (
 )
 from yozora.train.data import LatentPool, load_mix
 from yozora.train.finetune_config import Finetune, LoraStage, TuneStage
+from yozora.train.footage import refuse_nothing
 from yozora.train.latents import build_pool
 from yozora.train.loop import fit, make_folder, pick_device
 from yozora.train.mesh import refuse_several
+from yozora.train.outputs import check_lora_file
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build, check_config
 from yozora.train.transformer import grow, train_transformer
 from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
@@ -47,16 +50,6 @@ from yozora.train.tuning import LORA_FILE, LoraTask, OpenTask, make_open_folder
 PRIOR = 0.5  # scenes of the simulated world for each clip, where the model has learned from there
 SCENES = 128  # of the world that it goes over again, and at least so many of each size
 LEAST = 16
-FREE = (
-    "out",
-    "device",
-    "workers",
-    "steps",
-    "checkpoint_seconds",
-    "log_every",
-    "sample_every",
-    "wandb",
-)  # to be changed
 GRID = 32  # pixels that the sides of what is learned from are multiples of
 LISTED = "captioned.jsonl"  # what a captioner has said of clips, in the run's folder
 Defaults = dict[str, Any]
@@ -92,18 +85,17 @@ def train_lora(
     has no caption. Raises ConfigError, ModelError, KeyboardInterrupt."""
     refuse_several("fine-tuning")
     base = find_base(model)
-    if output.is_dir() or not output.name:
-        raise ConfigError(f"{output} cannot be written: name a file with -o")
+    check_lora_file(output, base.folder)
     config = _read(folder, output, base, OPEN_LORA if base.wan else LORA, _with_list(settings, output, describe))
     if config.compile:
         raise ConfigError("compile is for `yozora train finetune`: a LoRA is trained beside the blocks as they are")
     build(LoraConfig, config.model)
-    make_folder(config.run.out)
+    _make_run(config, output, describe)
     with claimed(config.run.out):
         _describe(config, describe)
         lessons = _prepare(config, base, resume)
         stage = LoraStage(**lessons, **_tuned(config, base), model=config.model)
-        made = fit(LoraTask(stage), stage.run, stage.optim, resume) / LORA_FILE
+        made = fit(LoraTask(stage), stage.run, stage.optim, resume, settings=_asked(config)) / LORA_FILE
         partial = output.with_name(f"{output.name}.part")
         try:
             shutil.copyfile(made, partial)
@@ -143,7 +135,7 @@ def _finetune_own(config: Finetune, base: Base, output: Path, resume: bool, desc
     build(TransformerConfig, dataclasses.asdict(read_config(Transformer, base.weights)) | config.model)
     if config.model:
         grow(load_module(Transformer, base.weights), config.model)  # what does not fit is said before any work
-    make_folder(config.run.out)
+    _make_run(config, output, describe)
     with claimed(config.run.out):
         _describe(config, describe)
         return _put(_own_folder(config, base, output, resume), output)
@@ -161,7 +153,7 @@ def _own_folder(config: Finetune, base: Base, output: Path, resume: bool) -> Pat
         compile=config.compile,
         model=config.model,
     )
-    trained = train_transformer(stage, resume)
+    trained = train_transformer(stage, resume, _asked(config))
     said = dataclasses.asdict(card) | {"name": output.name, "few_steps": None}
     if card.solver == FLOW_MAP:
         del said["solver"]  # the one that a card has without saying so is for full weights
@@ -177,11 +169,11 @@ def _finetune_open(config: Finetune, base: Base, output: Path, resume: bool, des
     """All of an open model's transformer. Its folder has the other parts as they are."""
     if config.compile or config.model:
         raise ConfigError("compile and model are for models of Yozora's own: leave them out")
-    make_folder(config.run.out)
+    _make_run(config, output, describe)
     with claimed(config.run.out):
         _describe(config, describe)
         stage = TuneStage(**_prepare(config, base, resume), **_tuned(config, base))
-        trained = fit(OpenTask(stage), stage.run, stage.optim, resume)
+        trained = fit(OpenTask(stage), stage.run, stage.optim, resume, settings=_asked(config))
         try:
             made = make_open_folder(base, trained, output)
         except OSError as error:
@@ -235,8 +227,16 @@ def _read(folder: Path, output: Path, base: Base, defaults: Defaults, settings: 
     elif config.prior:
         raise ConfigError(f"prior is for models that have learned from the simulated world; {card.name} has not")
     pick_device(config.run.device)
-    make_folder(output.parent)
     return config
+
+
+def _make_run(config: Finetune, output: Path, describe: Describe | None) -> None:
+    """Makes the run's folder, which is beside the output unless it was given, and that of the output. Raises
+    ConfigError, without a trace, where there is nothing to learn from."""
+    refuse_nothing(config.footage, describe is not None)
+    beside = config.run.out == output.with_name(f"{output.name}.run")
+    make_folder(config.run.out, "-o" if beside else "run.out")
+    make_folder(output.parent, "-o")
 
 
 def _with_list(settings: Sequence[str], output: Path, describe: Describe | None) -> list[str]:
@@ -308,28 +308,13 @@ def _encode(config: Finetune, base: Base, name: str, resume: bool, **rendered: A
 
 
 def _claim(config: Finetune, base: Base, resume: bool) -> None:
-    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's. What it has
-    learned by other settings than are asked for now stays, which is said."""
+    """A run's checkpoint belongs to one model's weights. Raises ConfigError where it belongs to another's."""
     note, digest = config.run.out / "base.json", weights_digest(base.weights)
-    settings = config.model_dump(mode="json", exclude={"run": set(FREE), "footage": True})
-    if resume and note.exists():
-        before = read_json(note)
-        if before.get("transformer_sha256") != digest:
-            raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
-        if changed := _changed(before.get("settings", settings), settings):
-            print(
-                f"what was learned by other settings ({', '.join(changed)}) stays; --no-resume begins anew", flush=True
-            )
-    write_json(note, {"transformer_sha256": digest, "settings": settings})
+    if resume and note.exists() and read_json(note).get("transformer_sha256") != digest:
+        raise ConfigError(f"{config.run.out} holds a run on another model; use --no-resume or another name with -o")
+    write_json(note, {"transformer_sha256": digest})
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any], within: str = "") -> list[str]:
-    """The names of settings that are not the same."""
-    names = []
-    for key in sorted(before.keys() | now.keys()):
-        one, other = before.get(key), now.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            names += _changed(one, other, f"{within}{key}.")
-        elif one != other:
-            names.append(within + key)
-    return names
+def _asked(config: Finetune) -> dict[str, Any]:
+    """The settings that a checkpoint is made with, as they were given; clips that changed the pool has refused."""
+    return settings_of(config, without=("footage",))

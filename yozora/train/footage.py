@@ -36,7 +36,8 @@ NAMES = ("file", "file_name")  # of a line's clip
 SAID = ("caption", "captions", "text", "short", "dense", "timed")  # and of what is said of it
 UNIT = 64  # files of a folder that are encoded, and counted, together
 LONGEST = 10_000  # letters of a caption; what has more is no caption
-SAMPLE = 2**16  # bytes at a file's start, middle and end, by which it is known again
+WHOLE = 2**23  # bytes of a file up to which all are read to know it again
+SAMPLE, SAMPLES = 2**16, 64  # bytes of a larger one, and at how many places of it, the start and the end among them
 SIDE = 32  # sides of what is learned from are multiples of it
 
 
@@ -62,9 +63,9 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
-    """What is encoded together, always in the same order: lists of a folder's files, and shards. Raises ConfigError
-    where there is nothing, or nothing is said of a file."""
+def units_of(footage: Footage, tell: bool = True) -> list[Sequence[Item] | Path]:
+    """What is encoded together, always in the same order: lists of a folder's files, and shards; `tell`: what is left
+    out is printed. Raises ConfigError where there is nothing, or nothing is said of a file."""
     path = footage.path
     if path.suffix == ".tar" and path.is_file():
         return [path]
@@ -72,12 +73,17 @@ def units_of(footage: Footage) -> list[Sequence[Item] | Path]:
         raise ConfigError(f"there is no folder or .tar of clips at {path}")
     shards = sorted(shard for shard in path.rglob("*.tar") if _is_footage(shard, path))
     listed = None if footage.listed is None else _read_list(footage.listed)
-    items = list_folder(path, footage.caption, listed)
+    items = list_folder(path, footage.caption, listed, tell)
     if not shards and not items and listed is not None and uncaptioned(path):
         raise ConfigError(f"nothing is said of any clip in {path}: what the captioner has warned of says why")
     if not shards and not items:
         raise ConfigError(f"there is no clip or picture in {path} ({', '.join(MEDIA[:4])}, … or .tar shards)")
     return [*(items[i : i + UNIT] for i in range(0, len(items), UNIT)), *shards]
+
+
+def refuse_nothing(footage: Footage, captioner: bool) -> None:
+    """Raises ConfigError where there is nothing to learn from, or nothing is said of a file and no `captioner` will."""
+    units_of(footage.model_copy(update={"listed": None, "caption": "?"}) if captioner else footage, tell=False)
 
 
 def pieces_of_shard(shard: Path, footage: Footage, first: int = 0) -> Iterator[list[Piece] | Skipped]:
@@ -88,9 +94,10 @@ def pieces_of_shard(shard: Path, footage: Footage, first: int = 0) -> Iterator[l
 
 
 def footage_digest(footage: Footage) -> str:
-    """A fingerprint of the files, by their names, sizes, samples of their bytes, and what is said of them."""
+    """A fingerprint of the files, by their names, sizes, their bytes (of large ones samples), and what is said of
+    them; so a copy of a folder is the same."""
     digest = hashlib.sha256()
-    for unit in units_of(footage):
+    for unit in units_of(footage, tell=False):  # which is told when they are encoded
         for item in [Item(unit.name, unit, ())] if isinstance(unit, Path) else unit:
             about = item.path.stat()
             changed = about.st_mtime_ns if isinstance(unit, Path) else 0  # of a shard, what changed may lie anywhere
@@ -100,10 +107,13 @@ def footage_digest(footage: Footage) -> str:
 
 
 def _sampled(path: Path, size: int) -> bytes:
-    """A hash of parts of a file, or of all of a small one: of what cannot be read, nothing, which is said later."""
-    digest = hashlib.sha256()
+    """A hash of all of a file, or of parts of a large one: of what cannot be read, nothing, which is said later."""
+    digest, step = hashlib.sha256(), max(1, (size - SAMPLE) // (SAMPLES - 1))
     with suppress(OSError), path.open("rb") as file:
-        for start in sorted({0, max(0, (size - SAMPLE) // 2), max(0, size - SAMPLE)}):
+        if size <= WHOLE:
+            digest.update(file.read())
+            return digest.digest()
+        for start in (*range(0, step * (SAMPLES - 1), step), size - SAMPLE):
             file.seek(start)
             digest.update(file.read(SAMPLE))
     return digest.digest()
@@ -112,15 +122,18 @@ def _sampled(path: Path, size: int) -> bytes:
 # ---- files and what is said of them ----------------------------------------------------------------------------------
 
 
-def list_folder(folder: Path, caption: str = "", captioned: Mapping[str, tuple[str, ...]] | None = None) -> list[Item]:
+def list_folder(
+    folder: Path, caption: str = "", captioned: Mapping[str, tuple[str, ...]] | None = None, tell: bool = True
+) -> list[Item]:
     """Every clip and picture in a folder and in those in it, by name, but for those that a list there leaves out. Of
     those without a caption of their own is said what `captioned` says by their names, or else `caption`; where nothing
-    is, ConfigError, but where there is a `captioned` they are left out."""
+    is, ConfigError, but where there is a `captioned` they are left out, which is printed if `tell`."""
     items, silent = [], []
-    for item in _items(folder):
+    for item in _items(folder, tell):
         captions = item.captions or (captioned or {}).get(item.name, ()) or ((caption,) if caption else ())
         if not captions and captioned is not None:
-            print(f"left out: {item.name}, of which the captioner has said nothing", flush=True)
+            if tell:
+                print(f"left out: {item.name}, of which the captioner has said nothing", flush=True)
             continue
         if not captions:
             silent.append(item.path.relative_to(folder))
@@ -138,11 +151,11 @@ def uncaptioned(folder: Path) -> list[Item]:
     """The clips and pictures of a folder of which nothing is said there. Raises ConfigError where that is none."""
     if not folder.is_dir():
         raise ConfigError(f"a captioner is for folders of clips, and {folder} is none")
-    return [item for item in _items(folder) if not item.captions]
+    return [item for item in _items(folder, tell=False) if not item.captions]
 
 
-def _items(folder: Path) -> Iterator[Item]:
-    """Clips and pictures with the captions of their own, if there are any."""
+def _items(folder: Path, tell: bool) -> Iterator[Item]:
+    """Clips and pictures with the captions of their own, if there are any. `tell`: what is left out is printed."""
     listed: dict[Path, dict[str, tuple[str, ...]]] = {}
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA and path.is_file()):
         if not _is_footage(path, folder):
@@ -150,7 +163,8 @@ def _items(folder: Path) -> Iterator[Item]:
         said = listed[path.parent] if path.parent in listed else listed.setdefault(path.parent, _listed(path.parent))
         captions = _beside(path) or said.get(path.name, ())
         if said and not captions and path.name not in said:
-            print(f"left out: {_name(path, folder)}, which the list in its folder does not name", flush=True)
+            if tell:
+                print(f"left out: {_name(path, folder)}, which the list in its folder does not name", flush=True)
             continue
         yield Item(_name(path, folder), path, captions)
 

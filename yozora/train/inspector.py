@@ -21,6 +21,7 @@ from yozora.models.inspector import Cells, Inspector, InspectorConfig
 from yozora.train.config import InspectorStage, World
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
 from yozora.train.loop import fit
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 from yozora.world import Scene, render, sample_scene
 from yozora.world.scene import COLOURS, MATERIALS, SHAPES
@@ -31,7 +32,7 @@ LEAST_CELLS = 6  # in view, for a body's shape to be asked for
 
 def train_inspector(config: InspectorStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights."""
-    return fit(InspectorTask(config), config.run, config.optim, resume)
+    return fit(InspectorTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class Labelled(NamedTuple):

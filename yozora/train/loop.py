@@ -26,6 +26,7 @@ from yozora.train.log import SAMPLES, Log, joined
 from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 from yozora.train.parallel import whole
+from yozora.train.resumed import Said, changed, sizes_of
 
 SMALLER = (
     "give smaller batches (batch, packed), smaller or shorter clips, or set checkpointing to full (of a stage, "
@@ -87,10 +88,13 @@ class SharedTask(Task, Protocol):
         ...
 
 
-def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = ALONE) -> Path:
+def fit(
+    task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = ALONE, settings: Said | None = None
+) -> Path:
     """Trains to `run.steps` and returns the folder of exported weights; all processes of the mesh call it together.
 
-    With `resume`, goes on from the last checkpoint in `run.out`, if there is one. SIGINT and SIGTERM end the run after
+    With `resume`, goes on from the last checkpoint in `run.out`, if there is one; which of the stage's `settings` (see
+    `settings_of`) were others then is said. SIGINT and SIGTERM end the run after
     a checkpoint. Raises ConfigError when the checkpoint does not fit the model or another run is at work in `run.out`,
     KeyboardInterrupt when interrupted.
     """
@@ -98,12 +102,12 @@ def fit(task: Task, run: Run, optim: Optim, resume: bool = True, mesh: Mesh = AL
         refuse_several("this")
     make_folder(run.out)
     with claimed(run.out, mesh):
-        return _fit(task, run, optim, resume, mesh)
+        return _fit(_Training(task, run, optim, mesh, settings), resume)
 
 
-def _fit(task: Task, run: Run, optim: Optim, resume: bool, mesh: Mesh) -> Path:
+def _fit(state: _Training, resume: bool) -> Path:
     """See `fit`."""
-    state = _Training(task, run, optim, mesh)
+    task, run, mesh = state.task, state.run, state.mesh
     step = state.resume(resume or restarted())
     log = Log(run, state.device, mesh)
     if step >= run.steps:
@@ -154,8 +158,9 @@ def _ended(batches: Iterator[Any]) -> Iterator[Iterator[Any]]:
 class _Training:
     """A run as it stands: the task, what trains it, its average and its checkpoints."""
 
-    def __init__(self, task: Task, run: Run, optim: Optim, mesh: Mesh) -> None:
+    def __init__(self, task: Task, run: Run, optim: Optim, mesh: Mesh, settings: Said | None) -> None:
         self.task, self.run, self.optim, self.mesh = task, run, optim, mesh
+        self.said = {"settings": settings, "sizes": sizes_of(task.model)}
         self.device = pick_device(run.device)
         task.model.to(self.device)
         self.average, self.guard = Average(task.model, optim.ema), Guard(optim.spike)
@@ -212,20 +217,27 @@ class _Training:
 
     def save(self, step: int) -> None:
         """Begins to write a checkpoint."""
-        self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)})
+        self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)} | self.said)
 
     def resume(self, wanted: bool) -> int:
         """Goes on from the last checkpoint, if there is one and it is wanted. Returns the step."""
         if not wanted:  # or else a run that is stopped before its first checkpoint would go on from another's last
             self.checkpoints.forget()
             return 0
-        progress = self.checkpoints.load(self._tensors(), self.optimisers.order)
+        progress = self.checkpoints.load(self._tensors(), self.optimisers.order, self.said["sizes"])
         if progress is None:
             return 0
         self.guard.norms.extend(progress["norms"])
         if self.mesh.first:
             print(f"resumed from step {progress['step']}", flush=True)
+            self._compare(progress.get("settings"))
         return int(progress["step"])
+
+    def _compare(self, before: Said | None) -> None:
+        """Says what a checkpoint has learned by other settings."""
+        now = self.said["settings"]
+        if before and now and (names := changed(before, now)):
+            print(f"what was learned by other settings ({', '.join(names)}) stays; --no-resume begins anew", flush=True)
 
     def _tensors(self) -> State:
         """All that a run must keep, by name; the tensors are those that train, not copies."""
@@ -246,12 +258,12 @@ def memory_errors(what: str, advice: str) -> Iterator[None]:
         raise ConfigError(f"not enough memory for {what}: {advice}") from None
 
 
-def make_folder(path: Path) -> None:
-    """Makes the folder of a run; ConfigError where that cannot be."""
+def make_folder(path: Path, named_by: str = "run.out") -> None:
+    """Makes the folder of a run; ConfigError, which names what it was `named_by`, where that cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.out: cannot make the folder {path} ({error.strerror}); choose another") from None
+        raise ConfigError(f"{named_by}: cannot make the folder {path} ({error.strerror}); choose another") from None
 
 
 def pick_device(name: str) -> torch.device:

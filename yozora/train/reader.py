@@ -24,6 +24,7 @@ from yozora.train.config import ReaderStage
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick_bucket, stream, to_signed
 from yozora.train.inspector import UNNAMED, LabelledFrames, named_loss, shaken, soften
 from yozora.train.loop import fit
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 from yozora.world import Scene, render, sample_scene
 from yozora.world.describe import facts
@@ -44,7 +45,7 @@ HEADS: dict[str, tuple[str, ...]] = {
 
 def train_reader(config: ReaderStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights. Raises ConfigError."""
-    return fit(ReaderTask(config), config.run, config.optim, resume)
+    return fit(ReaderTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class LabelledClips(NamedTuple):

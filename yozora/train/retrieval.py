@@ -31,6 +31,7 @@ from yozora.train.data import PooledClip, pick_bucket, stream
 from yozora.train.flow import flow_lesson
 from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import fit, pick_device
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 from yozora.world import Scene
 from yozora.world.describe import FACTS, facts
@@ -62,7 +63,7 @@ class RetrievalStage(FlowLessons):
 
 def train_retrieval(config: RetrievalStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged adapter. Raises ConfigError, ModelError."""
-    return fit(RetrievalTask(config), config.run, config.optim, resume)
+    return fit(RetrievalTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class Lesson(NamedTuple):

@@ -24,6 +24,7 @@ from yozora.models.text import TextEncoder
 from yozora.train.config import Optim, Run, Section, Weights
 from yozora.train.data import HELD_OUT_SEEDS, load_mix, pick, stream
 from yozora.train.loop import fit
+from yozora.train.resumed import settings_of
 from yozora.train.text import VALUES
 from yozora.world import sample_scene
 from yozora.world.describe import DETAILS
@@ -59,7 +60,7 @@ class RewriterStage(Section):
 
 def train_rewriter(config: RewriterStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights. Raises ConfigError, ModelError."""
-    return fit(RewriterTask(config), config.run, config.optim, resume)
+    return fit(RewriterTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class Asked(NamedTuple):

@@ -22,6 +22,7 @@ from yozora.models.text import TextEncoder, TextEncoderConfig, train_tokenizer
 from yozora.train.config import TextStage
 from yozora.train.data import HELD_OUT_SEEDS, load_mix, pick, stream
 from yozora.train.loop import fit
+from yozora.train.resumed import settings_of
 from yozora.train.settings import build
 from yozora.world import describe, describe_with_facts, sample_scene
 from yozora.world import scene as world
@@ -52,7 +53,7 @@ VALUES = {
 
 def train_text_encoder(config: TextStage, resume: bool = True) -> Path:
     """Runs the stage; returns the folder with the averaged weights and the vocabulary."""
-    return fit(TextTask(config), config.run, config.optim, resume)
+    return fit(TextTask(config), config.run, config.optim, resume, settings=settings_of(config))
 
 
 class Read(NamedTuple):

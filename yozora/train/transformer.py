@@ -35,6 +35,7 @@ from yozora.train.lessons import Captioned, Pack, PackedBatches, PoolBatches
 from yozora.train.loop import fit, pick_device, runs_in_half
 from yozora.train.mesh import ALONE, Mesh, meet
 from yozora.train.parallel import Networks, shard, shard_stored, with_checkpointing, with_float8, with_kernels
+from yozora.train.resumed import Said, settings_of
 from yozora.train.settings import build
 
 PROMPTS = (  # of the sample videos
@@ -45,11 +46,12 @@ PROMPTS = (  # of the sample videos
 )
 
 
-def train_transformer(config: TransformerStage, resume: bool = True) -> Path:
+def train_transformer(config: TransformerStage, resume: bool = True, settings: Said | None = None) -> Path:
     """Runs the stage, with the other processes that were started with this one; returns the folder with the averaged
-    weights of both networks."""
+    weights of both networks. `settings`: see `fit`; None: the stage's."""
+    said = settings_of(config) if settings is None else settings
     with meet(config.parallel.context, config.run.device) as mesh:
-        return fit(TransformerTask(config, mesh), config.run, config.optim, resume, mesh)
+        return fit(TransformerTask(config, mesh), config.run, config.optim, resume, mesh, said)
 
 
 class TransformerTask:
@@ -216,9 +218,11 @@ def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
     smaller patches.
 
     New parts start silent, so it answers as before; of smaller patches, each begins by what the whole one had learned
-    of all its parts. Raises ConfigError where a part would change its size or go.
+    of all its parts. Raises ConfigError where a part would change its size or go, or the same parts would answer
+    otherwise.
     """
     grown = Transformer(build(TransformerConfig, dataclasses.asdict(transformer.config) | settings))
+    _refuse_other(transformer.config, grown.config)
     have, want = transformer.state_dict(), grown.state_dict()
     old, new = transformer.config.patch, grown.config.patch
     if old != new and all(size % part == 0 for size, part in zip(old, new, strict=True)):
@@ -228,6 +232,15 @@ def grow(transformer: Transformer, settings: dict[str, Any]) -> Transformer:
             raise ConfigError(f"start_from: the weights' {name} does not fit [model]; leave out what differs there")
     grown.load_state_dict(have, strict=False)
     return grown
+
+
+def _refuse_other(before: TransformerConfig, now: TransformerConfig) -> None:
+    """Raises ConfigError for what no tensor's shape shows, and what yet makes another network of the same weights:
+    positions may move nearer only together with smaller patches."""
+    kept = ("heads", "eps", "cross_norm", *(["spacing"] if before.patch == now.patch else []))
+    for name in kept:
+        if (one := getattr(before, name)) != (other := getattr(now, name)):
+            raise ConfigError(f"model.{name}: the weights that it starts from were made for {one}, not {other}")
 
 
 def _split_patches(weights: dict[str, Tensor], old: tuple[int, int, int], new: tuple[int, int, int]) -> None:
