@@ -300,6 +300,23 @@ def test_an_upload_that_is_too_long_is_told_at_once(web: TestClient, shared: Ser
     assert late.status_code == 400 and late.json()["error"]["param"] == "seconds"
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "a ball", "seconds": 1e-9}, "seconds"),
+        ({"prompt": "a ball", "size": "8192x8192"}, "size"),
+        ({"prompt": "a ball", "aspect": "wide"}, "aspect"),
+        ({"prompt": "a ball", "steps": 100000}, "steps"),
+        ({"prompt": "a ball", "solver": "magic"}, "solver"),
+    ],
+)
+def test_what_is_wrong_is_named(local: TestClient, asked: dict, param: str) -> None:
+    for path in ("/v1/videos", "/api/videos"):
+        answer = local.post(path, json=asked)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
+
+
 def test_a_blend_is_as_long_as_the_longer_clip(local: TestClient, service: Service, tmp_path: Path) -> None:
     files = []
     for frames in (8, 12):

@@ -238,7 +238,8 @@ class Generator(Verbs):
             if card.few_steps is None:
                 raise CanvasError(f"the model {card.name!r} has no few-step weights, which {FLOW_MAP} needs")
             if guidance not in (None, 1) or negative or projected:
-                raise CanvasError(f"{FLOW_MAP} takes neither guidance nor a negative prompt: leave the solver out")
+                what = "neither guidance nor a negative prompt, and a preset may bring them"
+                raise CanvasError(f"{FLOW_MAP} takes {what}: leave the solver out, or that")
             return Settings(card.few_steps if steps is None else steps, 1.0, FLOW_MAP)
         return Settings(
             card.steps if steps is None else steps,

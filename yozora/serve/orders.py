@@ -6,9 +6,9 @@ or a character ("char_…"). `draw` turns an order, with these as files, into th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
@@ -42,6 +42,7 @@ Way = Literal[
     "generate", "image", "animate", "extend", "fill", "loop", "blend", "remix", "inpaint", "recut", "storyboard"
 ]
 MAX_VARIATIONS = 8
+T = TypeVar("T")
 Id = Annotated[str, StringConstraints(pattern=r"^(video|file|char)_[0-9a-f]{32}$")]
 Short = Annotated[str, StringConstraints(max_length=40)]
 Seconds = Annotated[float, Field(gt=0, le=60)]
@@ -161,16 +162,14 @@ class Order(Told):
 
     def _check(self, native: Native) -> None:
         words = self.way in ("generate", "image", "remix", "inpaint") or (self.way == "loop" and self.clip is None)
-        check_prompt(self.prompt, needed=words)
-        check_prompt(self.negative, what="negative prompt")
-        if self.seconds is not None:
-            check_seconds(self.seconds)
-        if self.steps is not None:
-            check_steps(self.steps)
-        if self.guidance is not None:
-            check_guidance(self.guidance)
-        if self.solver is not None:
-            check_solver(self.solver)
+        named("prompt", check_prompt, self.prompt, words)
+        named("negative", check_prompt, self.negative, False, "negative prompt")
+        checks = {"seconds": check_seconds, "steps": check_steps, "guidance": check_guidance, "solver": check_solver}
+        for name, check in checks.items():
+            if (value := getattr(self, name)) is not None:
+                named(name, check, value)
+        if self.seconds is not None and self.seconds * native.fps < 0.5:
+            raise invalid(f"{self.seconds:g} s is no frame: ask for {1 / native.fps:.3f} s or more", "seconds")
         parse_strength(self.strength)
         parse_curve(self.curve)
         _ = self.style
@@ -180,12 +179,14 @@ class Order(Told):
             check_time(card.at)
             if (self.way == "fill" and card.source is None) or not (card.prompt or card.source):
                 raise CanvasError(f"the card at {card.at:g} s shows nothing: give it a source or a prompt")
-        size = choose_size(native, self.size, self.aspect, self.resolution)
+        said = next((name for name in ("size", "aspect", "resolution") if getattr(self, name) is not None), "size")
+        size = named(said, choose_size, native, self.size, self.aspect, self.resolution)
         target_of(self, size, native.fps, native.frames_max)
         if not any(True for _ in sources_of(self)):
             canvas = draw(self, native, {})
-            canvas.check(native.grid)
-            native.check_tokens(canvas.width, canvas.height, min(canvas.frames, native.frames_max))
+            named(said, canvas.check, native.grid)
+            frames = min(canvas.frames, native.frames_max)
+            named(said, native.check_tokens, canvas.width, canvas.height, frames)
 
 
 def parse_order(raw: Mapping[str, Any]) -> Order:
@@ -274,7 +275,7 @@ def expected(order: Order, native: Native) -> tuple[tuple[int, int], float]:
             canvas = draw(order, native, {})
             size, seconds, frames = canvas.size, order.seconds or canvas.shown / canvas.fps, canvas.shown
         else:
-            size = choose_size(native, order.size, order.aspect, order.resolution)
+            size = named("size", choose_size, native, order.size, order.aspect, order.resolution)
             last = max((end for _, end in order.keep), default=0)  # what is kept stays where it was
             seconds = order.seconds or order.to or last or native.seconds_max
             frames = native.grid.nearest_frames(seconds, native.fps)
@@ -282,6 +283,14 @@ def expected(order: Order, native: Native) -> tuple[tuple[int, int], float]:
     except CanvasError as error:
         raise invalid(str(error)) from None
     return (target.size if target else size), seconds
+
+
+def named(param: str, check: Callable[..., T], *values: Any) -> T:
+    """What a check gives. Raises ApiError, which names the parameter, where it raises CanvasError."""
+    try:
+        return check(*values)
+    except CanvasError as error:
+        raise invalid(str(error), param) from None
 
 
 def variations(raw: Any) -> int:

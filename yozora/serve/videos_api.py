@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic_core import to_json
 from starlette.datastructures import UploadFile
 
-from yozora.create.sizes import parse_size
+from yozora.create.sizes import MAX_SIDE, parse_size
 from yozora.errors import CanvasError
 from yozora.serve import jobs
 from yozora.serve.access import Asking, KnownFirst, Serving
@@ -283,7 +283,7 @@ def _sized(service: Service, body: Body, size: str) -> dict[str, Any]:
     native = service.native(service.model(told if isinstance(told, str) else None))
     if native.makes(width, height):
         return {"size": f"{width}x{height}"}
-    if min(width, height) < 16 or max(width, height) > 8192:
+    if min(width, height) < 16 or max(width, height) > MAX_SIDE:
         raise invalid(f"{width}x{height} is no size that can be made", "size")
     return {"aspect": f"{width}:{height}", "enhance": f"{width}x{height}"}
 
