@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,7 +59,7 @@ class FixedCost(Models):
     """In the place of models: a video takes STEPS pauses, and shows black."""
 
     @contextlib.contextmanager
-    def using(self, name: str | None) -> Iterator[Any]:
+    def using(self, name: str | None, still: Callable[[], None] = lambda: None) -> Iterator[Any]:
         native = read_native(name or "mini")
         yield SimpleNamespace(
             native=native,
