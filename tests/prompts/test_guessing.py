@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from yozora.prompts.guessing import Guess, guess, shipped
+from yozora.prompts.guessing import Guess, guess
 from yozora.prompts.lexicon import LexiconReader
 from yozora.prompts.writer import WorldWriter, load_writer
 
@@ -51,7 +49,6 @@ def test_a_guess_is_told_and_said() -> None:
     assert without is not None and without.caption == "A red ball." and "gambols" in without.notes[-1]
 
 
-@pytest.mark.skipif(shipped() is None, reason="no network ships")
 def test_the_one_that_ships_is_asked_by_default() -> None:
     facts, notes = load_writer().read("ein Ball rollt linksherum")
     assert facts["direction"] == "left" and "guessed: left (by linksherum)" in notes
