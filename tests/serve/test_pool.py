@@ -93,7 +93,7 @@ def test_who_waits_for_room_stops_nobody_and_can_be_stopped(tiny_model: Path, tm
 
     def stream(generator: Generator) -> None:
         canvas = draw(Order(prompt="a ball", seconds=0.1), generator.native, {})
-        models.stream(one, canvas, [0], steps=1).close()
+        models.stream(one, [canvas], [0], steps=1).close()
         streamed.set()
 
     with models.using(one) as generator:
