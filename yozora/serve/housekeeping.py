@@ -15,7 +15,7 @@ from yozora.serve.context import Service
 from yozora.serve.jobs import admit, held, settle
 from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
 from yozora.serve.uploads import PREFIX
-from yozora.serve.webhooks import ENDED, announce, revive
+from yozora.serve.webhooks import ENDED, announce_in, revive
 
 __all__ = ["clear_scratch", "expire", "orphans", "sweep", "unstick"]
 
@@ -100,7 +100,7 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
                 job = held(session, ended)
                 if job is not None and job.status in UNFINISHED:
                     settle(service, session, job, FAILED, "server_error", "the making of this video came to nothing")
-            announce(service, ended)
+                    announce_in(service, session, job)
     for account_id in accounts:
         with service.database.writing() as session:
             admit(service, session, account_id, user_by_id(session, account_id).plan)
