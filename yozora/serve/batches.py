@@ -46,8 +46,8 @@ class Apart(Exception):
     """A batch of several has failed. What is wrong may be wrong with one of them, or there may not have been enough
     memory for all: so each is to be made by itself, in its `turn`."""
 
-    def __init__(self, one: threading.Lock) -> None:
-        super().__init__("videos that were sampled together are made one by one")
+    def __init__(self, reason: str, one: threading.Lock) -> None:
+        super().__init__(reason)
         self._one = one
 
     @contextmanager
@@ -121,7 +121,8 @@ class _Batch:
         self._source: Generator[Event] | None = None
         self._rows: list[int] = []  # the places of those that are sampled
         self._left: set[int] = set()  # the rows of those that have left since
-        self._error: Exception | None = None
+        self._error: Exception | None = None  # of one alone
+        self._reason: str | None = None  # of several; not the error itself, which holds all that was computed
 
     @property
     def count(self) -> int:
@@ -160,20 +161,23 @@ class _Batch:
     def _compute(self) -> bool:
         """Hands the next event to those whom it concerns; False where there is none. Raises what sampling raised, or
         Apart, to every reader."""
-        if self._error is None:
+        if self._error is None and self._reason is None:
             try:
                 if self._source is None:
                     self._source = self._start()
                 event = next(self._source, None)
             except Exception as error:
-                self._error = error
+                if len(self._rows) > 1:
+                    self._reason = " ".join(f"{type(error).__name__}: {error}".split())
+                else:
+                    self._error = error
             else:
                 if event is not None:
                     self._deliver(event)
                 return event is not None
-        if len(self._rows) > 1:
-            raise Apart(self._one) from self._error
-        raise self._error from None
+        if self._error is not None:
+            raise self._error
+        raise Apart(self._reason or "", self._one)
 
     def _start(self) -> Generator[Event]:
         self._rows = list(self._coming)

@@ -207,20 +207,20 @@ def _sample(run: Run, step: Step, video: Video, begin: Begin, company: Company |
 
     if company is None:
         PASS_VIDEOS.observe(1)
-        return _keep(run, step, video, alone())
+        return _keep(run, step, video, alone)
     try:
-        _keep(run, step, video, company(coming, begin))
+        _keep(run, step, video, partial(company, coming, begin))
     except Apart as apart:
-        about = {"job_id": run.job_id, "reason": " ".join(str(apart.__cause__).split())}
+        about = {"job_id": run.job_id, "reason": str(apart)}
         _log.warning("videos that were sampled together are made one by one", extra=about)
         with apart.turn(lambda: step.report(run, 0)):
-            _keep(run, step, video, alone())
+            _keep(run, step, video, alone)
 
 
-def _keep(run: Run, step: Step, video: Video, events: Generator[Event]) -> None:
+def _keep(run: Run, step: Step, video: Video, sampled: Callable[[], Generator[Event]]) -> None:
     """The frames of one video, as they come, into scratch; what is told of them, to the table."""
     shares, missing = _Shares(), video.canvas.shown
-    with (run.scratch / "frames.part").open("wb") as out, contextlib.closing(events):
+    with (run.scratch / "frames.part").open("wb") as out, contextlib.closing(sampled()) as events:
         for event in events:
             if isinstance(event, Progress):
                 if event.preview is not None:
