@@ -207,7 +207,7 @@ def throughput(url: str, data: Path, workers: int, count: int, slots: int = 1, b
         users = [create_account(service.database, name, None, 1980, plan="pro") for name in names]
         begun = time.perf_counter()
         for number in range(count):
-            jobs.create(service, users[number % ACCOUNTS], Order(prompt=f"ball number {number}", seconds=0.1))
+            jobs.create(service, users[number % ACCOUNTS], Order(prompt="a red ball", seconds=0.1))
         while True:
             with service.database.reading() as session:
                 left = session.scalar(sa.select(sa.func.count()).where(Job.status != COMPLETED))
