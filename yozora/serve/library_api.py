@@ -67,19 +67,17 @@ def listing(
     favourite: bool = False,
     text: Annotated[str | None, Query(max_length=200, description="Words of the prompt.")] = None,
 ) -> dict[str, Any]:
-    """One's own videos, the latest first."""
+    """One's own videos, the latest first; of one's favourites those of others, too."""
     where: list[sa.ColumnElement[bool]] = []
     if folder is not None:
         where.append(Job.folder_id == folder)
     if status is not None:
         where.append(Job.status == status)
-    if favourite:
-        where.append(Job.id.in_(sa.select(Favourite.job_id).where(Favourite.account_id == user.id)))
     if text:
         where.append(Job.prompt.icontains(text, autoescape=True))
     with service.database.reading() as session:
-        found, more = jobs.listed(session, user, limit, after, order == "asc", where)
-        return {"videos": [job_object(job) for job in found], "has_more": more}
+        found, more = jobs.listed(session, user, limit, after, order == "asc", where, favourite)
+        return {"videos": [job_object(job, own=job.account_id == user.id) for job in found], "has_more": more}
 
 
 @router.patch("/videos/{video_id}", responses=failures(404, 409))
@@ -92,6 +90,8 @@ def change(video_id: str, new: Change, service: Serving, user: Asking) -> dict[s
         if new.public is not None:
             if new.public and job.status != COMPLETED:
                 raise ApiError(409, f"this video is {job.status}: show it when it is completed", code="video_not_ready")
+            if job.public and not new.public:
+                jobs.leave_mark(session, job)
             job.public, job.featured = new.public, job.featured and new.public
         return job_object(job)
 
@@ -142,8 +142,7 @@ async def feed(
 def _place(service: Service, user: User, video_id: str) -> tuple[float, str]:
     """Where a video stands in a feed. Raises ApiError."""
     with service.database.reading() as session:
-        job = jobs.find(session, user, video_id, public=True)
-        return job.created_at, job.id
+        return jobs.place_of(session, user, video_id, public=True)
 
 
 @router.get("/characters")

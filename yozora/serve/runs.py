@@ -16,6 +16,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from yozora.create.canvas import Canvas
+from yozora.create.sizes import Native
 from yozora.serve.context import Service
 from yozora.serve.database import persist
 from yozora.serve.jobs import held, measure, settle
@@ -53,7 +55,10 @@ class Run:
     lost: int = 0
     """Workers that died while they made it."""
     timings: dict[str, float] = field(default_factory=dict)
+    drawn: tuple[Native, Canvas] | None = None
+    """Its canvas, once that has been read, and for which model."""
     _told: float = 0.0
+    _asked: float = 0.0
     _stage: str | None = None
 
     def report(self, stage: str, share: float, always: bool = False) -> None:
@@ -68,6 +73,15 @@ class Run:
         if not persist(lambda: self._tell(stage, percent)):
             raise Stopped
 
+    def heed(self) -> None:
+        """Raises Stopped, or HandedBack, where it is to stop; asks the table only every now and then."""
+        if self.stopping():
+            raise HandedBack
+        if (now := time.monotonic()) - self._asked >= OFTEN:
+            self._asked = now
+            if self.state() != RUNNING:
+                raise Stopped
+
     def _tell(self, stage: str, percent: int) -> bool:
         further = sa.case((Job.progress < percent, percent), else_=Job.progress)
         with self.service.database.writing() as session:
@@ -79,7 +93,8 @@ class Run:
 
         def keep() -> None:
             with self.service.database.writing() as session:
-                if session.scalar(self._mine(sa.select(Job.id))) is not None:
+                # locked: who cancels it meanwhile removes what is kept here, and must not come in between
+                if session.scalar(self._mine(sa.select(Job.id)).with_for_update()) is not None:
                     session.merge(Preview(job_id=self.job_id, step=step, picture=picture))
 
         persist(keep)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yozora.clip import Clip, FrameWriter, Recipe
+from yozora.clip import Clip, FrameWriter, Recipe, minding
 from yozora.create.canvas import Canvas
 from yozora.create.events import Progress
 from yozora.create.sizes import Native
@@ -70,7 +70,7 @@ def check(run: Run, models: Models, step: Step) -> Verdict:
     what comes of it."""
     step.report(run, 0, always=True)
     native = models.native(run.order.model)
-    canvas = draw(run.order, native, fetch(run))
+    canvas = _drawn(run, native)
     canvas.check(native.grid)
     native.check_tokens(canvas.width, canvas.height, min(canvas.frames, native.frames_max))
     target = target_of(run.order, canvas.size, canvas.fps, canvas.shown)
@@ -84,7 +84,7 @@ def rewrite(run: Run, models: Models, step: Step) -> Verdict:
     rewriter = models.rewriter(run.order.model, run.service.settings.rewriter, run.order.rewrite)
     words: dict[str, str] = {}
     if rewriter is not None:
-        canvas = draw(run.order, models.native(run.order.model), fetch(run))
+        canvas = _drawn(run, models.native(run.order.model))
         words = {cue.prompt: rewriter.rewrite(cue.prompt).text for cue in canvas.cues}
     run.scratch.mkdir(parents=True, exist_ok=True)
     _write(run.scratch / "words.json", words)
@@ -95,7 +95,7 @@ def generate(run: Run, models: Models, step: Step) -> Verdict:
     """Samples the frames into scratch."""
     files, words = fetch(run), _read(run.scratch / "words.json") or {}
     with models.using(run.order.model, lambda: run.report(LOAD, step.begins)) as generator:
-        canvas = _in_words(draw(run.order, generator.native, files), words)
+        canvas = _in_words(_drawn(run, generator.native), words)
         video = Video(run.job_id, canvas, run.order.seed or 0)
         settings = generator.settings(**run.order.sampling, negative=canvas.negative)
         recipe = portable(generator.recipes(canvas, [video.seed], settings)[0], files)
@@ -107,6 +107,7 @@ def generate(run: Run, models: Models, step: Step) -> Verdict:
         most = _at_once(run, generator.native, canvas)
         kind = (run.order.model, canvas.layout, settings, run.order.previews)
         _sample(run, step, video, begin, None if most == 1 else partial(models.batches.events, kind, video, most))
+    run.drawn = None  # what was given has been seen
     _describe(run, canvas, recipe)
     return NEXT
 
@@ -187,6 +188,15 @@ STEPS: tuple[Step, ...] = (
 
 
 # ---- what is made ----------------------------------------------------------------------------------------------------
+
+
+def _drawn(run: Run, native: Native) -> Canvas:
+    """The canvas, for whose sake what is given is read once a run; that ends where the run is to stop."""
+    if run.drawn is None or run.drawn[0] != native:
+        files = fetch(run)
+        with minding(run.heed):
+            run.drawn = native, draw(run.order, native, files)
+    return run.drawn[1]
 
 
 def _at_once(run: Run, native: Native, canvas: Canvas) -> int:
