@@ -119,6 +119,8 @@ def test_courses_are_kept_and_not_mixed(
     DistillTask(config)
     assert [path.read_bytes() for path in shards] == before
     assert "-00001  2/2" in capsys.readouterr().out
+    DistillTask(config_of(tiny_model, pool, tmp_path, courses={"clips": 12, "steps": 8}))  # more of the same
+    assert len(list(folder.glob("*.jsonl"))) == 3 and [path.read_bytes() for path in shards] == before
     with pytest.raises(ConfigError, match="recorded with other settings or weights"):
         DistillTask(config_of(tiny_model, pool, tmp_path, guidance=3.0))
     other = tmp_path / "other"

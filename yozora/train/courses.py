@@ -137,7 +137,7 @@ def _claim(folder: Path, config: DistillStage, resume: bool) -> None:
     """Makes sure that what lies in the folder was recorded as is asked for now: see MANIFEST."""
     kept = {"pool", "buckets", "languages", "details", "drop_prompt", "anchored", "shift", "guidance", "projected"}
     asked: dict[str, Any] = config.model_dump(mode="json", include=kept | {"courses"}) | {"seed": config.run.seed}
-    del asked["courses"]["share"]
+    asked["steps"] = asked.pop("courses")["steps"]  # more of them may be recorded later
     asked["transformer_sha256"] = weights_digest(config.start_from / "transformer")
     if not resume:
         for path in (*folder.glob("*.jsonl"), *folder.glob("*.safetensors"), *folder.glob(MANIFEST)):
