@@ -129,6 +129,13 @@ def test_courses_are_kept_and_not_mixed(
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(ConfigError, match="recorded with other settings or weights"):
         DistillTask(config_of(tiny_model, pool, tmp_path, start_from=other))
+    moved = tmp_path / "moved"
+    shutil.copytree(pool, moved)
+    DistillTask(config_of(tiny_model, moved, tmp_path, courses={"clips": 12, "steps": 8}))  # the same elsewhere
+    said = json.loads((moved / "pool.json").read_text())
+    (moved / "pool.json").write_text(json.dumps(said | {"mix": "full"}))
+    with pytest.raises(ConfigError, match="recorded with other settings or weights"):
+        DistillTask(config_of(tiny_model, moved, tmp_path))
     DistillTask(config_of(tiny_model, pool, tmp_path, guidance=3.0), resume=False)
     assert json.loads((folder / "courses.json").read_text())["guidance"] == 3.0
 

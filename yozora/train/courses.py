@@ -32,6 +32,7 @@ from yozora.errors import ConfigError
 from yozora.models.folder import read_json, unwritten, weights_digest, write_json
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
+from yozora.train import latents
 from yozora.train.claim import claimed
 from yozora.train.config import Bucket, Courses, DistillStage
 from yozora.train.data import pick_bucket, stream
@@ -135,9 +136,11 @@ def _store(stem: Path, recorded: Recorded) -> None:
 
 def _claim(folder: Path, config: DistillStage, resume: bool) -> None:
     """Makes sure that what lies in the folder was recorded as is asked for now: see MANIFEST."""
-    kept = {"pool", "buckets", "languages", "details", "drop_prompt", "anchored", "shift", "guidance", "projected"}
+    kept = {"buckets", "languages", "details", "drop_prompt", "anchored", "shift", "guidance", "projected"}
     asked: dict[str, Any] = config.model_dump(mode="json", include=kept | {"courses"}) | {"seed": config.run.seed}
     asked["steps"] = asked.pop("courses")["steps"]  # more of them may be recorded later
+    pool = config.pool / latents.MANIFEST
+    asked["pool"] = read_json(pool) if pool.exists() else str(config.pool)
     asked["transformer_sha256"] = weights_digest(config.start_from / "transformer")
     if not resume:
         for path in (*folder.glob("*.jsonl"), *folder.glob("*.safetensors"), *folder.glob(MANIFEST)):
@@ -168,10 +171,9 @@ class CourseBatches:
     @cached_property
     def shards(self) -> dict[Bucket, list[Path]]:
         """Of each bucket the files with its courses."""
-        found: dict[Bucket, list[Path]] = {}
-        for shard in _shards(self.config, _asked(self.config), self.folder):
-            found.setdefault(shard.bucket, []).append(shard.stem)
-        return found
+        indices = sorted(self.folder.glob("*.jsonl"))
+        places = enumerate(self.config.buckets)
+        return {b: [each.with_suffix("") for each in indices if each.name.startswith(f"{n}-")] for n, b in places}
 
     def batch(self, step: int) -> Captioned | Recorded:
         random = np.random.default_rng((self.config.run.seed, step, 1))

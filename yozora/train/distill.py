@@ -128,6 +128,11 @@ class DistillTask:
         given = noisy, path[0].float(), states, mask, spans.float()
         said = functional_call(self.student, weights, given)
         counts = (lengths > 0).float()
+        if recorded and len(way) > 1:
+            # to get back onto the course takes a velocity that is the larger the shorter the step is: what counts is
+            # how far it is, in steps of a mean length
+            share = (practice.part[1] - practice.part[0]).float().to(device)
+            counts = counts * (lengths / share.view(-1, 1, 1, 1, 1)) ** 2
         if self.config.things and not recorded and batch.layout is not None:
             counts = counts * (1 + self.config.things * near_bodies(batch.layout.to(device))[:, None])
         error = (said - target).square().mean(1, keepdim=True)
