@@ -342,6 +342,7 @@ def test_who_stops_while_others_are_awaited_is_not_sampled() -> None:
 
     with pytest.raises(Stopped):
         group.events("kind", video(1), 3, stopped, noted)
+    assert group._open == {}
     with contextlib.closing(group.events("kind", video(2), 3, lambda: False, noted)) as events:
         assert len(list(events)) == 2
     assert sampled == [[2]] and group._open == {}

@@ -86,6 +86,9 @@ class Batches:
             self._gather(kind, batch, coming)
         except BaseException:
             batch.leave(place)
+            with self._lock:
+                if not batch.count and not batch.closed:
+                    self._close(kind, batch)
             raise
         return batch.events(place)
 
