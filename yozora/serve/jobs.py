@@ -24,7 +24,7 @@ from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
 from yozora.serve.line import pace
 from yozora.serve.marks import leave_mark, marked
-from yozora.serve.orders import MAX_VARIATIONS, Order, expected, sources_of
+from yozora.serve.orders import MAX_VARIATIONS, Order, expected, named, sources_of
 from yozora.serve.plans import Plan
 from yozora.serve.tables import (
     CANCELLED,
@@ -146,6 +146,7 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
 
 def _settled(service: Service, order: Order) -> tuple[Order, Native]:
     """An order of a model that there is, checked, and what that model makes. Raises ApiError."""
+    named("preset", lambda: order.style)
     model = service.model(order.model)
     native = service.native(model)
     settled = order.model_copy(update={"model": model}).within(native)
