@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
+from yozora.train.checkpoint import Checkpoints
 from yozora.train.config import AutoencoderStage, Optim, Run
 from yozora.train.data import stream
 from yozora.train.loop import autocast, fit
@@ -233,6 +234,33 @@ def test_what_is_there_is_not_given_up_before_all_is_known_to_be_well(tmp_path: 
     with pytest.raises(ConfigError, match="needs Weights & Biases"):
         fit(Regression(), run(tmp_path, steps=5, wandb="x"), OPTIM, resume=False)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
+
+    pressed = Regression()
+    pressed.batches = lambda start: _pressing(Regression().batches(start))  # and the batch comes all the same
+    with pytest.raises(KeyboardInterrupt):
+        fit(pressed, run(tmp_path, steps=5), OPTIM, resume=False)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept and not pressed.losses
+
+
+def _pressing(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Ctrl-C while the first batch is prepared."""
+    os.kill(os.getpid(), signal.SIGINT)
+    yield from batches
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_run_begun_anew_that_is_killed_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Started again by torchrun it begins anew; by hand, to go on, what was there is."""
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    Checkpoints(tmp_path).set_aside()  # as it is while the first batch is prepared
+    if again:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    task = Regression()
+    fit(task, run(tmp_path, steps=8), OPTIM, resume=not again)
+    assert min(task.losses) == (0 if again else 5)
+    assert not (tmp_path / "checkpoints.before").exists()
 
 
 def _raising(error: Exception, number: int = 0) -> Iterator[Tensor]:

@@ -102,55 +102,79 @@ def fit(
         refuse_several("this")
     make_folder(run.out)
     with claimed(run.out, mesh):
+        _agree(task, run, mesh, settings, resume)
         return _fit(_Training(task, run, optim, mesh, settings), resume)
+
+
+def _agree(task: Task, run: Run, mesh: Mesh, settings: Said | None, resume: bool) -> None:
+    """Raises ConfigError where processes were given different settings: each would do another part of another step, or
+    wait for the others for ever."""
+    own = {**(settings or {}), "sizes": sizes_of(task.model), "resume": resume}
+    together = {name: str(getattr(run, name)) for name in ("out", "steps", "log_every", "sample_every")}
+    own["run"] = {**own.get("run", {}), **together}
+    first, *others = mesh.gather(own)
+    if names := sorted({name for other in others for name in changed(first, other)}):
+        raise ConfigError(f"the processes were given different settings ({', '.join(names)}): give all the same")
 
 
 def _fit(state: _Training, resume: bool) -> Path:
     """See `fit`."""
-    task, run, mesh = state.task, state.run, state.mesh
-    state.agree()
-    begun = resume or restarted()  # or else what is there is only given up once a first batch shows that all is well
-    step = state.resume() if begun else 0
-    log = Log(run, state.device, mesh)
-    if step >= run.steps:
-        log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
-    with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
-        stop, saved = False, time.monotonic()
-        while step < run.steps and not stop:
-            waited = time.monotonic()
-            try:
-                batch = next(batches)
-            except (RuntimeError, OSError, EOFError):
-                if not stopped or mesh.size > 1:
-                    raise
-                stop = True
-                break  # the signal that stops the run has ended its data workers, too
-            waited = time.monotonic() - waited
-            if not begun:
-                state.checkpoints.forget()
-                begun = True
-            figures = state.learn(step, batch)
-            step += 1
-            log.step(step, task.size(batch), figures | {"wait": waited})
-            state.despair(step == run.steps)
-            stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
-            if due:
+    task, run, mesh, checkpoints = state.task, state.run, state.mesh, state.checkpoints
+    anew = not (resume or restarted())
+    if anew:
+        checkpoints.set_aside()  # given up once a first step has shown that all is well
+    elif not restarted():
+        checkpoints.put_back()  # of a run that was begun anew and killed before that
+    learned, step = False, 0
+    try:
+        step = state.resume()
+        log = Log(run, state.device, mesh)
+        if step >= run.steps:
+            log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
+        with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
+            stop, saved = False, time.monotonic()
+            while step < run.steps and not stop:
+                waited = time.monotonic()
+                try:
+                    batch = next(batches)
+                except (RuntimeError, OSError, EOFError):
+                    if not stopped or mesh.size > 1:
+                        raise
+                    stop = True
+                    break  # the signal that stops the run has ended its data workers, too
+                if anew and not learned and mesh.any(bool(stopped), False)[0]:
+                    stop = True
+                    break
+                waited = time.monotonic() - waited
+                figures = state.learn(step, batch)
+                step += 1
+                if not learned:
+                    checkpoints.drop()
+                    learned = True
+                log.step(step, task.size(batch), figures | {"wait": waited})
+                state.despair(step == run.steps)
+                stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
+                if due:
+                    state.save(step)
+                    saved = time.monotonic()
+                if run.sample_every and step % run.sample_every == 0:
+                    state.sample(step)
+                    log.show(step)
+            if learned or not anew:
                 state.save(step)
-                saved = time.monotonic()
-            if run.sample_every and step % run.sample_every == 0:
-                state.sample(step)
-                log.show(step)
-        if begun:
-            state.save(step)
-            state.checkpoints.finish()
-        log.close()
-        if stop and not begun:
-            log.say("stopped before the first step; what was there is as it was")
-            raise KeyboardInterrupt
-        if stop and step < run.steps:
-            state.export()  # what there is so far can be used, too
-            log.say(f"stopped at step {step}; the same command goes on from here")
-            raise KeyboardInterrupt
+                checkpoints.finish()
+            log.close()
+            if stop and anew and not learned:
+                log.say("stopped before the first step; what was there is as it was")
+                raise KeyboardInterrupt
+            if stop and step < run.steps:
+                state.export()  # what there is so far can be used, too
+                log.say(f"stopped at step {step}; the same command goes on from here")
+                raise KeyboardInterrupt
+    except BaseException:
+        if anew and not learned:
+            checkpoints.put_back()
+        raise
     return state.export()
 
 
@@ -227,16 +251,6 @@ class _Training:
     def save(self, step: int) -> None:
         """Begins to write a checkpoint."""
         self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)} | self.said)
-
-    def agree(self) -> None:
-        """Raises ConfigError where processes were given different settings: each would do another part of another
-        step, or wait for the others for ever."""
-        together = ("steps", "log_every", "sample_every")
-        own = {**(self.said["settings"] or {}), "sizes": self.said["sizes"]}
-        own["run"] = {**own.get("run", {}), **{name: getattr(self.run, name) for name in together}}
-        first, *others = self.mesh.gather(own)
-        if names := sorted({name for other in others for name in changed(first, other)}):
-            raise ConfigError(f"the processes were given different settings ({', '.join(names)}): give all the same")
 
     def resume(self) -> int:
         """Goes on from the last checkpoint, if there is one. Returns the step."""
