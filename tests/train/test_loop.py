@@ -242,6 +242,25 @@ def test_what_is_there_is_not_given_up_before_all_is_known_to_be_well(tmp_path: 
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept and not pressed.losses
 
 
+def test_an_error_before_the_first_step_of_a_run_that_torchrun_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt is the run's own beginning, too; the last one's failure leaves what was there to be had."""
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    wrong = Regression()
+    wrong.batches = lambda start: _raising(OSError("the disk was away"))
+    with pytest.raises(OSError, match="away"):
+        fit(wrong, run(tmp_path, steps=8), OPTIM, resume=False)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(OSError, match="away"):
+        fit(wrong, run(tmp_path, steps=8), OPTIM, resume=False)
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    assert len(list((tmp_path / "checkpoints").iterdir())) > 0
+    fit(wrong := Regression(), run(tmp_path, steps=8), OPTIM)
+    assert min(wrong.losses) == 5
+
+
 def _pressing(batches: Iterator[Tensor]) -> Iterator[Tensor]:
     """Ctrl-C while the first batch is prepared."""
     os.kill(os.getpid(), signal.SIGINT)

@@ -23,7 +23,7 @@ from yozora.train.checkpoint import Checkpoints, State
 from yozora.train.claim import claimed
 from yozora.train.config import Optim, Run
 from yozora.train.log import SAMPLES, Log, joined
-from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
+from yozora.train.mesh import ALONE, Mesh, may_restart, refuse_several, restarted
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 from yozora.train.parallel import whole
 from yozora.train.resumed import Said, changed, sizes_of
@@ -118,64 +118,68 @@ def _agree(task: Task, run: Run, mesh: Mesh, settings: Said | None, resume: bool
 
 
 def _fit(state: _Training, resume: bool) -> Path:
-    """See `fit`."""
-    task, run, mesh, checkpoints = state.task, state.run, state.mesh, state.checkpoints
-    anew = not (resume or restarted())
+    """See `fit`. What a run that is begun anew gives up is only gone once its first step has shown that all is well."""
+    checkpoints, anew = state.checkpoints, not (resume or restarted())
     if anew:
-        checkpoints.set_aside()  # given up once a first step has shown that all is well
+        checkpoints.set_aside()
     elif not restarted():
-        checkpoints.put_back()  # of a run that was begun anew and killed before that
-    learned, step = False, 0
+        checkpoints.put_back()  # of a run that ended before its first step
     try:
-        step = state.resume()
-        log = Log(run, state.device, mesh)
-        if step >= run.steps:
-            log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
-        with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
-            stop, saved = False, time.monotonic()
-            while step < run.steps and not stop:
-                waited = time.monotonic()
-                try:
-                    batch = next(batches)
-                except (RuntimeError, OSError, EOFError):
-                    if not stopped or mesh.size > 1:
-                        raise
-                    stop = True
-                    break  # the signal that stops the run has ended its data workers, too
-                if anew and not learned and mesh.any(bool(stopped), False)[0]:
-                    stop = True
-                    break
-                waited = time.monotonic() - waited
-                figures = state.learn(step, batch)
-                step += 1
-                if not learned:
-                    checkpoints.drop()
-                    learned = True
-                log.step(step, task.size(batch), figures | {"wait": waited})
-                state.despair(step == run.steps)
-                stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
-                if due:
-                    state.save(step)
-                    saved = time.monotonic()
-                if run.sample_every and step % run.sample_every == 0:
-                    state.sample(step)
-                    log.show(step)
-            if learned or not anew:
-                state.save(step)
-                checkpoints.finish()
-            log.close()
-            if stop and anew and not learned:
-                log.say("stopped before the first step; what was there is as it was")
-                raise KeyboardInterrupt
-            if stop and step < run.steps:
-                state.export()  # what there is so far can be used, too
-                log.say(f"stopped at step {step}; the same command goes on from here")
-                raise KeyboardInterrupt
+        _learn(state, anew)
     except BaseException:
-        if anew and not learned:
+        if not may_restart():  # and then this run would go on from the one before
             checkpoints.put_back()
         raise
     return state.export()
+
+
+def _learn(state: _Training, anew: bool) -> None:
+    """The steps of `fit`. Raises as that does."""
+    task, run, mesh, checkpoints = state.task, state.run, state.mesh, state.checkpoints
+    step, learned = state.resume(), False
+    log = Log(run, state.device, mesh)
+    if step >= run.steps:
+        log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
+    with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
+        stop, saved = False, time.monotonic()
+        while step < run.steps and not stop:
+            waited = time.monotonic()
+            try:
+                batch = next(batches)
+            except (RuntimeError, OSError, EOFError):
+                if not stopped or mesh.size > 1:
+                    raise
+                stop = True
+                break  # the signal that stops the run has ended its data workers, too
+            if not learned and mesh.any(bool(stopped), False)[0]:
+                stop = True
+                break  # the first batch may take long
+            waited = time.monotonic() - waited
+            figures = state.learn(step, batch)
+            step += 1
+            if not learned:
+                checkpoints.drop()
+                learned = True
+            log.step(step, task.size(batch), figures | {"wait": waited})
+            state.despair(step == run.steps)
+            stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
+            if due:
+                state.save(step)
+                saved = time.monotonic()
+            if run.sample_every and step % run.sample_every == 0:
+                state.sample(step)
+                log.show(step)
+        if learned or not anew:
+            state.save(step)
+            checkpoints.finish()
+        log.close()
+        if stop and step < run.steps:
+            if learned or not anew:
+                state.export()  # what there is so far can be used, too
+                log.say(f"stopped at step {step}; the same command goes on from here")
+            else:
+                log.say("stopped before the first step; what was there is as it was")
+            raise KeyboardInterrupt
 
 
 @contextmanager
