@@ -201,7 +201,7 @@ def test_a_form_that_is_cut_off_is_refused(service: Service, piece: int) -> None
 
     headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
     with TestClient(create_app(service), base_url="http://127.0.0.1:8000") as client:
-        for cut in (parts, parts + end[:6], parts[:50]):
+        for cut in (parts, parts + end[:6], parts[:50], parts + b"--xyz--\r\n"):
             answer = client.post("/v1/videos", content=pieces(cut), headers=headers)
             assert answer.status_code == 400, answer.text
             assert answer.json()["error"]["type"] == "invalid_request_error"

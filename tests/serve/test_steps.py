@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -152,24 +154,51 @@ def test_what_is_given_is_read_once_a_run(
     assert REWRITE.act(run, Models("cpu"), REWRITE) == NEXT
 
 
-def test_more_uploads_than_are_kept_push_out_the_oldest_that_nobody_waits_for(
-    shared: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def upload(shared: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[User, Callable[[], str]]:
+    """Somebody who may have three uploads, and what sends one more and says its id."""
     monkeypatch.setattr("yozora.serve.uploads.MOST", 3)
     user = create_account(shared.database, "one@example.org", None, 1990, plan="pro")
     Clip(np.zeros((8, 32, 32, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
     content = (tmp_path / "clip.mp4").read_bytes()
-    first = receive(shared, user, content).id
+    return user, lambda: receive(shared, user, content).id
+
+
+def kept(service: Service) -> set[str]:
+    """Ids of the uploads that there are, each with its file."""
+    with service.database.reading() as session:
+        names = set(session.scalars(sa.select(Upload.id)))
+    assert set(map(os.path.basename, service.storage.keys())) == names
+    return names
+
+
+def test_more_uploads_than_are_kept_push_out_the_oldest_that_nobody_waits_for(
+    shared: Service, upload: tuple[User, Callable[[], str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yozora.serve.uploads.MOMENT", -1)  # none is fresh
+    user, send = upload
+    first = send()
     jobs.create(shared, user, Order(way="remix", prompt="a red ball", clip=first))
-    later = [receive(shared, user, content).id for _ in range(4)]
-
-    def kept() -> set[str]:
-        with shared.database.reading() as session:
-            return set(session.scalars(sa.select(Upload.id)))
-
-    assert kept() == {first, *later[-2:]} and len(list(shared.storage.keys())) == 3
+    later = [send() for _ in range(4)]
+    assert kept(shared) == {first, *later[-2:]}
     for name in later[-2:]:
         jobs.create(shared, user, Order(way="remix", prompt="a red ball", clip=name))
-    with pytest.raises(ApiError, match="3 uploads that videos are waiting"):
-        receive(shared, user, content)
-    assert kept() == {first, *later[-2:]}
+    with pytest.raises(ApiError, match="3 uploads, which videos are waiting"):
+        send()
+    assert kept(shared) == {first, *later[-2:]}
+
+
+def test_what_was_sent_for_an_order_that_is_to_come_does_not_make_way(
+    shared: Service, upload: tuple[User, Callable[[], str]]
+) -> None:
+    user, send = upload
+    ordered = [send() for _ in range(2)]
+    made = [jobs.create(shared, user, Order(way="remix", prompt="a ball", clip=name))[0].id for name in ordered]
+    start = send()
+    with pytest.raises(ApiError, match="or which have just come") as refusal:
+        send()  # the end of the same blend
+    assert refusal.value.status == 429 and kept(shared) == {*ordered, start}
+    jobs.cancel(shared, user, made[0])  # its clip has served
+    end = send()
+    assert kept(shared) == {ordered[1], start, end}
+    jobs.create(shared, user, Order(way="blend", prompt="a ball", clip=start, other=end))

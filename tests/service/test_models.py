@@ -10,20 +10,28 @@ from pathlib import Path
 import processes
 import pytest
 
+from yozora.models.folder import save_module
+from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.serve import jobs
 from yozora.serve.context import Service, open_service
 from yozora.serve.jobs import Ticket
 from yozora.serve.orders import Order
 from yozora.serve.pool import size_on_disk
 from yozora.serve.settings import read_settings
-from yozora.serve.tables import COMPLETED, Job
+from yozora.serve.tables import COMPLETED, RUNNING, Job
 
 QUICK = {"prompt": "a ball", "seconds": 0.1, "steps": 1}
 
 
 @pytest.fixture
 def models(tiny_model: Path, tmp_path: Path) -> list[str]:
-    return [str(shutil.copytree(tiny_model, tmp_path / f"model-{number}")) for number in range(3)]
+    """Three of one size, one of which fits; a minute of video by a thousand steps takes any of them minutes."""
+    transformer = Transformer(TransformerConfig(channels=4, width=256, depth=6, heads=2, ffn=2.0, text_width=16))
+    folders = [tmp_path / f"model-{number}" for number in range(3)]
+    for folder in folders:
+        shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("transformer"))
+        save_module(transformer.eval(), folder / "transformer")
+    return [str(folder) for folder in folders]
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def worker(service: Service, models: list[str], tmp_path: Path) -> Iterator[Call
     started: list[processes.Process] = []
 
     def start(slots: int) -> processes.Process:
-        room = 1.5 * size_on_disk(models[0]) / 2**30
+        room = 1.2 * size_on_disk(models[0]) / 2**30  # one in half of its size, and another to come, are too many
         arguments = ["--data", str(service.settings.data), "--model", models[0], "--models", ",".join(models[1:])]
         arguments += ["--memory-gb", f"{room:.9f}", "--slots", f"{slots}"]
         process = processes.Process(["worker", *arguments], tmp_path / "worker.txt", {})
@@ -81,3 +89,25 @@ def test_all_are_made_whatever_model_they_want(
     for name in names:
         assert until(service, name, done).attempt == 1
     assert process.text.count('"model let go"') >= 2
+
+
+def test_what_waits_for_room_is_cancelled_and_its_place_is_free(
+    service: Service, models: list[str], worker: Callable[[int], processes.Process]
+) -> None:
+    worker(2)
+    (long,) = order(service, model=models[0], seconds=60, steps=1000)
+    until(service, long, lambda job: job.stage == "generate")
+    (other,) = order(service, model=models[1])
+    until(service, other, lambda job: job.status == RUNNING and job.stage == "load")
+    (third,) = order(service, model=models[0])  # whose model is there, but both places are taken
+    time.sleep(0.5)
+    assert until(service, third, lambda job: True).status == "queued"
+    jobs.cancel(service, service.local, other)
+    until(service, third, done)
+    assert until(service, long, lambda job: True).status == RUNNING
+    (last,) = order(service, model=models[2])
+    until(service, last, lambda job: job.stage == "load")
+    jobs.cancel(service, service.local, long)
+    until(service, last, done)
+    job = until(service, other, lambda job: True)
+    assert (job.status, job.files, job.attempt) == ("cancelled", {}, 1)

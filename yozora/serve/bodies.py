@@ -57,7 +57,8 @@ class _Ended:
 
     def __init__(self, request: Request) -> None:
         boundary = parse_options_header(request.headers.get("content-type", ""))[1].get(b"boundary", b"")
-        self._request, self._mark, self._tail = request, b"--" + boundary + b"--", b""
+        self._request, self._mark = request, b"\r\n--" + boundary + b"--"  # the end is at the beginning of a line
+        self._tail = b"\r\n"
         self._seen = _kind(request) != "multipart/form-data"
 
     def __bool__(self) -> bool:

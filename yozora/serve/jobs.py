@@ -338,6 +338,7 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
     month = this_month()
     with service.database.writing() as session:
         lock(session, user.id)
+        _with_sources(session, user, order, seconds)  # once more, now that none of them makes way
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
         own = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED, Job.account_id == user.id)) or 0
         each = pace(session, service.database)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -23,6 +23,7 @@ from yozora.errors import MediaError
 from yozora.serve.accounts import User
 from yozora.serve.context import Service
 from yozora.serve.errors import invalid, missing, wait
+from yozora.serve.jobs import lock
 from yozora.serve.orders import Order, sources_of
 from yozora.serve.tables import UNFINISHED, Character, Job, Upload, new_id
 
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 MOST = 200  # uploads an account at a time; the oldest make way
+MOMENT = 600.0  # seconds in which what was sent may still be ordered with
 MOST_CHARACTERS = 100  # an account
 LONGEST_NAME = 100
 PREFIX = "upload-"  # of what is being looked at, in scratch
@@ -46,9 +48,8 @@ Row = TypeVar("Row", Upload, Character)
 
 
 def receive(service: Service, user: User, part: UploadFile | bytes, param: str = "file") -> Upload:
-    """Keeps a picture or a clip. Raises ApiError for what is none, or too large."""
+    """Keeps a picture or a clip. Raises ApiError for what is none, or too large, and where there is no room."""
     with _looked_at(service, part, param) as (path, given, digest, size):
-        _make_room(service, user)
         name = new_id("file")
         upload = Upload(
             id=name,
@@ -63,27 +64,35 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
             created_at=time.time(),
         )
         service.storage.put(upload.key, path)
-        with service.database.writing() as session:
-            session.add(upload)
+        try:
+            with service.database.writing() as session:
+                gone = _make_room(session, user)
+                session.add(upload)
+        except BaseException:
+            service.storage.delete([upload.key])
+            raise
+        service.storage.delete(gone)
         return upload
 
 
-def _make_room(service: Service, user: User) -> None:
-    """The oldest of too many uploads go, but for those that videos which are not finished are made from. Raises
-    ApiError where all are needed."""
-    with service.database.reading() as session:
-        own = sa.select(Upload.id, Upload.key).where(Upload.account_id == user.id).order_by(Upload.created_at)
-        rows = session.execute(own).all()
-        over = len(rows) - MOST + 1
-        needed = wanted(session, user.id) if over > 0 else set()
+def _make_room(session: Session, user: User) -> list[str]:
+    """The oldest of too many uploads go, but for those that videos which are not finished are made from, and those that
+    came a moment ago, for an order that is still to come. The keys of their files. Raises ApiError where all stay."""
+    lock(session, user.id)
+    own = sa.select(Upload).where(Upload.account_id == user.id).order_by(Upload.created_at)
+    rows = session.scalars(own).all()
+    over = len(rows) - MOST + 1
     if over <= 0:
-        return
-    spare = [row for row in rows if row.id not in needed][:over]
+        return []
+    needed, fresh = wanted(session, user.id), time.time() - MOMENT
+    ordered = _named_since(session, user.id, fresh)
+    spare = [row for row in rows if row.id not in needed and (row.created_at < fresh or row.id in ordered)][:over]
     if len(spare) < over:
-        raise wait(f"you have {len(rows)} uploads that videos are waiting to be made from", 60, "too_many_uploads")
-    with service.database.writing() as session:
-        session.execute(sa.delete(Upload).where(Upload.id.in_([row.id for row in spare])))
-    service.storage.delete([row.key for row in spare])
+        told = f"you have {len(rows)} uploads, which videos are waiting to be made from, or which have just come"
+        raise wait(told, 60, "too_many_uploads")
+    for row in spare:
+        session.delete(row)
+    return [row.key for row in spare]
 
 
 def wanted(session: Session, account_id: str | None = None) -> set[str]:
@@ -91,6 +100,14 @@ def wanted(session: Session, account_id: str | None = None) -> set[str]:
     orders = sa.select(Job.order).where(Job.status.in_(UNFINISHED))
     if account_id is not None:
         orders = orders.where(Job.account_id == account_id)
+    return _named(session, orders)
+
+
+def _named_since(session: Session, account_id: str, since: float) -> set[str]:
+    return _named(session, sa.select(Job.order).where(Job.account_id == account_id, Job.created_at >= since))
+
+
+def _named(session: Session, orders: sa.Select[Any]) -> set[str]:
     return {found for order in session.scalars(orders) for _, found in sources_of(Order.model_validate(order))}
 
 
