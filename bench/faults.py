@@ -1,11 +1,12 @@
 """What survives: videos are ordered, and meanwhile workers are killed at random moments, the database is restarted, and
 the disk is full for a while.
 
-    python bench/faults.py [--jobs 100] [--workers 2] [--seed 0]
+    python bench/faults.py [--jobs 100] [--workers 2] [--slots 3] [--seed 0]
 
-At the end every video must be completed or failed with a reason, none lost, none made twice, and no file there that
-belongs to none. The database is restarted where PostgreSQL is installed, the disk filled where a small one can be
-mounted (Linux, root). Exits with 1, and says why, where any of this does not hold or a fault did not happen.
+Each worker makes several videos at a time, those that are alike in one pass. At the end every video must be completed
+or failed with a reason, none lost, none made twice, and no file there that belongs to none. The database is restarted
+where PostgreSQL is installed, the disk filled where a small one can be mounted (Linux, root). Exits with 1, and says
+why, where any of this does not hold or a fault did not happen.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ import processes
 
 DISK_MB = 24
 FULL_SECONDS = 2.0
+TOGETHER = "videos are sampled together"
 MORE = {"YOZORA_DEAD_SECONDS": "3", "YOZORA_ATTEMPTS": "20"}
 
 
@@ -65,13 +67,14 @@ def small_disk(folder: Path) -> Iterator[bool]:
 class Crew:
     """Workers as processes; a killed one is replaced."""
 
-    def __init__(self, service: Service, folder: Path, count: int) -> None:
-        self.service, self.folder, self.started = service, folder, 0
+    def __init__(self, service: Service, folder: Path, count: int, slots: int) -> None:
+        self.service, self.folder, self.started, self.slots = service, folder, 0, slots
         self.workers = [self.start() for _ in range(count)]
 
     def start(self) -> processes.Process:
         settings, self.started = self.service.settings, self.started + 1
         arguments = ["worker", "--data", str(settings.data), "--model", settings.model, "--storage", settings.storage]
+        arguments += ["--slots", str(self.slots)]
         arguments += ["--database-url", settings.database_url] if settings.database_url else []
         return processes.Process(arguments, self.folder / f"worker-{self.started}.txt", MORE)
 
@@ -91,7 +94,7 @@ def run(
 ) -> Any:
     """Orders, breaks things, waits for the end, and counts."""
     chance, kills, done = random.Random(options.seed), 0, {"restarted": False, "filled": False}
-    crew = Crew(service, logs, options.workers)
+    crew = Crew(service, logs, options.workers, options.slots)
     try:
         for number in range(options.jobs):
             order = Order(prompt=f"ball {number}", seconds=chance.choice((0.1, 1, 2)), steps=chance.choice((1, 4, 8)))
@@ -117,14 +120,18 @@ def run(
         crew.end()
     counted = _counted(service, options.jobs)
     counted["twice"] += _completed_twice(logs)
+    counted["shared_passes"] = sum(line.count(TOGETHER) for line in _lines(logs))
     return counted | done | {"killed": kills, "seconds": round(took, 1)}
 
 
 def _completed_twice(logs: Path) -> int:
     """How many videos the workers' logs call completed more than once."""
-    lines = [line for log in logs.glob("worker-*.txt") for line in log.read_text(errors="replace").splitlines()]
-    told = [re.search(r'"job_id": "(\w+)"', line) for line in lines if '"a video is completed"' in line]
+    told = [re.search(r'"job_id": "(\w+)"', line) for line in _lines(logs) if '"a video is completed"' in line]
     return sum(count > 1 for count in collections.Counter(match[1] for match in told if match).values())
+
+
+def _lines(logs: Path) -> list[str]:
+    return [line for log in logs.glob("worker-*.txt") for line in log.read_text(errors="replace").splitlines()]
 
 
 def _left(service: Service) -> int:
@@ -168,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=12.0, help="the longest between two faults, in seconds")
     parser.add_argument("--most-seconds", type=float, default=3600.0)
@@ -195,7 +203,8 @@ def main() -> None:
         wrong.append("failed without a reason")
     if not results["completed"]:
         wrong.append("none completed")
-    wrong += [f"not {name}" for name in ("killed", "taken_over", "restarted", "filled") if not results[name]]
+    faults = ("killed", "taken_over", "restarted", "filled", *(("shared_passes",) if options.slots > 1 else ()))
+    wrong += [f"not {name}" for name in faults if not results[name]]
     sys.exit(f"missed: {', '.join(wrong)}" if wrong else 0)
 
 

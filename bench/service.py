@@ -1,6 +1,6 @@
 """How quick the service answers while it works, and how workers add up.
 
-    python bench/service.py [--clients 500] [--jobs 10000] [--seconds 20]     # latency, then 1 and 2 workers
+    python bench/service.py [--clients 500] [--jobs 10000] [--seconds 20]     # latency, 1 and 2 workers, shared passes
 
 Latency: so many clients ask for a video, or every tenth of them for the feed, once a second each, on kept-alive
 connections, of a server whose database holds so many videos and whose worker makes one. (What is asked for is finished;
@@ -11,6 +11,11 @@ the server's processor (on Linux, where threads that sample are nicer than those
 Workers: processes of their own on one PostgreSQL with a stand-in for a model that takes a fixed time for each video, so
 that what is measured is the queue and not how two processes share two cores. Without PostgreSQL, latency is measured on
 SQLite, and workers are not.
+
+Shared passes: one such worker that makes SLOTS videos at a time, ordered by several accounts, each by itself and in
+passes of several. The stand-in is one device, which takes one pass at a time and as long for a pass of several as of
+one. So what is measured is how full the queue makes passes: at best, SLOTS times the videos. (A GPU gains less where
+one video keeps it busy, and a CPU nothing: there a pass is of one video anyway.)
 """
 
 from __future__ import annotations
@@ -19,17 +24,20 @@ import argparse
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 from common import show_table, write_results
 
 from yozora.clip import Recipe
@@ -38,7 +46,9 @@ from yozora.create.events import Chunk, Progress
 from yozora.create.generator import read_native
 from yozora.create.settings import Settings
 from yozora.serve import jobs
+from yozora.serve.accounts import create_account
 from yozora.serve.context import Service, open_service
+from yozora.serve.metrics import PASS_VIDEOS
 from yozora.serve.orders import Order
 from yozora.serve.pool import Models
 from yozora.serve.settings import read_settings
@@ -50,16 +60,20 @@ import postgres
 import processes
 
 STEPS, STEP_SECONDS = 10, 0.1
+SLOTS, ACCOUNTS = 4, 3
 MOST_MS = 100.0
 LEAST_TIMES = 1.9
 USUAL = {"YOZORA_POLL_SECONDS": "0.2", "YOZORA_HEARTBEAT_SECONDS": "2", "YOZORA_DEAD_SECONDS": "15"}  # not as in tests
 
 
+DEVICE = threading.Lock()
+
+
 class FixedCost(Models):
-    """In the place of models: a video takes STEPS pauses, and shows black."""
+    """In the place of models: a pass takes STEPS pauses, one at a time, and what it makes shows black."""
 
     @contextlib.contextmanager
-    def using(self, name: str | None, still: Callable[[], None] = lambda: None) -> Iterator[Any]:
+    def using(self, name: str | None, still: Callable[[], None] | None = None) -> Iterator[Any]:
         native = read_native(name or "mini")
         yield SimpleNamespace(
             native=native,
@@ -69,11 +83,14 @@ class FixedCost(Models):
         )
 
 
-def _paused(canvas: Canvas, seeds: list[int], **_: Any) -> Iterator[Progress | Chunk]:
+def _paused(canvases: Sequence[Canvas], seeds: Sequence[int], **_: Any) -> Iterator[Progress | Chunk]:
+    canvas = canvases[0]
     for step in range(1, STEPS + 1):
-        time.sleep(STEP_SECONDS)
+        with DEVICE:
+            time.sleep(STEP_SECONDS)
         yield Progress("sample", step, STEPS, step * STEP_SECONDS)
-    yield Chunk(0, np.zeros((canvas.shown, canvas.height, canvas.width, 3), np.uint8))
+    for row in range(len(seeds)):
+        yield Chunk(row, np.zeros((canvas.shown, canvas.height, canvas.width, 3), np.uint8))
 
 
 def fill(service: Service, count: int) -> list[str]:
@@ -169,8 +186,9 @@ def _wait_for_sampling(service: Service, name: str) -> None:
         time.sleep(0.1)
 
 
-def throughput(url: str, data: Path, workers: int, count: int) -> float:
-    """Videos a second that so many workers finish, from the first to the last."""
+def throughput(url: str, data: Path, workers: int, count: int, slots: int = 1, batch: int = 1) -> tuple[float, float]:
+    """Videos a second that so many workers finish, from the first to the last, and videos a pass; each makes `slots` at
+    a time, in passes of up to `batch`."""
     settings = read_settings(data=data, database_url=url, poll_seconds=0.05)
     service = open_service(settings)
     with contextlib.ExitStack() as stack:
@@ -178,30 +196,33 @@ def throughput(url: str, data: Path, workers: int, count: int) -> float:
         for number in range(workers):
             log = stack.enter_context((data / f"worker-{number}.txt").open("wb"))
             command = [sys.executable, __file__, "--work", url, str(data)]
-            started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+            at_once = os.environ | {"YOZORA_SLOTS": str(slots), "YOZORA_BATCH": str(batch)}
+            started.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=at_once))
             stack.callback(started[-1].wait)
             stack.callback(started[-1].terminate)
         while any("works" not in (data / f"worker-{number}.txt").read_text() for number in range(workers)):
             assert all(process.poll() is None for process in started), "a worker ended: see its log"
             time.sleep(0.1)
+        names = [f"{number}@example.org" for number in range(ACCOUNTS)]
+        users = [create_account(service.database, name, None, 1980, plan="pro") for name in names]
         begun = time.perf_counter()
-        for _ in range(count):
-            jobs.create(service, service.local, Order(prompt="a red ball", seconds=0.1))
+        for number in range(count):
+            jobs.create(service, users[number % ACCOUNTS], Order(prompt="a red ball", seconds=0.1))
         while True:
             with service.database.reading() as session:
-                left, _ = jobs.listed(session, service.local, 1, where=[Job.status != COMPLETED])
+                left = session.scalar(sa.select(sa.func.count()).where(Job.status != COMPLETED))
             if not left:
                 break
             time.sleep(0.05)
         rate = count / (time.perf_counter() - begun)
     service.close()
-    return rate
+    told = [(data / f"worker-{number}.txt").read_text() for number in range(workers)]
+    passes = sum(float(match[1]) for each in told for match in re.finditer(r"passes: (\S+)", each))
+    return rate, count / passes
 
 
 def work(url: str, data: Path) -> None:
     """One of the measured workers, until it is told to end."""
-    import threading
-
     from yozora.serve.worker import Worker
 
     ended = threading.Event()
@@ -212,6 +233,8 @@ def work(url: str, data: Path) -> None:
     print("works", flush=True)
     ended.wait()
     worker.stop()
+    passes = next(each for metric in PASS_VIDEOS.collect() for each in metric.samples if each.name.endswith("_count"))
+    print(f"passes: {passes.value}", flush=True)
     service.close()
 
 
@@ -251,10 +274,22 @@ def main() -> None:
             for count in (1, 2):
                 data = Path(folder) / f"workers-{count}"
                 data.mkdir()
-                rates[count] = throughput(server.database(f"workers{count}"), data, count, options.videos)
+                rates[count], _ = throughput(server.database(f"workers{count}"), data, count, options.videos)
             results["videos_a_second"], results["times"] = rates, rates[2] / rates[1]
             shown = [[f"{count}", f"{rate:.3f}", f"{rate / rates[1]:.2f}"] for count, rate in rates.items()]
             show_table(f"Workers, fixed cost (2 are {LEAST_TIMES} times 1)", ["workers", "videos/s", "times"], shown)
+            passes = {}
+            for most in (1, SLOTS):
+                data = Path(folder) / f"passes-{most}"
+                data.mkdir()
+                passes[most] = throughput(server.database(f"passes{most}"), data, 1, options.videos, SLOTS, most)
+            results["videos_a_second_and_a_pass"] = passes
+            shown = [
+                [f"{most}", f"{each:.2f}", f"{rate:.3f}", f"{rate / passes[1][0]:.2f}"]
+                for most, (rate, each) in passes.items()
+            ]
+            title = f"A worker that makes {SLOTS} at a time, of {ACCOUNTS} accounts, fixed cost a pass"
+            show_table(title, ["a pass, at most", "it was", "videos/s", "times"], shown)
     write_results("service", results)
     slow = [
         f"{name}, {kind}: p99 {results[name][kind]['p99']} ms"

@@ -15,7 +15,9 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -26,10 +28,11 @@ import numpy as np
 from yozora import _decode, _encode, _pictures
 from yozora.errors import MediaError
 
-__all__ = ["Clip", "FrameReader", "FrameWriter", "Recipe", "check_writable", "open_frames"]
+__all__ = ["Clip", "FrameReader", "FrameWriter", "Recipe", "check_writable", "minding", "open_frames"]
 
 _LONGEST_EDGE = 16384
 _MOST_FPS = 1000.0
+_minded: ContextVar[Callable[[], None] | None] = ContextVar("minded", default=None)
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,8 @@ class FrameReader:
         return self
 
     def __next__(self) -> np.ndarray:
+        if (check := _minded.get()) is not None:
+            check()
         return next(self._frames)
 
     def close(self) -> None:
@@ -172,6 +177,17 @@ class FrameReader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+@contextmanager
+def minding(check: Callable[[], None]) -> Iterator[None]:
+    """In the block, `check` is called before every frame that this thread reads from a file; what it raises ends the
+    reading: a long clip may be no longer wanted half way through."""
+    token = _minded.set(check)
+    try:
+        yield
+    finally:
+        _minded.reset(token)
 
 
 def open_frames(path: str | os.PathLike[str]) -> FrameReader:

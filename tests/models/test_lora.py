@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import yozora
 from yozora.errors import ModelError
 from yozora.models.folder import load_module
-from yozora.models.lora import Lora, LoraConfig, LoraUse, add_loras, parse_lora, read_lora
+from yozora.models.lora import Lora, LoraConfig, LoraUse, add_loras, parse_lora, read_lora, write_lora
 from yozora.models.registry import load_bundle, merge_loras
 from yozora.models.transformer import Transformer, TransformerConfig
 
@@ -90,6 +91,18 @@ def test_several_add_up_each_by_its_scale(tmp_path: Path) -> None:
     torch.testing.assert_close(after, before + 0.5 * one[name] - 2 * two[name])
     add_loras(changed, [LoraUse(files[0], -0.5), LoraUse(files[1], 2.0)])
     torch.testing.assert_close(dict(changed.named_parameters())[name], before)
+
+
+def test_the_same_lora_is_the_same_file(tmp_path: Path) -> None:
+    """The library writes what a file says of itself in an order of chance."""
+    tensors = {f"blocks.0.attn.to_q{end}": torch.ones(4, 4).half() for end in (".lora_A.weight", ".lora_B.weight")}
+    about = {"model": "ünï", **{str(n): "x" for n in range(20)}}
+    files = [tmp_path / f"{n}.safetensors" for n in range(4)]
+    for file in files:
+        write_lora(tensors, about, file)
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata() == about | {"format": "pt"} and opened.get_tensor(next(iter(tensors))).sum() == 16
+    assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_it_is_as_peft_would_have_it(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from yozora.serve import jobs
@@ -14,7 +16,7 @@ from yozora.serve.context import Service
 from yozora.serve.housekeeping import expire
 from yozora.serve.orders import Order
 from yozora.serve.runs import begin
-from yozora.serve.tables import Account, Job
+from yozora.serve.tables import Account, Job, Mark
 
 BALL = Order(prompt="a red ball", seconds=1)
 
@@ -115,6 +117,48 @@ def test_public_videos_are_seen_and_not_changed(web: TestClient, shared: Service
     assert web.delete(f"/api/videos/{name}", headers=other).status_code == 404
     assert web.patch(f"/api/videos/{name}", json={"public": False}, headers=other).status_code == 404
     assert [each["id"] for each in web.get("/api/feeds/recent", headers=other).json()["videos"]] == [name]
+
+
+def test_anothers_public_video_is_among_ones_favourites(web: TestClient, shared: Service, tmp_path: Path) -> None:
+    (one, own), (_, other) = someone(shared, "one"), someone(shared, "two")
+    name = made(shared, one, tmp_path)
+    web.patch(f"/api/videos/{name}", json={"public": True}, headers=own)
+    assert web.put(f"/api/videos/{name}/favourite", headers=other).status_code == 204
+
+    def liked() -> list[dict[str, Any]]:
+        return web.get("/api/videos", params={"favourite": True}, headers=other).json()["videos"]
+
+    assert [each["id"] for each in liked()] == [name]
+    assert not {"order", "recipe", "error", "folder"} & liked()[0].keys()
+    web.patch(f"/api/videos/{name}", json={"public": False}, headers=own)
+    assert liked() == []  # and it is nobody else's business again
+
+
+def test_lists_go_on_from_what_is_not_in_them_any_more(web: TestClient, shared: Service, tmp_path: Path) -> None:
+    (one, own), (_, other) = someone(shared, "one"), someone(shared, "two")
+    first, second, third, fourth = (made(shared, one, tmp_path) for _ in range(4))
+    for name in (first, second, third):
+        web.patch(f"/api/videos/{name}", json={"public": True}, headers=own)
+
+    def names(path: str, after: str, headers: dict[str, str]) -> list[str]:
+        answer = web.get(path, params={"after": after}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [each["id"] for each in answer.json().get("videos") or answer.json()["data"]]
+
+    web.patch(f"/api/videos/{third}", json={"public": False}, headers=own)
+    assert names("/api/feeds/recent", third, other) == [second, first]
+    assert web.delete(f"/v1/videos/{third}", headers=own).status_code == 200
+    assert web.delete(f"/v1/videos/{fourth}", headers=own).status_code == 200
+    assert names("/api/feeds/recent", third, other) == [second, first]
+    for path in ("/v1/videos", "/api/videos"):
+        assert names(path, fourth, own) == names(path, third, own) == [second, first]
+        hidden = web.get(path, params={"after": fourth}, headers=other)  # which was nobody else's to see
+        assert hidden.status_code == 404
+    assert web.get("/api/feeds/recent", params={"after": fourth}, headers=other).status_code == 404
+    with shared.database.writing() as session:
+        session.execute(sa.update(Mark).values(since=0.0))
+    expire(shared)
+    assert web.get("/v1/videos", params={"after": fourth}, headers=own).status_code == 404
 
 
 def test_roles(web: TestClient, shared: Service, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -186,3 +187,24 @@ def _told(app: FastAPI, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[
     scope: Scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
     asyncio.run(app(scope, receive, send))
     return statuses[0], read
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_a_form_that_is_cut_off_is_refused(service: Service, piece: int) -> None:
+    """However its bytes come; the library would drop a part that does not end, and a video be made without it."""
+    parts = b'--xyz\r\nContent-Disposition: form-data; name="prompt"\r\n\r\na red ball\r\n'
+    parts += b'--xyz\r\nContent-Disposition: form-data; name="seconds"\r\n\r\n1'
+    end = b"\r\n--xyz--\r\n"
+
+    def pieces(body: bytes) -> Iterator[bytes]:
+        yield from (body[at : at + piece] for at in range(0, len(body), piece))
+
+    headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    with TestClient(create_app(service), base_url="http://127.0.0.1:8000") as client:
+        for cut in (parts, parts + end[:6], parts[:50]):
+            answer = client.post("/v1/videos", content=pieces(cut), headers=headers)
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert client.get("/v1/videos").json()["data"] == []
+        whole = client.post("/v1/videos", content=pieces(parts + end + b"epilogue"), headers=headers)
+        assert whole.status_code == 200 and whole.json()["seconds"] == "1"

@@ -56,7 +56,8 @@ def test_no_call_takes_longer_than_its_time(scheme: str, begin: bytes) -> None:
 @pytest.mark.parametrize(
     "host",
     ["[64:ff9b::7f00:1]", "[64:ff9b::a00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:a00:1::1]", "224.0.0.1",
-     "[ff02::1]", "[ff0e::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[fec0::1]", "[fd00::1]", "100.64.0.1"],
+     "[ff02::1]", "[ff0e::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[fec0::1]", "[fd00::1]", "100.64.0.1",
+     "192.0.0.192"],
 )  # fmt: skip
 def test_what_is_inside_by_another_name(host: str) -> None:
     with pytest.raises(ValueError, match="private"):

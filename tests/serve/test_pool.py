@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from yozora.create.generator import Generator
+from yozora.errors import ModelError
 from yozora.serve import pool
 from yozora.serve.orders import Order, draw
 from yozora.serve.pool import Models, size_of, size_on_disk
@@ -93,7 +94,7 @@ def test_who_waits_for_room_stops_nobody_and_can_be_stopped(tiny_model: Path, tm
 
     def stream(generator: Generator) -> None:
         canvas = draw(Order(prompt="a ball", seconds=0.1), generator.native, {})
-        models.stream(one, canvas, [0], steps=1).close()
+        models.stream(one, [canvas], [0], steps=1).close()
         streamed.set()
 
     with models.using(one) as generator:
@@ -105,3 +106,45 @@ def test_who_waits_for_room_stops_nobody_and_can_be_stopped(tiny_model: Path, tm
         assert ended.wait(10) and models.names == [one]
     with models.using(two):
         assert models.names == [two]
+
+
+def test_who_is_cancelled_while_a_model_loads_is_free_at_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model comes nevertheless, for others, and nobody is counted as using it."""
+    one, two = copies(tiny_model, tmp_path, 2)
+    begun, go, real = threading.Event(), threading.Event(), pool.load
+
+    def slow(name: str, device: str, **more: object) -> Generator:
+        begun.set()
+        assert go.wait(30)
+        return real(name, device)
+
+    def still() -> None:
+        if begun.is_set():
+            raise InterruptedError
+
+    monkeypatch.setattr(pool, "load", slow)
+    models = Models("cpu", budget=size_on_disk(one) + 1)
+    try:
+        with pytest.raises(InterruptedError), models.using(one, still):
+            pass
+        assert not go.is_set() and models.names == []
+        other = threading.Thread(target=models.get, args=(one,))
+        other.start()
+    finally:
+        go.set()
+    other.join(30)
+    assert models.names == [one]
+    with models.using(two):  # for which `one` has to go
+        assert models.names == [two]
+
+
+def test_a_model_that_cannot_be_loaded_is_everybodys_error(tiny_model: Path, tmp_path: Path) -> None:
+    one, two = copies(tiny_model, tmp_path, 2)
+    (Path(one) / "transformer" / "model.safetensors").write_bytes(b"no weights")
+    models = Models("cpu")
+    for still in (None, lambda: None):
+        with pytest.raises(ModelError), models.using(one, still):
+            pass
+    assert models.get(two) is models.get(two) and models.names == [two]

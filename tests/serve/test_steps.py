@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from yozora.clip import Clip
+from yozora.clip import Clip, FrameReader
 from yozora.create.canvas import Canvas, Cue
 from yozora.serve import jobs
 from yozora.serve.accounts import User, create_account
 from yozora.serve.context import Service
+from yozora.serve.errors import ApiError
 from yozora.serve.orders import Order
 from yozora.serve.pool import Models
-from yozora.serve.runs import Run, begin
+from yozora.serve.runs import HandedBack, Run, Stopped, begin
 from yozora.serve.steps import NEXT, STEPS, Verdict, _in_words
 from yozora.serve.tables import Upload, Usage
 from yozora.serve.uploads import receive
@@ -113,3 +114,62 @@ def test_an_upload_is_no_way_around_the_plan(shared: Service, sent: tuple[User, 
     run, verdict = checked(shared, user, Order(way="remix", prompt="a red ball", clip=clip))
     assert verdict[1] == "insufficient_quota"
     assert run.fail(verdict[1], verdict[2]) and used(shared, user) == 297
+
+
+@pytest.mark.parametrize("end", [Stopped, HandedBack])
+def test_reading_what_is_given_ends_with_the_wish_for_it(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException]
+) -> None:
+    Clip(np.zeros((60, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+    clip = receive(service, service.local, (tmp_path / "clip.mp4").read_bytes())
+    order = Order(way="remix", prompt="a red ball", clip=clip.id)
+    name = jobs.create(service, service.local, order)[0].id
+    run = begin(service, name, "worker", lambda: end is HandedBack and read > 20)
+    assert run is not None
+    read, as_it_is = 0, FrameReader.__next__
+
+    def count(reader: FrameReader) -> np.ndarray:
+        nonlocal read
+        read += 1
+        if read == 20 and end is Stopped:
+            jobs.cancel(service, service.local, name)
+        return as_it_is(reader)
+
+    monkeypatch.setattr(FrameReader, "__next__", count)
+    monkeypatch.setattr("yozora.serve.runs.OFTEN", 0.0)
+    with pytest.raises(end):
+        STEPS[0].act(run, Models("cpu"), STEPS[0])
+    assert 20 <= read <= 24
+
+
+def test_what_is_given_is_read_once_a_run(
+    shared: Service, sent: tuple[User, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, clip = sent
+    run, verdict = checked(shared, user, Order(way="remix", prompt="a red ball", clip=clip, rewrite=True))
+    assert verdict == NEXT
+    monkeypatch.setattr(FrameReader, "__next__", None)  # whoever reads now fails
+    assert REWRITE.act(run, Models("cpu"), REWRITE) == NEXT
+
+
+def test_more_uploads_than_are_kept_push_out_the_oldest_that_nobody_waits_for(
+    shared: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("yozora.serve.uploads.MOST", 3)
+    user = create_account(shared.database, "one@example.org", None, 1990, plan="pro")
+    Clip(np.zeros((8, 32, 32, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+    content = (tmp_path / "clip.mp4").read_bytes()
+    first = receive(shared, user, content).id
+    jobs.create(shared, user, Order(way="remix", prompt="a red ball", clip=first))
+    later = [receive(shared, user, content).id for _ in range(4)]
+
+    def kept() -> set[str]:
+        with shared.database.reading() as session:
+            return set(session.scalars(sa.select(Upload.id)))
+
+    assert kept() == {first, *later[-2:]} and len(list(shared.storage.keys())) == 3
+    for name in later[-2:]:
+        jobs.create(shared, user, Order(way="remix", prompt="a red ball", clip=name))
+    with pytest.raises(ApiError, match="3 uploads that videos are waiting"):
+        receive(shared, user, content)
+    assert kept() == {first, *later[-2:]}

@@ -74,6 +74,11 @@ def pages(client: OpenAI) -> None:
     assert [video.id for video in second.data] == ids[2:] and not second.has_more
     for video in ids:
         assert finished(client, video).status == "completed"
+    deleted = []
+    for video in client.videos.list(limit=2):  # each page but the first goes on from a video that is gone
+        if video.id in ids:
+            deleted.append(client.videos.delete(video.id).id)
+    assert deleted == ids[::-1]
 
 
 def remix(client: OpenAI) -> None:

@@ -23,14 +23,15 @@ START = 180.0  # seconds: on a busy machine, importing torch alone takes many
 
 
 class Process:
-    """A running `yozora …`; what it prints and logs is in a file."""
+    """A running `yozora …`; what it prints and logs is in a file. `first`: Python that is run in it before."""
 
-    def __init__(self, arguments: list[str], log: Path, more: Mapping[str, str]) -> None:
+    def __init__(self, arguments: list[str], log: Path, more: Mapping[str, str], first: str = "") -> None:
         self.log = log
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **QUICK, **more, "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as out:
-            command = [sys.executable, "-m", "yozora", *arguments]
+            code = f"{first}\nimport runpy\nrunpy.run_module('yozora', run_name='__main__')"
+            command = [sys.executable, *(["-c", code] if first else ["-m", "yozora"]), *arguments]
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
 
     @property

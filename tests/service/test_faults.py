@@ -3,8 +3,10 @@ behind."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import postgres
@@ -13,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from yozora.serve import jobs
+from yozora.serve.accounts import User, create_account
 from yozora.serve.context import Service, open_service
 from yozora.serve.housekeeping import orphans
 from yozora.serve.orders import Order
@@ -38,15 +41,17 @@ def service(database_url: str, tiny_model: Path, tmp_path: Path, request: pytest
 
 
 @pytest.fixture
-def worker(service: Service, tmp_path: Path) -> Iterator[Callable[[], processes.Process]]:
+def worker(service: Service, tmp_path: Path) -> Iterator[Callable[..., processes.Process]]:
     """Starts workers, and ends those that are left."""
     started: list[processes.Process] = []
 
-    def start() -> processes.Process:
+    def start(slots: int = 1) -> processes.Process:
         given = {"data": service.settings.data, "database-url": service.settings.database_url}
         given |= {"model": service.settings.model}
         arguments = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-        process = processes.Process(["worker", *arguments], tmp_path / f"worker-{len(started)}.txt", {})
+        process = processes.Process(
+            ["worker", *arguments], tmp_path / f"worker-{len(started)}.txt", {"YOZORA_SLOTS": f"{slots}"}
+        )
         started.append(process)
         process.wait_for("yozora works")
         return process
@@ -56,13 +61,15 @@ def worker(service: Service, tmp_path: Path) -> Iterator[Callable[[], processes.
         process.end()
 
 
-def order(service: Service, what: Order) -> str:
-    return jobs.create(service, service.local, what)[0].id
+def order(service: Service, what: Order, user: User | None = None) -> str:
+    return jobs.create(service, user or service.local, what)[0].id
 
 
 def seen(service: Service, name: str) -> Job:
     with service.database.reading() as session:
-        return jobs.find(session, service.local, name)
+        job = session.get(Job, name)
+        assert job is not None
+        return job
 
 
 def until(service: Service, name: str, reached: Callable[[Job], bool], seconds: float = 240) -> Job:
@@ -132,6 +139,61 @@ def test_cancelling_frees_the_worker(service: Service, worker: Callable[[], proc
     assert (job.status, job.files) == ("cancelled", {})
     jobs.delete(service, service.local, short)
     assert list(service.storage.keys()) == []
+
+
+def passes(log: str) -> list[set[str]]:
+    """The videos of each pass of several that a worker's log tells of."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    return [set(line["jobs"]) for line in lines if line["message"] == "videos are sampled together"]
+
+
+def test_a_shared_pass_is_cancelled_for_one_and_killed_for_all(
+    service: Service, worker: Callable[..., processes.Process], tmp_path: Path
+) -> None:
+    """Of three videos of two accounts in one pass, one is cancelled, and then the worker dies: the others are made,
+    each by itself, and what they are alone."""
+    one, two = (create_account(service.database, f"{n}@example.org", None, 1990, plan="pro") for n in ("one", "two"))
+    words = ("a red ball", "grass that bounces", "on the grass")
+    wanted = [Order(prompt=prompt, seconds=3, steps=80, seed=5) for prompt in words]
+    names = [order(service, what, user) for what, user in zip(wanted, (one, two, one), strict=True)]
+    first = worker(slots=3)
+    for name in names:
+        until(service, name, under_way)
+    assert passes(first.text) == [set(names)]
+    jobs.cancel(service, one, names[2])
+    further = seen(service, names[0]).progress + 3
+    until(service, names[0], lambda job: job.progress > further)
+    first.kill()
+    second = worker(slots=3)
+    for name in names[:2]:
+        job = until(service, name, done)
+        assert (job.attempt, job.lost) == (2, 1)
+    assert passes(second.text) == [] and seen(service, names[2]).status == "cancelled"
+    again = order(service, wanted[1], one)
+    until(service, again, done)
+    files = [tmp_path / f"{number}.mp4" for number in range(2)]
+    for name, path in zip((names[1], again), files, strict=True):
+        service.storage.fetch(str(seen(service, name).files["video"]["key"]), path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    nothing_stays_behind(service)
+
+
+def test_who_shares_a_pass_has_their_turn_and_no_more(
+    service: Service, worker: Callable[..., processes.Process], tmp_path: Path
+) -> None:
+    """Three videos of an account that may have one made at a time, and two of another's, all alike: the first pass is
+    of one and two of them, and there is always one of the first account's at most."""
+    small = create_account(service.database, "small@example.org", None, 1990, plan="free")
+    large = create_account(service.database, "large@example.org", None, 1990, plan="pro")
+    small_ones = [order(service, SHORT, small) for _ in range(3)]
+    large_ones = [order(service, SHORT, large) for _ in range(2)]
+    process = worker(slots=4)
+    for name in (*small_ones, *large_ones):
+        assert until(service, name, done).attempt == 1
+    assert passes(process.text) == [{small_ones[0], *large_ones}]
+    ends = [seen(service, name) for name in small_ones]
+    for before, after in pairwise(ends):
+        assert (before.finished_at or 0) <= (after.started_at or 0)
 
 
 def test_the_database_goes_away_and_comes_back(

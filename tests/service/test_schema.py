@@ -11,12 +11,25 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from yozora.serve.accounts import create_account, create_key
 from yozora.serve.database import Database
 from yozora.serve.settings import read_settings
 
 HEADERS: dict[str, str] = {}
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
 SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
 
@@ -36,7 +49,7 @@ def described(database_url: str, tiny_model: Path, tmp_path_factory: pytest.Temp
         assert "a request failed" not in process.text, process.text[-4000:]
 
 
-def test_nothing_is_a_server_error(described: Any) -> None:
+def test_nothing_is_a_server_error_and_all_is_as_described(described: Any) -> None:
     tried = 0
     for operation in (result.ok() for result in described.get_all_operations()):
 
@@ -44,7 +57,7 @@ def test_nothing_is_a_server_error(described: Any) -> None:
         @settings(max_examples=6, deadline=None, database=None, suppress_health_check=SLOW)
         def send(case: Any) -> None:
             answer = case.call(headers=HEADERS, timeout=60)
-            case.validate_response(answer, checks=[not_a_server_error])
+            case.validate_response(answer, checks=CHECKS)
             if answer.status_code >= 400:
                 assert set(answer.json()["error"]) == {"message", "type", "param", "code"}, answer.text
 

@@ -147,7 +147,7 @@ def test_what_one_alone_may_lack_ends_the_process(lack: Exception, monkeypatch: 
     monkeypatch.setattr(os, "_exit", gone)
     leader = Team(Mesh())
     try:
-        events = leader.lead("mini", Canvas(64, 64, 1, 8.0, (Cue(0.0, "a"),)), [0], {}, stream())
+        events = leader.lead("mini", [Canvas(64, 64, 1, 8.0, (Cue(0.0, "a"),))], [0], {}, stream())
         assert isinstance(next(events), Progress)
         with pytest.raises(SystemExit, match="1"):
             next(events)
@@ -163,6 +163,6 @@ def test_what_all_lack_is_said_of_the_video() -> None:
     leader = Team(Mesh())
     try:
         with pytest.raises(CanvasError, match="no such size"):
-            next(leader.lead("mini", Canvas(64, 64, 1, 8.0, (Cue(0.0, "a"),)), [0], {}, stream()))
+            next(leader.lead("mini", [Canvas(64, 64, 1, 8.0, (Cue(0.0, "a"),))], [0], {}, stream()))
     finally:
         leader.end()

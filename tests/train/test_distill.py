@@ -14,7 +14,7 @@ from yozora.errors import ConfigError
 from yozora.models.folder import save_module
 from yozora.train import run
 from yozora.train.config import DistillStage
-from yozora.train.distill import DistillTask, follow
+from yozora.train.distill import DistillTask, Practice, follow
 from yozora.train.lessons import Captioned
 
 MEAN, SPREAD = 0.7, 0.4
@@ -74,7 +74,7 @@ def test_following_a_path_is_sampling_along_it() -> None:
 
 def test_paths_are_steps_of_the_schedules_and_leave_held_frames(tiny_model: Path) -> None:
     task = DistillTask(config_of(tiny_model, substeps=2, shift=3.0))
-    way, path = task._draw_path(3000, 6, torch.Generator().manual_seed(0))
+    way, path, _ = task._draw(3000, 6, torch.Generator().manual_seed(0))
     assert way.shape == (1, 3000, 6) and torch.equal(way[0], path[0])
     assert path.shape == (3, 3000, 6) and path.dtype == torch.float64
     assert path.min() >= 0 and path.max() <= 1 and (path.diff(dim=0) <= 0).all()
@@ -95,7 +95,7 @@ def test_own_ways_are_whole_steps_from_noise_to_where_the_teacher_begins(tiny_mo
     task = DistillTask(config_of(tiny_model, own=1.0, anchored=0.0, shift=3.0))
     lengths = set()
     for seed in range(100):
-        way, path = task._draw_path(3, 2, torch.Generator().manual_seed(seed))
+        way, path, _ = task._draw(3, 2, torch.Generator().manual_seed(seed))
         assert torch.equal(way[-1], path[0]) and (way[0] == 1).all()
         grids = [schedule(count, 3.0) for count in (4, 8)]
         assert any(len(way) < len(grid) and torch.allclose(way[:, 0, 0], grid[: len(way)]) for grid in grids)
@@ -109,7 +109,7 @@ def test_on_its_own_way_the_student_is_taught_from_where_its_steps_have_led(
     task = DistillTask(config_of(tiny_model, own=1.0, anchored=0.0, drop_prompt=0.0))
     levels = torch.tensor([1.0, 0.7, 0.5], dtype=torch.float64)[:, None, None].expand(-1, 1, 2)
     path = torch.tensor([0.5, 0.4, 0.3], dtype=torch.float64)[:, None, None].expand(-1, 1, 2)
-    monkeypatch.setattr(task, "_draw_path", lambda *_: (levels, path))
+    monkeypatch.setattr(task, "_draw", lambda *_: Practice(levels, path, torch.zeros(2, 1)))
     latents, seen = torch.randn(1, 4, 2, 2, 2), []
     task.student.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
     task.loss(Captioned(latents, ["a red ball"], None), torch.Generator().manual_seed(0))
@@ -155,7 +155,7 @@ def test_a_student_is_not_asked_about_what_does_not_move(tiny_model: Path, monke
     """Whatever a held frame's answer is, it counts for nothing; a moving one's does."""
     task = DistillTask(config_of(tiny_model))
     path = torch.tensor([1.0, 0.8, 0.6, 0.5], dtype=torch.float64)[:, None, None] * torch.tensor([1.0, 0.0])
-    monkeypatch.setattr(task, "_draw_path", lambda *_: (path[:1], path))
+    monkeypatch.setattr(task, "_draw", lambda *_: Practice(path[:1], path, torch.zeros(2, 1)))
     batch = Captioned(torch.randn(1, 4, 2, 2, 2), ["a red ball"], None)
 
     def loss_with(frame: int) -> float:

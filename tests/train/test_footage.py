@@ -257,8 +257,10 @@ def test_shards(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     (folder / "1.tar").write_bytes((folder / "1.tar").read_bytes()[: 512 + -(-len(clip) // 512) * 512 + 1024 + 700])
+    (folder / "2.tar").write_bytes(b"no archive")
     pool = LatentPool(build_pool(stage(tmp_path, tiny_model, footage(folder, sizes=((32, 32),)))))
     out = capsys.readouterr().out
+    assert "skipped 2.tar: file could not be opened successfully\nfootage  3/3" in out
     for name in ("0.tar:002: 0.tar:002 is not a video", "0.tar:003: no clip", "0.tar:004: nothing is said", "1.tar: "):
         assert f"skipped {name}" in out
     assert sorted(pool.captions()) == [("a ramp",), ("a ramp",), ("a still",)]

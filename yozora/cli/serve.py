@@ -30,6 +30,7 @@ Words = Annotated[
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …: a worker a GPU.")]
 Memory = Annotated[float | None, typer.Option("--memory-gb", help="For loaded models; 0: two of any size.")]
 Slots = Annotated[int | None, typer.Option(help="Videos that a worker makes at a time.")]
+Batch = Annotated[int | None, typer.Option(help="How many of these share a pass of the model, at most.")]
 Level = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 
 
@@ -49,13 +50,14 @@ def serve(
     device: Device = None,
     memory: Memory = None,
     slots: Slots = None,
+    batch: Batch = None,
     log_level: Level = "info",
 ) -> None:
     """Serve OpenAI's Videos API under /v1, and Yozora's own under /api. Needs nothing else on one machine."""
     settings = _settings(
         host=host, port=port, accounts=accounts or None, hosts=hosts, proxies=proxies, workers=workers, data=data,
         models=models, database_url=database_url, storage=storage, model=model, rewriter=rewriter, device=device,
-        memory_gb=memory, slots=slots,
+        memory_gb=memory, slots=slots, batch=batch,
     )  # fmt: skip
     from yozora.serve.run import run_server
 
@@ -72,6 +74,7 @@ def worker(
     device: Device = None,
     memory: Memory = None,
     slots: Slots = None,
+    batch: Batch = None,
     metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus's metrics at this port.")] = None,
     log_level: Level = "info",
 ) -> None:
@@ -81,7 +84,7 @@ def worker(
     """
     settings = _settings(
         data=data, database_url=database_url, storage=storage, model=model, models=models, rewriter=rewriter,
-        device=device, memory_gb=memory, slots=slots,
+        device=device, memory_gb=memory, slots=slots, batch=batch,
     )  # fmt: skip
     from yozora.cli.together import together
     from yozora.serve.run import run_worker

@@ -110,6 +110,13 @@ class Canvas:
         """The first cue's prompt."""
         return self.cues[0].prompt if self.cues else ""
 
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """All of it but its words and pictures: canvases with the same layout can be made in one batch, which is at the
+        same levels in all of its rows. No two masks are the same."""
+        held = tuple((anchor.start, len(anchor.clip.frames), anchor.curve, anchor.mask) for anchor in self.anchors)
+        return self.size, self.frames, self.fps, self.loop, self.trim, self.part, held
+
     def check(self, grid: Grid) -> None:
         """Raises CanvasError where size, length or an anchor does not fall on the model's grid."""
         grid.check_size(self.width, self.height)

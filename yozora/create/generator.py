@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import abc
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -144,7 +145,7 @@ class Generator(Verbs):
 
     def run_many(
         self,
-        canvas: Canvas,
+        canvas: Canvas | Sequence[Canvas],
         seeds: Sequence[int],
         *,
         steps: int | None = None,
@@ -154,7 +155,7 @@ class Generator(Verbs):
         begin: Begin | None = None,
         beside: Beside | None = None,
     ) -> tuple[Clip, ...]:
-        """One clip a seed, sampled in one batch; as `run`, without the progress."""
+        """One clip a seed, sampled in one batch, of one canvas or one each; as `run`, without the progress."""
         sampling = {"steps": steps, "guidance": guidance, "solver": solver, "projected": projected}
         *_, clips = self.run(canvas, seeds, **sampling, begin=begin, beside=beside)
         assert isinstance(clips, tuple)
@@ -168,13 +169,13 @@ class Generator(Verbs):
     ) -> Iterator[Progress | Clip]: ...  # fmt: skip
     @overload
     def run(
-        self, canvas: Canvas, seed: Sequence[int], *, steps: int | None = ..., guidance: float | None = ...,
-        solver: str | None = ..., projected: bool | None = ..., previews: bool = ..., begin: Begin | None = ...,
-        beside: Beside | None = ...,
+        self, canvas: Canvas | Sequence[Canvas], seed: Sequence[int], *, steps: int | None = ...,
+        guidance: float | None = ..., solver: str | None = ..., projected: bool | None = ..., previews: bool = ...,
+        begin: Begin | None = ..., beside: Beside | None = ...,
     ) -> Iterator[Progress | tuple[Clip, ...]]: ...  # fmt: skip
     def run(
         self,
-        canvas: Canvas,
+        canvas: Canvas | Sequence[Canvas],
         seed: int | Sequence[int] = 0,
         *,
         steps: int | None = None,
@@ -186,17 +187,20 @@ class Generator(Verbs):
         beside: Beside | None = None,
     ) -> Iterator[Progress | Clip | tuple[Clip, ...]]:
         """Fills the canvas: yields Progress and at the end a Clip, or with several seeds (variations, sampled in one
-        batch) a tuple of Clips. Sampling starts late where there is a clip to `begin` from, and the model is shown
-        those that are `beside` the prompt. Stop early by closing the iterator. Raises CanvasError before any work."""
+        batch) a tuple of Clips. A batch may be of several canvases, one a seed, of the same layout (see `Canvas`).
+        Sampling starts late where there is a clip to `begin` from, and the model is shown those that are `beside` the
+        prompt. Stop early by closing the iterator. Raises CanvasError before any work."""
         sampling = {"steps": steps, "guidance": guidance, "solver": solver, "projected": projected}
         stream = self.stream(canvas, seed, **sampling, previews=previews, begin=begin, beside=beside)
-        seeds, settings = as_seeds(seed), self.settings(**sampling, negative=canvas.negative)
-        recipes = self.recipes(canvas, seeds, settings, begin, beside)
-        return _collect(stream, canvas, recipes, single=isinstance(seed, Integral))
+        seeds, canvases = as_seeds(seed), _as_canvases(canvas)
+        settings = self.settings(**sampling, negative=canvases[0].negative)
+        several = canvases if len(canvases) > 1 else [canvases[0] for _ in seeds]
+        recipes = [self.recipes(of, [one], settings, begin, beside)[0] for of, one in zip(several, seeds, strict=True)]
+        return _collect(stream, canvases[0], recipes, single=isinstance(seed, Integral))
 
     def stream(
         self,
-        canvas: Canvas,
+        canvas: Canvas | Sequence[Canvas],
         seed: int | Sequence[int] = 0,
         *,
         steps: int | None = None,
@@ -206,19 +210,25 @@ class Generator(Verbs):
         previews: bool = False,
         begin: Begin | None = None,
         beside: Beside | None = None,
+        left: AbstractSet[int] = frozenset(),
     ) -> abc.Generator[Progress | Chunk]:
         """As `run`, but yields each video's frames in Chunks as soon as they are made and keeps none: memory does not
-        grow with the length. Raises CanvasError before any work."""
-        seeds = as_seeds(seed)
-        settings = self.settings(steps, guidance, solver, canvas.negative, projected)
-        self.check(canvas, seeds)
-        if begin is not None:
-            begin.check(canvas, self.native, self.bundle.autoencoder.config.channels)
-        if beside is not None:
-            beside.check(canvas, self.bundle, settings)
-        for line in self.cautions(canvas, settings):
+        grow with the length. `left`: numbers of seeds whose videos nobody waits for any more; it may grow meanwhile,
+        and they are no longer worked at. Raises CanvasError before any work."""
+        seeds, canvases = as_seeds(seed), _as_canvases(canvas)
+        settings = self.settings(steps, guidance, solver, canvases[0].negative, projected)
+        _check_batch(canvases, seeds)
+        if any(self.settings(steps, guidance, solver, each.negative, projected) != settings for each in canvases):
+            raise CanvasError("a negative prompt needs guidance, which the others of its batch have not: say how much")
+        for each in canvases:
+            self.check(each, seeds)
+            if begin is not None:
+                begin.check(each, self.native, self.bundle.autoencoder.config.channels)
+            if beside is not None:
+                beside.check(each, self.bundle, settings)
+        for line in dict.fromkeys(line for each in canvases for line in self.cautions(each, settings)):
             warnings.warn(line, YozoraWarning, stacklevel=3)
-        return iter(Stream(self.bundle, self.native, canvas, seeds, settings, previews, begin, beside))
+        return iter(Stream(self.bundle, self.native, canvases, seeds, settings, previews, begin, beside, left))
 
     def settings(
         self,
@@ -301,6 +311,25 @@ class Generator(Verbs):
             )
             for seed in seeds
         ]
+
+
+def _check_batch(canvases: Sequence[Canvas], seeds: Sequence[int]) -> None:
+    """Raises CanvasError where one batch cannot be of all of these."""
+    if len(canvases) not in (1, len(seeds)):
+        raise CanvasError(f"{len(canvases)} canvases need as many seeds, not {len(seeds)}: one canvas does for all")
+    if len({each.layout for each in canvases}) > 1:
+        raise CanvasError(
+            "canvases of one batch must have the same size, length, rate and things held at the same times: "
+            "make those that have not one after another"
+        )
+
+
+def _as_canvases(canvas: Canvas | Sequence[Canvas]) -> Sequence[Canvas]:
+    """One canvas, or several, as a sequence. Raises CanvasError for none."""
+    canvases = [canvas] if isinstance(canvas, Canvas) else list(canvas)
+    if not canvases:
+        raise CanvasError("there is no canvas to fill")
+    return canvases
 
 
 def _collect(

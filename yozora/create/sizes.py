@@ -131,10 +131,20 @@ class Native:
         enlarged, is what to make."""
         return short * short * max(ratio, 1 / ratio) > FAR * max(w * h for w, h in self.sizes)
 
+    @property
+    def tokens_max(self) -> int:
+        """Tokens of the largest canvas that the model was trained on."""
+        return max(self.grid.tokens(w, h, self.frames_max) for w, h in self.sizes)
+
+    def at_once(self, width: int, height: int, frames: int, most: int) -> int:
+        """How many canvases make a batch of no more tokens than `most` of the largest that the model was trained on: at
+        most so many, and at least one."""
+        tokens = self.grid.tokens(width, height, min(frames, self.frames_max))
+        return max(1, min(most, most * self.tokens_max // tokens))
+
     def check_tokens(self, width: int, height: int, frames: int) -> None:
         """Raises CanvasError for a canvas so far above what was trained that hours of work would come to nothing."""
-        most = max(self.grid.tokens(w, h, self.frames_max) for w, h in self.sizes)
-        times = self.grid.tokens(width, height, frames) / most
+        times = self.grid.tokens(width, height, frames) / self.tokens_max
         if times > MAX_TIMES:
             raise CanvasError(
                 f"{frames} frames of {width}x{height} are {times:.0f} times the most this model was trained on, and "

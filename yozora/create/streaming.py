@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from itertools import pairwise
 
@@ -25,6 +26,7 @@ from yozora.create.deblock import deblock
 from yozora.create.events import Chunk, Progress
 from yozora.create.memory import advice, memory_errors
 from yozora.create.pace import closing, even_pace, in_transition, leading_up, runs
+from yozora.create.prompted import Prompted
 from yozora.create.settings import Settings
 from yozora.create.sizes import Native
 from yozora.create.windows import (
@@ -40,46 +42,34 @@ from yozora.create.windows import (
     turn_of,
     window_seed,
 )
-from yozora.diffusion import (
-    FLOW_MAP,
-    SCHEDULES,
-    Text,
-    Velocity,
-    begin_at,
-    cue_text,
-    flow_map,
-    guided,
-    in_whole_levels,
-    row_by_row,
-    sample,
-)
-from yozora.diffusion.beside import guided_beside
-from yozora.diffusion.reuse import Reuse
+from yozora.diffusion import SCHEDULES, begin_at, sample
 from yozora.errors import ModelError
 from yozora.models.registry import Bundle
-from yozora.models.shared import Halved, Shared
 from yozora.models.tiled import Tiled
-from yozora.models.transformer import Transformer
 
 CHUNK_LATENTS = 4  # latent frames encoded or decoded at a time
 
 
 class Stream:
-    """One run over one canvas: iterate over it once. Progress, and every seed's Chunks in order."""
+    """One run over one canvas, or over several of one layout, one a seed: iterate over it once. Progress, and every
+    seed's Chunks in order. Seeds whose numbers are in `left`, which may grow, are not gone on with."""
 
     def __init__(
         self,
         bundle: Bundle,
         native: Native,
-        canvas: Canvas,
+        canvases: Sequence[Canvas],
         seeds: Sequence[int],
         settings: Settings,
         previews: bool,
         begin: Begin | None = None,
         beside: Beside | None = None,
+        left: AbstractSet[int] = frozenset(),
     ) -> None:
         self.bundle, self.native, self.grid = bundle, native, native.grid
-        self.canvas, self.seeds, self.settings, self.previews = canvas, seeds, settings, previews
+        self.canvases, self.seeds, self.settings, self.previews = canvases, seeds, settings, previews
+        self.canvas = canvas = canvases[0]  # whose layout all have
+        self.left = left
         self.windows, self.leads = plan(canvas, native), plan_leads(canvas, native)
         self.begin, self.beside = begin, beside
         self.pasts = [Past(canvas, native) for _ in seeds]
@@ -94,11 +84,13 @@ class Stream:
         self.stage = "text"
         what = f"{canvas.frames} frames of {canvas.width}x{canvas.height}"
         with memory_errors(what, lambda: advice(self.stage, bundle.running, bundle.device, bundle.tile, bundle.large)):
-            self.texts = {prompt: self._encode_text(prompt) for prompt in self._prompts()}
+            self.prompted = Prompted(bundle, self.grid, self.canvases, self.settings, self.beside)
             yield self._progress("text", 1, 1)
             yield from self._lead_up()
             index = len(self.leads)
             for window in self.windows:
+                if not self._rows:
+                    return
                 if window.sampled:
                     yield from self._make(window, index)
                     index += 1
@@ -107,72 +99,85 @@ class Stream:
 
     def _pass_on(self, window: Window) -> Iterator[Progress | Chunk]:
         """A window that is given in full."""
+        rows = self._rows
         for past in self.pasts:
             past.made = None
-        for frames in given_frames(self.canvas, window, self.grid):
-            for row in range(len(self.seeds)):
-                yield from self._emit(row, frames)
-        yield self._progress_decoded((window.end - window.fresh) * len(self.seeds))
+        canvases = self.canvases if len(self.canvases) == 1 else [self.canvases[row] for row in rows]
+        for given in zip(*(given_frames(each, window, self.grid) for each in canvases), strict=True):
+            for place, row in enumerate(rows):
+                yield from self._emit(row, given[place % len(given)])
+        yield self._progress_decoded((window.end - window.fresh) * len(rows))
 
     def _lead_up(self) -> Iterator[Progress | Chunk]:
         """What comes before all that is given: made from there backward, and handed out in order of time. What was made
         waits in nameless files, so that memory does not grow with it; but for the first frames of a lead, which the one
         before it decodes once more: they go over from these to those, for no two decodings are quite the same."""
         began: list[np.ndarray | None] = [None] * len(self.seeds)
-        ahead: list[Tensor] = []  # the same as latents
+        ahead: dict[int, Tensor] = {}  # the same as latents
         loose = 0  # how many of those frames wait
         with ExitStack() as stack:
             files = []
             for index, lead in enumerate(self.leads):
-                parts = [part_before(self.canvas, lead, made, self.grid) for made in (began if index else began[:1])]
+                if not (rows := self._rows):
+                    return
+                parts = [
+                    part_before(self._canvas(row), lead, began[row], self.grid)
+                    for row in (rows if index or len(self.canvases) > 1 else rows[:1])
+                ]
 
-                def recall(row: int, known: Tensor, made: list[Tensor] = ahead) -> Tensor:
+                def recall(row: int, known: Tensor, made: dict[int, Tensor] = ahead) -> Tensor:
                     return torch.cat([known[:, :, : -made[row].shape[2]], made[row]], dim=2) if made else known
 
-                latents, maps, known = yield from self._sampled(parts, index, recall)
+                latents, maps, known = yield from self._sampled(rows, parts, index, recall)
                 assert known is not None
-                ahead, most = [], self.grid.temporal * self.native.overlap
+                ahead, most = {}, self.grid.temporal * self.native.overlap
                 first = lead.fresh - lead.start  # the first latent frame and, of frames, the first that is new, and
                 begin = self.grid.first_frame(first)  # that from where on they exist
                 exist = self.grid.first_frame(lead.until) - self.grid.temporal * lead.start
                 waits = min(most, exist - begin + loose) if lead.start else 0
-                for row, latent in enumerate(latents.split(1)):
-                    held = maps[row % len(maps)]
+                for place, (row, latent) in enumerate(zip(rows, latents.split(1), strict=True)):
+                    if row in self.left:
+                        continue
+                    held = maps[place % len(maps)]
                     frames = np.concatenate([each for each, _ in self._decode(latent)])
                     if (made := began[row]) is not None:
                         frames[exist:] = np.concatenate([_go_over(frames[exist:], made, loose), made[loose:]])
                     elif held.frames is not None:
                         frames, _ = composite(frames, held.frames, held.kept)
                     frames = even_pace(frames, [leading_up(exist)])
-                    ahead.append(latent[:, :, first : first + self.native.overlap])
-                    files.append(stack.enter_context(tempfile.TemporaryFile()))
-                    np.save(files[-1], frames[begin + waits : exist + loose])
+                    ahead[row] = latent[:, :, first : first + self.native.overlap]
+                    files.append((row, stack.enter_context(tempfile.TemporaryFile())))
+                    np.save(files[-1][1], frames[begin + waits : exist + loose])
                     began[row] = frames[begin : begin + most]
                     yield self._progress_decoded(lead.until - lead.fresh)
                 loose = waits
-            for number, file in reversed(list(enumerate(files))):
+            for row, file in reversed(files):
                 file.seek(0)
-                yield from self._emit(number % len(self.seeds), np.load(file))
+                yield from self._emit(row, np.load(file))
 
     def _make(self, window: Window, index: int) -> Iterator[Progress | Chunk]:
         """A window that is sampled, the `index`-th."""
-        shared = window.start == window.fresh and window.end <= self.grid.latent_frames(self.canvas.frames)
-        parts = [part_of(self.canvas, window, past, self.grid) for past in (self.pasts[:1] if shared else self.pasts)]
+        rows, alone = self._rows, len(self.canvases) == 1
+        shared = alone and window.start == window.fresh and window.end <= self.grid.latent_frames(self.canvas.frames)
+        parts = [
+            part_of(self._canvas(row), window, self.pasts[row], self.grid) for row in (rows[:1] if shared else rows)
+        ]
 
         def recall(row: int, known: Tensor) -> Tensor:
             return self.pasts[row].recall(known, window.start)
 
-        latents, maps, known = yield from self._sampled(parts, index, recall)
+        latents, maps, known = yield from self._sampled(rows, parts, index, recall)
         owns = [None] if known is None else list(map(self._own, maps, known.split(1)))
-        for row, latent in enumerate(latents.split(1)):
-            which = row % len(maps)
-            yield from self._finish(window, row, latent, maps[which], owns[which])
+        for place, (row, latent) in enumerate(zip(rows, latents.split(1), strict=True)):
+            if row not in self.left:
+                which = place % len(maps)
+                yield from self._finish(window, row, latent, maps[which], owns[which % len(owns)])
 
     def _sampled(
-        self, parts: Sequence[Canvas], index: int, recall: Callable[[int, Tensor], Tensor]
+        self, rows: Sequence[int], parts: Sequence[Canvas], index: int, recall: Callable[[int, Tensor], Tensor]
     ) -> Generator[Progress, None, tuple[Tensor, list[HoldMap], Tensor | None]]:
-        """Fills the `index`-th window, whose canvases are `parts`, one a seed or one for all: its latents
-        [B, C, T, h, w], what is held, and the same as latents, of which `recall` puts in place, for one seed, those
+        """Fills the `index`-th window of `rows`, whose canvases are `parts`, one a row or one for all: its latents
+        [B, C, T, h, w], what is held, and the same as latents, of which `recall` puts in place, for one row, those
         that other windows made."""
         maps = [part.hold_map(self.grid) for part in parts]
         known, hold = None, None
@@ -180,26 +185,28 @@ class Stream:
         if maps[0].frames is not None:
             hold = torch.from_numpy(maps[0].hold)[None].to(self.bundle.device)
             encoded = [self._known(held.frames, hold.shape[1]) for held in maps if held.frames is not None]
-            known = torch.cat([recall(row, each) for row, each in enumerate(encoded)])
-        latents = noise = self._noise(parts[0], index)
+            known = torch.cat([recall(row, each) for row, each in zip(rows, encoded, strict=False)])
+        latents = noise = self._noise(rows, parts[0], index)
         card = self.bundle.card
         levels = SCHEDULES[card.schedule](self.settings.steps, card.shift_for(self.canvas.size))
         if hold is not None:
             levels = begin_at(levels, 1 - float(hold.min()))
-        velocity = self._velocity(parts[0])
-        if self.bundle.device.type == "cpu":
-            alone = self.bundle.reuse == 0  # else each row has a past of its own
-            velocity = row_by_row([velocity if alone else self._velocity(parts[0]) for _ in self.seeds])
+        velocity = self.prompted.velocity(parts, len(rows), lambda place: rows[place] not in self.left)
         begun = {"known": known, "hold": hold}
         if self.begin is not None:  # of which the canvas holds nothing
             levels, *start = self.begin.start(levels, noise.shape[2])
             begun = dict(zip(("known", "hold"), (each.to(noise.device) for each in start), strict=True))
         for step in sample(velocity, noise, levels, **begun, solver=self.settings.solver):
             latents = step.latents
-            preview = next(self._decode(step.estimate[:1, :, :1]))[0][0] if self.previews else None
             self.sampled += 1
             total = step.total * (len(self.leads) + sum(each.sampled for each in self.windows))
-            yield self._progress("sample", self.sampled, total, preview)
+            if not self.previews:
+                yield self._progress("sample", self.sampled, total)
+                continue
+            for row, estimate in zip(rows, step.estimate[:, :, :1].split(1), strict=True):
+                if row not in self.left:
+                    preview = next(self._decode(estimate))[0][0]
+                    yield self._progress("sample", self.sampled, total, preview, row)
         if not latents.isfinite().all():
             raise ModelError("the model gave numbers that are not finite: lower the guidance, or check its weights")
         return latents, maps, known
@@ -287,43 +294,14 @@ class Stream:
         if len(frames):
             yield Chunk(row, frames)
 
-    def _prompts(self) -> set[str]:
-        wanted = {cue.prompt for cue in self.canvas.cues} or {""}
-        return wanted if self.settings.guidance == 1 else wanted | {self.canvas.negative}
+    @property
+    def _rows(self) -> list[int]:
+        """The numbers of the seeds that are gone on with."""
+        return [row for row in range(len(self.seeds)) if row not in self.left]
 
-    @torch.inference_mode()
-    def _encode_text(self, prompt: str) -> Text:
-        return self.bundle.text_encoder([prompt])
-
-    @torch.inference_mode()
-    def _velocity(self, part: Canvas) -> Velocity:
-        """The model's velocity under the part's prompts."""
-        states = [self.texts[cue.prompt] for cue in part.cues] or [self.texts[""]]
-        text = states[0]
-        if len(states) > 1:
-            text = cue_text(states, torch.from_numpy(part.cue_map(self.grid)).to(self.bundle.device))
-        guidance, batch = self.settings.guidance, 1 if self.bundle.device.type == "cpu" else len(self.seeds)
-        if self.settings.solver == FLOW_MAP and self.bundle.few_steps is not None:
-            return flow_map(self._shared(self.bundle.few_steps), _repeat(text, batch))
-        null = None if guidance == 1 else _repeat(self.texts[self.canvas.negative], batch)
-        model = self._shared(self.bundle.transformer)
-        if self.bundle.reuse and not isinstance(model, Halved):
-            model = Reuse(model, self.bundle.reuse)
-        given, projected = (_repeat(text, batch), null, guidance), self.settings.projected
-        if self.beside is not None:
-            return guided_beside(self.bundle.transformer, *given, self.beside.on(self.bundle), projected)
-        velocity = guided(model, *given, self.bundle.interval, projected)
-        count = self.bundle.card.whole_levels
-        return velocity if count is None else in_whole_levels(velocity, count)
-
-    def _shared(self, model: Transformer) -> Transformer | Shared | Halved:
-        """The model, by all processes that share its work: of two, each does a half of guidance, unless work is to be
-        used again, which is decided for both halves at once."""
-        team = self.bundle.team
-        if team is None:
-            return model
-        halved = team.size() == 2 and self.settings.guidance != 1 and not self.bundle.reuse
-        return Halved(model, team) if halved else Shared(model, team)
+    def _canvas(self, row: int) -> Canvas:
+        """A seed's own."""
+        return self.canvases[row if len(self.canvases) > 1 else 0]
 
     @torch.inference_mode()
     def _known(self, frames: np.ndarray, length: int) -> Tensor:
@@ -340,10 +318,10 @@ class Stream:
         pixels = torch.from_numpy(np.array(frames)).permute(3, 0, 1, 2)[None].to(self.bundle.device)
         return (pixels.float() / 127.5 - 1).to(torch.float32 if self.bundle.large else self.bundle.dtype)
 
-    def _noise(self, part: Canvas, index: int) -> Tensor:
+    def _noise(self, rows: Sequence[int], part: Canvas, index: int) -> Tensor:
         """Standard normal float32 [B, C, T, h, w] on the model's device, one CPU generator a seed."""
         shape = (self.bundle.autoencoder.config.channels, *self.grid.latent_shape(*part.size, part.frames))
-        seeds = [window_seed(seed, index) for seed in self.seeds]
+        seeds = [window_seed(self.seeds[row], index) for row in rows]
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(draws).to(self.bundle.device)
 
@@ -370,8 +348,10 @@ class Stream:
             before = Decoded(state, frames[:, :, -1])
             yield _to_uint8(frames), before
 
-    def _progress(self, stage: str, step: int, total: int, preview: np.ndarray | None = None) -> Progress:
-        return Progress(stage, step, total, time.perf_counter() - self.begun, preview)
+    def _progress(
+        self, stage: str, step: int, total: int, preview: np.ndarray | None = None, row: int | None = None
+    ) -> Progress:
+        return Progress(stage, step, total, time.perf_counter() - self.begun, preview, row)
 
     def _progress_decoded(self, latents: int) -> Progress:
         self.decoded += latents
@@ -383,12 +363,6 @@ def _go_over(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
     """The first `count` frames uint8 [n, H, W, 3] of both, from the `one` to the `other` by even steps."""
     share = (np.arange(1, count + 1, dtype=np.float32) / (count + 1))[:, None, None, None]
     return (one[:count] + (other[:count] - one[:count].astype(np.float32)) * share).round().astype(np.uint8)
-
-
-def _repeat(text: Text, batch: int) -> Text:
-    """One prompt's (states, mask) for every row of a batch."""
-    states, mask = text
-    return states.expand(batch, *states.shape[1:]), None if mask is None else mask.expand(batch, *mask.shape[1:])
 
 
 def _to_uint8(frames: Tensor) -> np.ndarray:

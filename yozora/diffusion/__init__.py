@@ -3,7 +3,17 @@
 What a canvas is stays outside: the sampler needs a velocity function, noise, and what is held how firmly.
 """
 
-from yozora.diffusion.guidance import Text, Velocity, cue_text, flow_map, guided, in_whole_levels, row_by_row
+from yozora.diffusion.guidance import (
+    Text,
+    Velocity,
+    cue_text,
+    flow_map,
+    guided,
+    in_whole_levels,
+    join,
+    of_some,
+    row_by_row,
+)
 from yozora.diffusion.levels import SCHEDULES, begin_at, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_count, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
@@ -25,6 +35,8 @@ __all__ = [
     "flow_map",
     "guided",
     "in_whole_levels",
+    "join",
+    "of_some",
     "row_by_row",
     "sample",
     "sample_levels",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from yozora.diffusion.guidance import DETAIL, Text, Velocity, across, join
+from yozora.diffusion.guidance import DETAIL, Text, Velocity, across, join, repeat
 from yozora.models.retrieval import Beside, RetrievalAdapter
 from yozora.models.transformer import Transformer
 
@@ -43,7 +43,7 @@ def guided_beside(
     batch, alone = text[0].shape[0], clips.scale != 1.0
     null = None if guidance == 1.0 else null
     kinds = ["clips", *(["text"] if alone else []), *(["null"] if null is not None else [])]
-    states, mask = text if null is None else join(text, null)
+    states, mask = text if null is None else join(text, repeat(null, batch))
     rows = torch.cat([torch.arange(batch) + batch * (kind == "null") for kind in kinds]).to(states.device)
     states, mask = states[rows], None if mask is None else mask[rows]
     latents = clips.latents[None].expand(len(states), *clips.latents.shape)

@@ -56,7 +56,7 @@ def guided(
     if null is None:
         raise ValueError(f"guidance {guidance:g} needs the states of a null text")
 
-    states, mask = join(text, null)
+    states, mask = join(text, repeat(null, batch))
     both = model.prepare_text(states)
     plain: list[KeyValue] = [(k[:batch], v[:batch]) for k, v in both]
     if projected:
@@ -100,23 +100,26 @@ def flow_map(model: Transformer | Shared | Halved, text: Text) -> Velocity:
     return lambda latents, levels, reach: model(latents, levels, prompt, mask, levels - reach)
 
 
-def join(text: Text, null: Text) -> Text:
-    """Both texts in one batch of twice the size, padded to one length."""
-    if text[1] is None and null[1] is None and text[0].shape[1] == null[0].shape[1]:
-        batch = text[0].shape[0]
-        return torch.cat((text[0], null[0].expand(batch, -1, -1))), None
-    pair = _masked(text), _masked(null)
-    length = max(state.shape[1] for state, _ in pair)
-    batch, frames = text[0].shape[0], max((mask.shape[1] for _, mask in pair if mask.ndim == 3), default=0)
+def join(*texts: Text) -> Text:
+    """Texts below one another in one batch, padded to one length."""
+    if all(mask is None for _, mask in texts) and len({states.shape[1] for states, _ in texts}) == 1:
+        return torch.cat([states for states, _ in texts]), None
+    masked = [_masked(text) for text in texts]
+    length = max(state.shape[1] for state, _ in masked)
+    frames = max((mask.shape[1] for _, mask in masked if mask.ndim == 3), default=0)
     states, masks = [], []
-    for state, mask in pair:
+    for state, mask in masked:
         short = length - state.shape[1]
-        state, mask = F.pad(state, (0, 0, 0, short)), F.pad(mask, (0, short))
-        if frames:
-            mask = (mask.unsqueeze(1) if mask.ndim == 2 else mask).expand(-1, frames, -1)
-        states.append(state.expand(batch, -1, -1))
-        masks.append(mask.expand(batch, *mask.shape[1:]))
+        states.append(F.pad(state, (0, 0, 0, short)))
+        mask = F.pad(mask, (0, short))
+        masks.append((mask.unsqueeze(1) if mask.ndim == 2 else mask).expand(-1, frames, -1) if frames else mask)
     return torch.cat(states), torch.cat(masks)
+
+
+def repeat(text: Text, batch: int) -> Text:
+    """A text of one clip, or of each already, for each clip of a batch."""
+    states, mask = text
+    return states.expand(batch, *states.shape[1:]), None if mask is None else mask.expand(batch, *mask.shape[1:])
 
 
 def cue_text(states: list[Text], owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,3 +149,25 @@ def row_by_row(velocities: Sequence[Velocity]) -> Velocity:
         return torch.cat([velocity(*row) for velocity, *row in rows])
 
     return each
+
+
+def of_some(make: Callable[[Sequence[int]], Velocity], wanted: Callable[[], Sequence[int]]) -> Velocity:
+    """The velocity of those rows of a batch that are `wanted` at each step, by what `make` makes for them. The others
+    stay where they are, and cost nothing."""
+    rows: Sequence[int] = ()
+    inner: Velocity | None = None
+
+    def velocity(latents: Tensor, levels: Tensor, reach: Tensor) -> Tensor:
+        nonlocal rows, inner
+        now = wanted()
+        if inner is None or list(now) != list(rows):
+            rows, inner = now, make(now)
+        if len(rows) == len(latents):
+            return inner(latents, levels, reach)
+        answer = torch.zeros_like(latents)
+        if rows:
+            places = torch.tensor(rows, device=latents.device)
+            answer[places] = inner(latents[places], levels[places], reach[places]).to(answer.dtype)
+        return answer
+
+    return velocity

@@ -106,11 +106,25 @@ def write_lora(tensors: dict[str, Tensor], about: dict[str, str], path: str | Pa
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata={"format": "pt"} | about)
+        _sort_header(temporary)
         temporary.chmod(0o644)  # safetensors makes it private
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise ModelError(f"cannot write {path} ({unwritten(error)}); is the disk full?") from None
+
+
+def _sort_header(path: Path) -> None:
+    """Puts what a safetensors file says of itself in order, which the library leaves to chance: so that the same LoRA
+    is the same file."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(said) <= length:  # as it is but for an order, unless the library should come to escape otherwise
+            file.seek(8)
+            file.write(said.ljust(length))
 
 
 # ---- use -------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from yozora.serve.bodies import check_is_json
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, forbidden, unauthorized
 
-__all__ = ["COOKIE", "Admin", "Asking", "KnownFirst", "Reviewer", "Serving"]
+__all__ = ["COOKIE", "Admin", "Asking", "KnownFirst", "Reviewer", "Serving", "asks", "asks_for_role"]
 
 COOKIE = "yozora_session"
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -57,10 +57,10 @@ class KnownFirst(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, with this before it."""
         handle = super().get_route_handler()
-        asks, takes_json = _asks(self.dependant), self.body_field is not None
+        wants, takes_json = asks(self.dependant), self.body_field is not None
 
         async def known_first(request: Request) -> Response:
-            if asks:
+            if wants:
                 await asking(request)
             if takes_json:
                 check_is_json(request)
@@ -69,9 +69,9 @@ class KnownFirst(APIRoute):
         return known_first
 
 
-def _asks(dependant: Dependant) -> bool:
+def asks(dependant: Dependant) -> bool:
     """Whether who asks is among what a route depends on."""
-    return dependant.call is asking or any(_asks(each) for each in dependant.dependencies)
+    return dependant.call is asking or any(asks(each) for each in dependant.dependencies)
 
 
 def _check_local(request: Request, service: Service) -> None:
@@ -107,6 +107,11 @@ async def _admin(user: Annotated[User, Depends(asking)]) -> User:
     if not user.is_admin:
         raise ApiError(403, "this is for administrators", code="not_allowed")
     return user
+
+
+def asks_for_role(dependant: Dependant) -> bool:
+    """Whether a route is for reviewers or administrators alone."""
+    return any(each.call in (_reviewer, _admin) for each in dependant.dependencies)
 
 
 Serving = Annotated[Service, Depends(serving)]

@@ -23,6 +23,7 @@ from yozora.serve.bodies import Told
 from yozora.serve.context import Service
 from yozora.serve.errors import forbidden
 from yozora.serve.plans import load_plans
+from yozora.serve.schemas import failures
 from yozora.serve.tables import Usage, Webhook
 from yozora.serve.webhooks import add_webhook, delete_webhook, list_webhooks
 
@@ -64,7 +65,7 @@ class WebhookUrl(Told):
     url: Annotated[str, Field(max_length=2000)]
 
 
-@router.post("/sign-up", status_code=201)
+@router.post("/sign-up", status_code=201, responses=failures(403, 409, 429))
 def sign_up(new: SignUp, request: Request, response: Response, service: Serving) -> dict[str, Any]:
     """A new account, signed in; for adults."""
     _needs_accounts(service)
@@ -74,7 +75,7 @@ def sign_up(new: SignUp, request: Request, response: Response, service: Serving)
     return {"id": user.id, "email": user.email, "plan": user.plan.name, "role": user.role}
 
 
-@router.post("/sign-in")
+@router.post("/sign-in", responses=failures(401, 403, 429))
 def signing_in(form: SignInForm, request: Request, response: Response, service: Serving) -> dict[str, Any]:
     """A cookie for this browser."""
     _needs_accounts(service)
@@ -129,7 +130,7 @@ def add_key(new: KeyName, service: Serving, user: Asking) -> dict[str, Any]:
     return {"id": row.id, "name": row.name, "key": key}
 
 
-@router.delete("/keys/{key_id}", status_code=204)
+@router.delete("/keys/{key_id}", status_code=204, responses=failures(404))
 def remove_key(key_id: str, service: Serving, user: Asking) -> None:
     """The key opens nothing any more."""
     delete_key(service.database, user.id, key_id)
@@ -149,7 +150,7 @@ def new_webhook(new: WebhookUrl, service: Serving, user: Asking) -> dict[str, An
     return webhook_object(row) | {"secret": row.secret}
 
 
-@router.delete("/webhooks/{webhook_id}", status_code=204)
+@router.delete("/webhooks/{webhook_id}", status_code=204, responses=failures(404))
 def remove_webhook(webhook_id: str, service: Serving, user: Asking) -> None:
     """It is told nothing any more."""
     delete_webhook(service, user, webhook_id)

@@ -15,6 +15,7 @@ from yozora.serve.create_api import job_object
 from yozora.serve.errors import invalid, missing
 from yozora.serve.jobs import LANES
 from yozora.serve.plans import find_plan, load_plans
+from yozora.serve.schemas import failures
 from yozora.serve.tables import COMPLETED, QUEUED, Account, Job, WorkerRow
 
 __all__ = ["router"]
@@ -55,7 +56,7 @@ def accounts(
     return {"accounts": [account_object(row) for row in rows[:limit]], "has_more": len(rows) > limit}
 
 
-@router.patch("/accounts/{account_id}")
+@router.patch("/accounts/{account_id}", responses=failures(404))
 def change(account_id: str, new: AccountChange, service: Serving, admin: Admin) -> dict[str, Any]:
     """Another role, another plan, or an end to it."""
     if new.role is not None and new.role not in ROLES:
@@ -97,7 +98,7 @@ def queue(service: Serving, admin: Admin) -> dict[str, Any]:
     return {"videos": videos, "waiting": waiting}
 
 
-@router.patch("/videos/{video_id}")
+@router.patch("/videos/{video_id}", responses=failures(404))
 def review(video_id: str, new: Review, service: Serving, reviewer: Reviewer) -> dict[str, Any]:
     """Features a public video, or takes it out of the feeds."""
     with service.database.writing() as session:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -23,12 +23,12 @@ from yozora.serve import account_api, admin_api, create_api, health, library_api
 from yozora.serve.bodies import LimitBody
 from yozora.serve.context import Service
 from yozora.serve.database import is_outage
+from yozora.serve.described import describe
 from yozora.serve.errors import ApiError, error_object
 from yozora.serve.line import Line
 from yozora.serve.logs import REQUEST
 from yozora.serve.looks import look_at_pages, look_at_videos
 from yozora.serve.metrics import REQUEST_SECONDS, REQUESTS
-from yozora.serve.schemas import failures
 from yozora.serve.storage import StorageError
 from yozora.serve.together import Together
 
@@ -48,11 +48,11 @@ def create_app(service: Service) -> FastAPI:
     app.state.pages = Together(partial(look_at_pages, service.database))
     if not service.settings.accounts:
         _ = service.local  # known from the start: requests do not wait for it
-    common = failures(400, 401, 403, 404, 408, 409, 413, 415, 416, 429, 503)
-    rooms = (videos_api, create_api, library_api, account_api, admin_api)
-    for room in rooms:
-        app.include_router(room.router, responses=common)
-    app.include_router(health.router)
+    rooms = (videos_api, create_api, library_api, account_api, admin_api, health)
+    routers = [room.router for room in rooms]
+    for router in routers:
+        app.include_router(router)
+    app.openapi = lru_cache(maxsize=1)(partial(describe, app, routers, service.settings.accounts))
     answer_well(app, service.settings.max_upload)
     return app
 

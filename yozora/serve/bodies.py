@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 from fastapi import Depends, Request
 from pydantic import BaseModel, field_validator
 from pydantic_core import PydanticCustomError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +37,11 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
     ApiError."""
     kind = _kind(request)
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
+        ended = _Ended(request)
+        whole = Request(request.scope, ended.receive)
+        async with whole.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
+            if not ended:
+                raise invalid("the form is cut off: its last part does not end", code="invalid_form")
             yield _checked(_nested(form))
     elif _is_json(kind):
         yield _checked(_json(await request.body()))
@@ -44,6 +49,27 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
         yield {}
     else:
         raise _unreadable(kind, "JSON or multipart/form-data")
+
+
+class _Ended:
+    """Looks for the end of a form with files in what comes of a request: the reader of forms drops, without a word, a
+    part that does not end. True once it was there; of other bodies always."""
+
+    def __init__(self, request: Request) -> None:
+        boundary = parse_options_header(request.headers.get("content-type", ""))[1].get(b"boundary", b"")
+        self._request, self._mark, self._tail = request, b"--" + boundary + b"--", b""
+        self._seen = _kind(request) != "multipart/form-data"
+
+    def __bool__(self) -> bool:
+        return self._seen
+
+    async def receive(self) -> Message:
+        """As the request's own."""
+        message = await self._request.receive()
+        if not self._seen:
+            text = self._tail + message.get("body", b"")
+            self._seen, self._tail = self._mark in text, text[-len(self._mark) :]
+        return message
 
 
 def check_is_json(request: Request) -> None:

@@ -18,6 +18,7 @@ __all__ = ["find_address", "post"]
 Connect = Callable[[int], socket.socket]
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+SPECIAL = ipaddress.IPv4Network("192.0.0.0/24")  # of the IETF's own; clouds have had their secrets there
 UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6
 
 
@@ -119,7 +120,7 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
 def _is_outside(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether it is one server of the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast
+        return address.is_global and not address.is_multicast and address not in SPECIAL
     within = address.ipv4_mapped or address.sixtofour
     if address in NAT64:
         within = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)

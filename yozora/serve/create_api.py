@@ -25,7 +25,7 @@ from yozora.serve.context import Service
 from yozora.serve.errors import invalid, missing
 from yozora.serve.looks import Seen
 from yozora.serve.orders import MAX_VARIATIONS, Order
-from yozora.serve.schemas import UPLOAD, takes
+from yozora.serve.schemas import EVENTS, FILE, PARTS, UPLOAD, failures, takes
 from yozora.serve.tables import RUNNING, UNFINISHED, Favourite, Job, Preview, Upload
 from yozora.serve.together import Together
 from yozora.serve.uploads import find_upload, receive
@@ -52,7 +52,7 @@ class NewVideos(Order):
         return Order.model_validate(self.model_dump(exclude=set(NewVideos.model_fields) - set(Order.model_fields)))
 
 
-@router.post("/videos", status_code=201)
+@router.post("/videos", status_code=201, responses=failures(404, 429))
 def create(
     new: NewVideos,
     service: Serving,
@@ -66,19 +66,19 @@ def create(
     return {"videos": [job_object(job) for job in made]}
 
 
-@router.post("/videos/cost")
+@router.post("/videos/cost", responses=failures(404))
 def cost(new: NewVideos, service: Serving, user: Asking) -> dict[str, Any]:
     """What it would take: seconds of the allowance, frames, and about how long it would wait."""
     return jobs.cost(service, user, new.order, new.variations)
 
 
-@router.post("/videos/{video_id}/cancel")
+@router.post("/videos/{video_id}/cancel", responses=failures(404, 409))
 def cancel(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """Stops a video that waits or is being made."""
     return job_object(jobs.cancel(service, user, video_id))
 
 
-@router.get("/videos/{video_id}")
+@router.get("/videos/{video_id}", responses=failures(404))
 def retrieve(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """A video: one's own, or a public one."""
     with service.database.reading() as session:
@@ -87,14 +87,14 @@ def retrieve(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
         return job_object(job, own=job.account_id == user.id) | {"favourite": liked}
 
 
-@router.delete("/videos/{video_id}", status_code=204)
+@router.delete("/videos/{video_id}", status_code=204, responses=failures(404))
 def delete(video_id: str, service: Serving, user: Asking) -> None:
     """Removes a video and its files."""
     jobs.delete(service, user, video_id)
 
 
 @router.head("/videos/{video_id}/content", include_in_schema=False)
-@router.get("/videos/{video_id}/content", response_class=Response)
+@router.get("/videos/{video_id}/content", response_class=Response, responses=FILE, openapi_extra=PARTS)
 def download(video_id: str, request: Request, service: Serving, user: Asking, variant: Variant = "video") -> Response:
     """One of its files, or a range of it: one's own, or a public one."""
     with service.database.reading() as session:
@@ -102,7 +102,7 @@ def download(video_id: str, request: Request, service: Serving, user: Asking, va
     return content(service, request, job, variant)
 
 
-@router.get("/videos/{video_id}/events", response_class=StreamingResponse)
+@router.get("/videos/{video_id}/events", response_class=StreamingResponse, responses=EVENTS)
 async def events(video_id: str, request: Request, service: Serving, user: Asking) -> StreamingResponse:
     """Server-sent events until it is finished: `progress`, `preview` (a JPEG in base64, where the order says previews),
     and `done`."""
@@ -114,7 +114,7 @@ async def events(video_id: str, request: Request, service: Serving, user: Asking
     return StreamingResponse(_followed(service, videos, video_id), headers=headers, media_type="text/event-stream")
 
 
-@router.post("/uploads", status_code=201, openapi_extra=takes(UPLOAD))
+@router.post("/uploads", status_code=201, openapi_extra=takes(UPLOAD, form_only=True), responses=failures(429))
 def upload(body: Sent, service: Serving, user: Asking) -> dict[str, Any]:
     """Sends a picture or a clip (multipart, field `file`) to make videos from; it is kept for a day."""
     part = body.get("file")
@@ -123,7 +123,7 @@ def upload(body: Sent, service: Serving, user: Asking) -> dict[str, Any]:
     return upload_object(receive(service, user, part, "file"))
 
 
-@router.get("/uploads/{upload_id}")
+@router.get("/uploads/{upload_id}", responses=failures(404))
 def uploaded(upload_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """What is known of an upload."""
     return upload_object(find_upload(service, user, upload_id))

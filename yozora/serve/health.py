@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from yozora import __version__
 from yozora.serve.access import Serving
 from yozora.serve.metrics import rendered
+from yozora.serve.schemas import METRICS
 
 __all__ = ["router"]
 
@@ -23,7 +24,7 @@ def healthz() -> dict[str, Any]:
     return {"ok": True, "version": __version__}
 
 
-@router.get("/readyz", responses={503: {"description": "not ready"}})
+@router.get("/readyz", responses={503: {"description": "not ready", "model": dict[str, bool]}})
 def readyz(request: Request, service: Serving) -> JSONResponse:
     """The database answers, and the worker in this process, where there is one, works."""
     worker = request.app.state.worker
@@ -32,7 +33,7 @@ def readyz(request: Request, service: Serving) -> JSONResponse:
     return JSONResponse({"ok": fine} | checks, 200 if fine else 503)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses=METRICS)
 def metrics(service: Serving) -> Response:
     """Prometheus's text format."""
     return Response(rendered(service.database), media_type="text/plain; version=0.0.4; charset=utf-8")

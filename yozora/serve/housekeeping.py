@@ -13,14 +13,15 @@ import sqlalchemy as sa
 from yozora.serve.accounts import user_by_id
 from yozora.serve.context import Service
 from yozora.serve.jobs import admit, held, settle
-from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, SignIn, Upload
-from yozora.serve.uploads import PREFIX
-from yozora.serve.webhooks import ENDED, announce, revive
+from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, Mark, SignIn, Upload
+from yozora.serve.uploads import PREFIX, wanted
+from yozora.serve.webhooks import ENDED, announce_in, revive
 
 __all__ = ["clear_scratch", "expire", "orphans", "sweep", "unstick"]
 
 BATCH = 500
 DELIVERY_DAYS = 30
+MARK_SECONDS = 86400.0  # that a list can be gone on with from a video that is not in it any more
 _KEY = re.compile(r"(videos|uploads|characters)/([a-z]+_[0-9a-f]{32})(/.*)?")
 _log = logging.getLogger(__name__)
 
@@ -43,12 +44,13 @@ def expire(service: Service) -> None:
         for job in session.scalars(over.limit(BATCH)):
             keys += [each["key"] for each in job.files.values()]
             job.files, job.expires_at = {}, None
-        wanted = {word for order in _orders(session) for word in _ids_in(order)}
+        needed = wanted(session)
         old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours).limit(BATCH)
         for upload in session.scalars(old):
-            if upload.id not in wanted:
+            if upload.id not in needed:
                 keys.append(upload.key)
                 session.delete(upload)
+        session.execute(sa.delete(Mark).where(Mark.since < now - MARK_SECONDS))
         session.execute(sa.delete(SignIn).where(SignIn.expires_at < now))
         session.execute(sa.delete(Delivery).where(Delivery.created_at < now - 86400 * DELIVERY_DAYS))
     service.storage.delete(keys)
@@ -100,7 +102,7 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
                 job = held(session, ended)
                 if job is not None and job.status in UNFINISHED:
                     settle(service, session, job, FAILED, "server_error", "the making of this video came to nothing")
-            announce(service, ended)
+                    announce_in(service, session, job)
     for account_id in accounts:
         with service.database.writing() as session:
             admit(service, session, account_id, user_by_id(session, account_id).plan)
@@ -115,11 +117,3 @@ def _unknown(service: Service, keys: list[str]) -> list[str]:
         for table in (Upload, Character):
             known |= set(session.scalars(sa.select(table.key).where(table.id.in_(ids))))
     return [key for key in keys if key not in known]
-
-
-def _orders(session) -> Iterable[dict[str, object]]:  # type: ignore[no-untyped-def]
-    return session.scalars(sa.select(Job.order).where(Job.status.in_(UNFINISHED)))
-
-
-def _ids_in(order: dict[str, object]) -> set[str]:
-    return set(re.findall(r"file_[0-9a-f]{32}", str(order)))

@@ -33,9 +33,11 @@ from yozora.serve.tables import (
     UNFINISHED,
     Account,
     Character,
+    Favourite,
     Folder,
     Job,
     Lineage,
+    Mark,
     Preview,
     Upload,
     new_id,
@@ -203,20 +205,45 @@ def listed(
     after: str | None = None,
     ascending: bool = False,
     where: Sequence[sa.ColumnElement[bool]] = (),
+    favourite: bool = False,
 ) -> tuple[list[Job], bool]:
-    """Somebody's jobs in order of time, those after the one called `after`, and whether there are more. Raises
+    """Somebody's jobs in order of time, or their favourites, which may be of others and public; those after the one
+    called `after`, and whether there are more. Raises ApiError."""
+    whose = Job.account_id == user.id
+    if favourite:
+        liked = sa.select(Favourite.job_id).where(Favourite.account_id == user.id)
+        whose = sa.and_(Job.id.in_(liked), sa.or_(whose, sa.and_(Job.public, Job.status == COMPLETED)))
+    place = None if after is None else place_of(session, user, after, public=favourite)
+    return page(session, sa.select(Job).where(whose, *where), limit, place, ascending)
+
+
+def place_of(session: Session, user: User, job_id: str, public: bool = False) -> tuple[float, str]:
+    """The time and id by which lists are in order, of a job as of `find`, or of one that was there a while ago. Raises
     ApiError."""
-    query = sa.select(Job).where(Job.account_id == user.id, *where)
-    return page(session, query, limit, None if after is None else find(session, user, after), ascending)
+    gone = session.get(Mark, job_id)
+    if gone is not None and (gone.account_id == user.id or (public and gone.public)):
+        return gone.created_at, gone.id
+    job = find(session, user, job_id, public)
+    return job.created_at, job.id
+
+
+def leave_mark(session: Session, job: Job) -> None:
+    """Lists can be gone on with from where this job, which is to go from them, stands."""
+    public = job.public and job.status == COMPLETED
+    if (gone := session.get(Mark, job.id)) is not None:
+        public = public or gone.public
+    place = {"id": job.id, "account_id": job.account_id, "public": public, "created_at": job.created_at}
+    session.merge(Mark(**place, since=time.time()))
 
 
 def page(
-    session: Session, query: sa.Select[Job], limit: int, after: Job | None, ascending: bool = False
+    session: Session, query: sa.Select[Job], limit: int, after: tuple[float, str] | None, ascending: bool = False
 ) -> tuple[list[Job], bool]:
-    """At most `limit` of the query's jobs in order of time, from the one after `after` on, and whether more follow."""
+    """At most `limit` of the query's jobs in order of time, from those after the place `after` on, and whether more
+    follow."""
     place = sa.tuple_(Job.created_at, Job.id)
     if after is not None:
-        here = sa.tuple_(sa.literal(after.created_at), sa.literal(after.id))
+        here = sa.tuple_(*map(sa.literal, after))
         query = query.where(place > here if ascending else place < here)
     order = (Job.created_at.asc(), Job.id.asc()) if ascending else (Job.created_at.desc(), Job.id.desc())
     found = list(session.scalars(query.order_by(*order).limit(limit + 1)))
@@ -244,6 +271,7 @@ def delete(service: Service, user: User, job_id: str) -> None:
         if job.status in UNFINISHED:
             settle(service, session, job, CANCELLED, "cancelled", "the video was deleted")
         keys = [each["key"] for each in job.files.values()]
+        leave_mark(session, job)
         session.delete(job)
     service.storage.delete(keys)  # last: what stays behind after a crash here is swept up as an orphan
 

@@ -21,6 +21,7 @@ from yozora.serve.context import Service
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import ApiError, missing
 from yozora.serve.looks import Page
+from yozora.serve.schemas import failures
 from yozora.serve.tables import COMPLETED, Favourite, Folder, Job, Lineage, new_id
 from yozora.serve.uploads import delete_character, list_characters
 
@@ -54,7 +55,7 @@ class FolderName(Told):
     name: str = Field(min_length=1, max_length=100)
 
 
-@router.get("/videos")
+@router.get("/videos", responses=failures(404))
 def listing(
     service: Serving,
     user: Asking,
@@ -66,22 +67,20 @@ def listing(
     favourite: bool = False,
     text: Annotated[str | None, Query(max_length=200, description="Words of the prompt.")] = None,
 ) -> dict[str, Any]:
-    """One's own videos, the latest first."""
+    """One's own videos, the latest first; of one's favourites those of others, too."""
     where: list[sa.ColumnElement[bool]] = []
     if folder is not None:
         where.append(Job.folder_id == folder)
     if status is not None:
         where.append(Job.status == status)
-    if favourite:
-        where.append(Job.id.in_(sa.select(Favourite.job_id).where(Favourite.account_id == user.id)))
     if text:
         where.append(Job.prompt.icontains(text, autoescape=True))
     with service.database.reading() as session:
-        found, more = jobs.listed(session, user, limit, after, order == "asc", where)
-        return {"videos": [job_object(job) for job in found], "has_more": more}
+        found, more = jobs.listed(session, user, limit, after, order == "asc", where, favourite)
+        return {"videos": [job_object(job, own=job.account_id == user.id) for job in found], "has_more": more}
 
 
-@router.patch("/videos/{video_id}")
+@router.patch("/videos/{video_id}", responses=failures(404, 409))
 def change(video_id: str, new: Change, service: Serving, user: Asking) -> dict[str, Any]:
     """Moves a video to a folder (null: out of it), or shows it in the feeds."""
     with service.database.writing() as session:
@@ -91,11 +90,13 @@ def change(video_id: str, new: Change, service: Serving, user: Asking) -> dict[s
         if new.public is not None:
             if new.public and job.status != COMPLETED:
                 raise ApiError(409, f"this video is {job.status}: show it when it is completed", code="video_not_ready")
+            if job.public and not new.public:
+                jobs.leave_mark(session, job)
             job.public, job.featured = new.public, job.featured and new.public
         return job_object(job)
 
 
-@router.get("/videos/{video_id}/lineage")
+@router.get("/videos/{video_id}/lineage", responses=failures(404))
 def lineage(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """What a video was made from, and what was made from it, as far as one may see it."""
     with service.database.reading() as session:
@@ -111,7 +112,7 @@ def lineage(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
         }
 
 
-@router.put("/videos/{video_id}/favourite", status_code=204)
+@router.put("/videos/{video_id}/favourite", status_code=204, responses=failures(404))
 def like(video_id: str, service: Serving, user: Asking) -> None:
     """Puts a video among one's favourites."""
     with service.database.writing() as session:
@@ -126,7 +127,7 @@ def unlike(video_id: str, service: Serving, user: Asking) -> None:
         session.execute(sa.delete(Favourite).where(Favourite.account_id == user.id, Favourite.job_id == video_id))
 
 
-@router.get("/feeds/{feed}", response_class=JSONResponse, responses={200: {"model": Feed}})
+@router.get("/feeds/{feed}", response_class=JSONResponse, responses={200: {"model": Feed}, **failures(404)})
 async def feed(
     feed: Literal["recent", "featured"], request: Request, service: Serving, user: Asking,
     limit: Limit = 20, after: After = None,
@@ -141,8 +142,7 @@ async def feed(
 def _place(service: Service, user: User, video_id: str) -> tuple[float, str]:
     """Where a video stands in a feed. Raises ApiError."""
     with service.database.reading() as session:
-        job = jobs.find(session, user, video_id, public=True)
-        return job.created_at, job.id
+        return jobs.place_of(session, user, video_id, public=True)
 
 
 @router.get("/characters")
@@ -152,7 +152,7 @@ def characters(service: Serving, user: Asking) -> dict[str, Any]:
     return {"characters": [{"id": row.id, "name": row.name, "created_at": row.created_at} for row in rows]}
 
 
-@router.delete("/characters/{character_id}", status_code=204)
+@router.delete("/characters/{character_id}", status_code=204, responses=failures(404))
 def remove_character(character_id: str, service: Serving, user: Asking) -> None:
     """Removes a character and its clip."""
     delete_character(service, user, character_id)
@@ -170,7 +170,7 @@ def folders(service: Serving, user: Asking) -> dict[str, Any]:
         return {"folders": [folder_object(row) | {"videos": number} for row, number in rows]}
 
 
-@router.post("/folders", status_code=201)
+@router.post("/folders", status_code=201, responses=failures(409))
 def add_folder(new: FolderName, service: Serving, user: Asking) -> dict[str, Any]:
     """A new folder."""
     folder = Folder(id=new_id("folder"), account_id=user.id, name=new.name, created_at=time.time())
@@ -182,7 +182,7 @@ def add_folder(new: FolderName, service: Serving, user: Asking) -> dict[str, Any
     return folder_object(folder)
 
 
-@router.patch("/folders/{folder_id}")
+@router.patch("/folders/{folder_id}", responses=failures(404))
 def rename_folder(folder_id: str, new: FolderName, service: Serving, user: Asking) -> dict[str, Any]:
     """Another name."""
     with service.database.writing() as session:
@@ -191,7 +191,7 @@ def rename_folder(folder_id: str, new: FolderName, service: Serving, user: Askin
         return folder_object(folder)
 
 
-@router.delete("/folders/{folder_id}", status_code=204)
+@router.delete("/folders/{folder_id}", status_code=204, responses=failures(404))
 def delete_folder(folder_id: str, service: Serving, user: Asking) -> None:
     """Removes a folder; the videos in it stay."""
     with service.database.writing() as session:

@@ -18,7 +18,17 @@ from yozora.serve.tables import QUEUED, Job, WorkerRow
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REQUESTS", "REQUEST_SECONDS", "STAGE_SECONDS", "WAIT_SECONDS", "Shared", "gpu_bytes", "own", "rendered"]
+__all__ = [
+    "PASS_VIDEOS",
+    "REQUESTS",
+    "REQUEST_SECONDS",
+    "STAGE_SECONDS",
+    "WAIT_SECONDS",
+    "Shared",
+    "gpu_bytes",
+    "own",
+    "rendered",
+]
 
 PROCESS = CollectorRegistry()
 _SPANS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -36,6 +46,12 @@ STAGE_SECONDS = Histogram(
     "Time a step of a video took",
     ["step"],
     buckets=(0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800),
+    registry=PROCESS,
+)
+PASS_VIDEOS = Histogram(
+    "yozora_pass_videos",
+    "Videos that were sampled together",
+    buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
     registry=PROCESS,
 )
 

@@ -126,6 +126,14 @@ class Order(Told):
         return {key: filled[key] for key in asked} | {"solver": self.solver}
 
     @property
+    def likeness(self) -> dict[str, Any]:
+        """What orders have in common whose videos can, as far as that shows before what is given has been looked at, be
+        sampled in one batch: all but words, seeds, which files are given, and what is done with the frames."""
+        apart = {"prompt", "negative", "seed", "rewrite", "enhance", "enhance_fps", "image", "clip", "other", "mask"}
+        cards = [(card.at, bool(card.prompt), card.source is None) for card in self.cards]
+        return self.model_dump(exclude=apart) | {"cards": cards, "negative": bool(self.negative)}
+
+    @property
     def asked(self) -> dict[str, Any]:
         """What every way takes."""
         return {key: getattr(self, key) for key in ("size", "aspect", "resolution", "fit", "negative")}

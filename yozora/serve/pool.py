@@ -8,7 +8,9 @@ import logging
 import threading
 from collections import Counter, OrderedDict, abc, deque
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,8 +33,19 @@ if TYPE_CHECKING:
 __all__ = ["Models"]
 
 MOST = 2  # models, where no budget is named
-PAUSE = 0.5  # seconds after which who waits for room asks whether it is still wanted
+PAUSE = 0.5  # seconds after which who waits for a model asks whether it is still wanted
 _log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Loading:
+    """A model on its way, and who wants it."""
+
+    name: str
+    wanted: bool = True
+    done: threading.Event = field(default_factory=threading.Event)
+    generator: Generator | None = None
+    error: BaseException | None = None
 
 
 class Models:
@@ -64,9 +77,10 @@ class Models:
             return generator
 
     @contextmanager
-    def using(self, name: str | None, still: Callable[[], None] = lambda: None) -> abc.Iterator[Generator]:
+    def using(self, name: str | None, still: Callable[[], None] | None = None) -> abc.Iterator[Generator]:
         """The model, which is not let go of before the end of the block. Nobody may want a second one in it. `still`
-        is called again and again while there is no room: what it raises ends the waiting. Raises ModelError."""
+        is called again and again while there is no room, or the model is being loaded: what it raises ends the waiting,
+        and a model that is on its way then comes for others. Raises ModelError."""
         name = name or "mini"
         generator = self._hold(name, still)
         try:
@@ -76,7 +90,7 @@ class Models:
                 self._held[name] -= 1
                 self._lock.notify_all()
 
-    def _hold(self, name: str, still: Callable[[], None]) -> Generator:
+    def _hold(self, name: str, still: Callable[[], None] | None) -> Generator:
         """A model, counted as in use. Who waits does so in a line, and holds nothing that others need."""
         size, ticket = None, object()
         with self._lock:
@@ -94,12 +108,13 @@ class Models:
                         self._lock.wait(PAUSE)
                 if size is None:
                     size = size_on_disk(name)
-                still()  # without the lock: it may ask a database
+                if still is not None:
+                    still()  # without the lock: it may ask a database
         finally:
             with self._lock:
                 self._line.remove(ticket)
                 self._lock.notify_all()
-        return self._load(name)
+        return self._wait_for(_Loading(name), still)
 
     def _take(self, name: str) -> Generator:
         """One that is loaded, by who has the lock."""
@@ -107,31 +122,64 @@ class Models:
         self._held[name] += 1
         return self._loaded[name][0]
 
-    def _load(self, name: str) -> Generator:
-        """Loads the model for which there is room now; nobody else loads one meanwhile. Raises ModelError."""
+    def _wait_for(self, loading: _Loading, still: Callable[[], None] | None) -> Generator:
+        """The model, once it is loaded, counted as in use. Loading cannot be broken off: who may have to stop waits
+        beside it."""
+        try:
+            if still is None:
+                self._load(loading)
+            else:
+                threading.Thread(target=self._load, args=(loading,), name="load").start()
+                while not loading.done.wait(PAUSE):
+                    still()
+        except BaseException:
+            with self._lock:
+                loading.wanted = False
+                if loading.generator is not None:
+                    self._held[loading.name] -= 1
+                    self._lock.notify_all()
+            raise
+        if loading.error is not None:
+            raise loading.error
+        assert loading.generator is not None
+        return loading.generator
+
+    def _load(self, loading: _Loading) -> None:
+        """Loads the model for which there is room now; nobody else loads one meanwhile."""
+        name = loading.name
         try:
             generator = load(name, str(self.device), team=self.group)
             size = size_of(generator)
             with self._lock:
                 self._make_room(size)  # what lay there may have been smaller; it is there now, so nothing is waited for
                 self._loaded[name] = (generator, size)
-                self._held[name] += 1
+                if loading.wanted:
+                    loading.generator = generator
+                    self._held[name] += 1
+            _log.info("model loaded", extra={"model": name, "bytes": size})
+        except BaseException as error:
+            loading.error = error
         finally:
             with self._lock:
                 self._coming = None
                 self._lock.notify_all()
-        _log.info("model loaded", extra={"model": name, "bytes": size})
-        return generator
+            loading.done.set()
 
     def stream(
-        self, name: str | None, canvas: Canvas, seeds: Sequence[int], **asked: Any
+        self,
+        name: str | None,
+        canvases: Sequence[Canvas],
+        seeds: Sequence[int],
+        left: AbstractSet[int] = frozenset(),
+        **asked: Any,
     ) -> abc.Generator[Progress | Chunk]:
-        """As `Generator.stream` of a model, by all processes of the worker. Raises CanvasError, ModelError."""
+        """As `Generator.stream` of a model, by all processes of the worker, which make one video at a time: so `left`
+        concerns none of them. Raises CanvasError, ModelError."""
         with self._lock:  # who uses it already does not stand in line for it
             held = self._held[name or "mini"] > 0
             generator = self._loaded[name or "mini"][0] if held else None
-        events = (generator or self.get(name)).stream(canvas, seeds, **asked)
-        return events if self.team is None else self.team.lead(name or "mini", canvas, seeds, asked, events)
+        events = (generator or self.get(name)).stream(canvases, seeds, left=left, **asked)
+        return events if self.team is None else self.team.lead(name or "mini", canvases, seeds, asked, events)
 
     def native(self, name: str | None) -> Native:
         """What a model makes, without loading it. Raises ModelError."""

@@ -16,6 +16,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from yozora.create.canvas import Canvas
+from yozora.create.sizes import Native
 from yozora.serve.context import Service
 from yozora.serve.database import persist
 from yozora.serve.jobs import held, measure, settle
@@ -25,7 +27,8 @@ from yozora.serve.tables import COMPLETED, FAILED, QUEUED, RUNNING, Job, Preview
 
 __all__ = ["HandedBack", "Run", "Stopped", "begin", "hand_back"]
 
-EARLY = ("", "check", "rewrite")  # the steps before sampling
+LOAD = "load"  # the stage in which a video waits for its model
+EARLY = ("", "check", "rewrite", LOAD)  # the stages before sampling
 OFTEN = 0.25  # seconds from one report to the next, where nobody waits for it
 
 
@@ -46,25 +49,38 @@ class Run:
     job_id: str
     worker: str
     attempt: int
-    group: str
     order: Order
     scratch: Path
     stopping: Callable[[], bool] = lambda: False
+    lost: int = 0
+    """Workers that died while they made it."""
     timings: dict[str, float] = field(default_factory=dict)
+    drawn: tuple[Native, Canvas] | None = None
+    """Its canvas, once that has been read, and for which model."""
     _told: float = 0.0
-    _share: int = -1
+    _asked: float = 0.0
+    _stage: str | None = None
 
     def report(self, stage: str, share: float, always: bool = False) -> None:
-        """Tells how far it is, 0 to 1 of all. Raises Stopped, or HandedBack, where it is to stop. Unless `always`, only
-        every now and then."""
+        """Tells how far it is, 0 to 1 of all. Raises Stopped, or HandedBack, where it is to stop. Unless `always`, or
+        where a stage begins, only every now and then."""
         if self.stopping():
             raise HandedBack
         now, percent = time.monotonic(), min(99, int(100 * share))
-        if not always and now - self._told < OFTEN:
+        if not always and stage == self._stage and now - self._told < OFTEN:
             return
-        self._told, self._share = now, percent
+        self._told, self._stage = now, stage
         if not persist(lambda: self._tell(stage, percent)):
             raise Stopped
+
+    def heed(self) -> None:
+        """Raises Stopped, or HandedBack, where it is to stop; asks the table only every now and then."""
+        if self.stopping():
+            raise HandedBack
+        if (now := time.monotonic()) - self._asked >= OFTEN:
+            self._asked = now
+            if self.state() != RUNNING:
+                raise Stopped
 
     def _tell(self, stage: str, percent: int) -> bool:
         further = sa.case((Job.progress < percent, percent), else_=Job.progress)
@@ -77,7 +93,8 @@ class Run:
 
         def keep() -> None:
             with self.service.database.writing() as session:
-                if session.scalar(self._mine(sa.select(Job.id))) is not None:
+                # locked: who cancels it meanwhile removes what is kept here, and must not come in between
+                if session.scalar(self._mine(sa.select(Job.id)).with_for_update()) is not None:
                     session.merge(Preview(job_id=self.job_id, step=step, picture=picture))
 
         persist(keep)
@@ -98,20 +115,21 @@ class Run:
 
         return persist(look)
 
-    def beside(self) -> int:
-        """How many videos of the same order this worker is about to sample, this one among them: those that it has, and
-        those that are next in line, as many as it makes at a time."""
-        if self.service.settings.slots == 1:
-            return 1
-        ours = sa.and_(Job.status == RUNNING, Job.worker_id == self.worker, Job.stage.in_(EARLY))
-        soon = sa.and_(Job.status == QUEUED, Job.admitted)
-        alike = sa.select(sa.func.count()).where(Job.group_id == self.group, sa.or_(ours, soon))
+    def awaits(self) -> bool:
+        """Whether videos that are likely to go into one batch with this one are on their way: those that this worker
+        has begun with, and those next in line, as many as it has room for."""
+        ours = sa.select(Job.id, Job.stage, Job.order).where(Job.status == RUNNING, Job.worker_id == self.worker)
+        soon = sa.select(Job.order).where(Job.status == QUEUED, Job.admitted)
+        soon = soon.order_by(Job.priority, Job.created_at, Job.id)
 
-        def count() -> int:
+        def look() -> list[dict[str, object]]:
             with self.service.database.reading() as session:
-                return session.scalar(alike) or 1
+                rows = session.execute(ours).all()
+                room = self.service.settings.slots - sum(row.stage in (*EARLY, "generate") for row in rows)
+                early = [row.order for row in rows if row.stage in EARLY and row.id != self.job_id]
+                return [*early, *(session.scalars(soon.limit(room)) if room > 0 else [])]
 
-        return min(self.service.settings.slots, persist(count))
+        return any(Order.model_validate(each).likeness == self.order.likeness for each in persist(look))
 
     def measure(self, size: tuple[int, int], seconds: float) -> None:
         """What the video will be is known: its account's plan must let it, and is charged for it. Raises ApiError."""
@@ -197,9 +215,8 @@ def begin(service: Service, job_id: str, worker: str, stopping: Callable[[], boo
             if job.status == RUNNING and job.lost >= service.settings.attempts:
                 settle(service, session, job, FAILED, "worker_lost", "the workers that made this video were lost")
             scratch = service.settings.scratch / worker / f"{job_id}-{job.attempt}"
-            return Run(
-                service, job_id, worker, job.attempt, job.group_id, Order.model_validate(job.order), scratch, stopping
-            )
+            order = Order.model_validate(job.order)
+            return Run(service, job_id, worker, job.attempt, order, scratch, stopping, job.lost)
 
     run = persist(claim)
     for lane, seconds in waited:

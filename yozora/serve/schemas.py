@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CHARACTER", "CREATE", "EDIT", "ERROR", "EXTEND", "REMIX", "UPLOAD", "answers", "failures", "takes"]
+__all__ = [
+    "CHARACTER",
+    "CREATE",
+    "EDIT",
+    "ERROR",
+    "EVENTS",
+    "EXTEND",
+    "FILE",
+    "METRICS",
+    "PARTS",
+    "REMIX",
+    "UPLOAD",
+    "answers",
+    "failures",
+    "takes",
+]
 
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string", "maxLength": 10_000}
@@ -102,16 +117,14 @@ _ANSWERS: dict[str, Schema] = {
 }
 
 
-def takes(schema: Schema) -> dict[str, Any]:
-    """The body of a request that may be JSON or a form; in a form, what names a file may be one."""
+def takes(schema: Schema, form_only: bool = False) -> dict[str, Any]:
+    """The body of a request that may be JSON or a form; in a form, what names a file may be one. `form_only`: it is all
+    about the file."""
     files = {name: _FILE for name in ("input_reference", "video") if name in schema["properties"]}
     form = schema | {"properties": schema["properties"] | files}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}},
-        }
-    }
+    kinds = {} if form_only else {"application/json": schema, "application/x-www-form-urlencoded": schema}
+    content = {kind: {"schema": each} for kind, each in (kinds | {"multipart/form-data": form}).items()}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def answers(name: str) -> dict[int | str, dict[str, Any]]:
@@ -127,3 +140,34 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {"description": told[status], "content": {"application/json": {"schema": ERROR}}} for status in statuses
     }
+
+
+def _header(about: str) -> Schema:
+    return {"description": about, "schema": {"type": "string"}}
+
+
+_BYTES = {kind: {"schema": _FILE} for kind in ("video/mp4", "image/png", "image/webp", "image/jpeg")}
+_KEPT = {"Accept-Ranges": _header("bytes"), "ETag": _header("Changes when the file does.")}
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the whole file", "content": _BYTES, "headers": _KEPT},
+    206: {
+        "description": "the part that Range asks for",
+        "content": _BYTES,
+        "headers": _KEPT | {"Content-Range": _header("bytes FIRST-LAST/ALL")},
+    },
+    304: {"description": "the file is still the one of If-None-Match", "headers": _KEPT},
+} | failures(404, 409, 416)
+PARTS: dict[str, Any] = {
+    "parameters": [
+        {"name": name, "in": "header", "required": False, **_header(about)}
+        for name, about in (
+            ("Range", "One part, bytes=FIRST-LAST; several, and other units, are answered with the whole file."),
+            ("If-Range", "An ETag: the part only if the file is still that one, else the whole."),
+            ("If-None-Match", "An ETag: nothing if the file is still that one."),
+        )
+    ]
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+} | failures(404)
+METRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}

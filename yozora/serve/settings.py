@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     # the queue
     slots: int = Field(default=1, ge=1, le=64)
     """Jobs that a worker runs at a time."""
+    batch: int = Field(default=8, ge=1, le=64)
+    """How many of them are sampled in one pass, at most; of videos larger than the model was trained on, as many fewer.
+    1: each by itself."""
     workers: int = Field(default=1, ge=0, le=1)
     """Workers inside `yozora serve`: 1, or 0 where others do the work."""
     queue_limit: int = Field(default=1000, ge=1)

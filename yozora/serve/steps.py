@@ -11,25 +11,29 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yozora.clip import Clip, FrameWriter, Recipe
+from yozora.clip import Clip, FrameWriter, Recipe, minding
 from yozora.create.canvas import Canvas
-from yozora.create.events import Chunk, Progress
+from yozora.create.events import Progress
+from yozora.create.sizes import Native
 from yozora.errors import YozoraError
+from yozora.serve.batches import Apart, Begin, Event, Video
 from yozora.serve.database import persist
+from yozora.serve.metrics import PASS_VIDEOS
 from yozora.serve.orders import draw, target_of
-from yozora.serve.runs import Run
+from yozora.serve.runs import LOAD, Run
 from yozora.serve.sources import fetch, portable
 from yozora.serve.webhooks import announce
 
 if TYPE_CHECKING:
-    from yozora.serve.batches import Begin
     from yozora.serve.pool import Models
 
 __all__ = ["AGAIN", "NEXT", "STEPS", "Step", "Verdict"]
@@ -37,6 +41,7 @@ __all__ = ["AGAIN", "NEXT", "STEPS", "Step", "Verdict"]
 _log = logging.getLogger(__name__)
 
 Verdict = tuple[str, ...]
+Company = Callable[[Callable[[], bool], Begin], Generator[Event]]
 NEXT: Verdict = ("next",)
 AGAIN = "again"  # followed by the name of the step to go back to
 MEDIA = {".mp4": "video/mp4", ".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
@@ -65,7 +70,7 @@ def check(run: Run, models: Models, step: Step) -> Verdict:
     what comes of it."""
     step.report(run, 0, always=True)
     native = models.native(run.order.model)
-    canvas = draw(run.order, native, fetch(run))
+    canvas = _drawn(run, native)
     canvas.check(native.grid)
     native.check_tokens(canvas.width, canvas.height, min(canvas.frames, native.frames_max))
     target = target_of(run.order, canvas.size, canvas.fps, canvas.shown)
@@ -79,7 +84,7 @@ def rewrite(run: Run, models: Models, step: Step) -> Verdict:
     rewriter = models.rewriter(run.order.model, run.service.settings.rewriter, run.order.rewrite)
     words: dict[str, str] = {}
     if rewriter is not None:
-        canvas = draw(run.order, models.native(run.order.model), fetch(run))
+        canvas = _drawn(run, models.native(run.order.model))
         words = {cue.prompt: rewriter.rewrite(cue.prompt).text for cue in canvas.cues}
     run.scratch.mkdir(parents=True, exist_ok=True)
     _write(run.scratch / "words.json", words)
@@ -89,18 +94,20 @@ def rewrite(run: Run, models: Models, step: Step) -> Verdict:
 def generate(run: Run, models: Models, step: Step) -> Verdict:
     """Samples the frames into scratch."""
     files, words = fetch(run), _read(run.scratch / "words.json") or {}
-    with models.using(run.order.model, lambda: step.report(run, 0, always=True)) as generator:
-        canvas = _in_words(draw(run.order, generator.native, files), words)
-        seeds, sampling = [run.order.seed or 0], run.order.sampling
-        settings = generator.settings(**sampling, negative=canvas.negative)
-        recipe = portable(generator.recipes(canvas, seeds, settings)[0], files)
-        _sample(
-            run,
-            models,
-            step,
-            canvas,
-            lambda several: models.stream(run.order.model, canvas, several, **sampling, previews=run.order.previews),
-        )
+    with models.using(run.order.model, lambda: run.report(LOAD, step.begins)) as generator:
+        canvas = _in_words(_drawn(run, generator.native), words)
+        video = Video(run.job_id, canvas, run.order.seed or 0)
+        settings = generator.settings(**run.order.sampling, negative=canvas.negative)
+        recipe = portable(generator.recipes(canvas, [video.seed], settings)[0], files)
+        asked = asdict(settings) | {"previews": run.order.previews}
+
+        def begin(canvases: Sequence[Canvas], seeds: Sequence[int], left: AbstractSet[int]) -> Generator[Event]:
+            return models.stream(run.order.model, canvases, seeds, left, **asked)
+
+        most = _at_once(run, generator.native, canvas)
+        kind = (run.order.model, canvas.layout, settings, run.order.previews)
+        _sample(run, step, video, begin, None if most == 1 else partial(models.batches.events, kind, video, most))
+    run.drawn = None  # what was given has been seen
     _describe(run, canvas, recipe)
     return NEXT
 
@@ -183,28 +190,57 @@ STEPS: tuple[Step, ...] = (
 # ---- what is made ----------------------------------------------------------------------------------------------------
 
 
-def _sample(run: Run, models: Models, step: Step, canvas: Canvas, begin: Begin) -> None:
+def _drawn(run: Run, native: Native) -> Canvas:
+    """The canvas, for whose sake what is given is read once a run; that ends where the run is to stop."""
+    if run.drawn is None or run.drawn[0] != native:
+        files = fetch(run)
+        with minding(run.heed):
+            run.drawn = native, draw(run.order, native, files)
+    return run.drawn[1]
+
+
+def _at_once(run: Run, native: Native, canvas: Canvas) -> int:
+    """How many videos like this one are sampled in one batch, at most. What a worker has died of is made by itself."""
+    settings = run.service.settings
+    return 1 if run.lost else min(settings.slots, native.at_once(*canvas.size, canvas.frames, settings.batch))
+
+
+def _sample(run: Run, step: Step, video: Video, begin: Begin, company: Company | None) -> None:
+    """The frames of one video into scratch: sampled in `company`, unless there is none or that fails."""
+
+    def coming() -> bool:
+        step.report(run, 0)  # it is here, and no more on its way
+        return run.awaits()
+
+    def alone() -> Generator[Event]:
+        return begin([video.canvas], [video.seed], frozenset())
+
+    if company is None:
+        PASS_VIDEOS.observe(1)
+        return _keep(run, step, video, alone)
+    try:
+        _keep(run, step, video, partial(company, coming, begin))
+    except Apart as apart:
+        about = {"job_id": run.job_id, "reason": str(apart)}
+        _log.warning("videos that were sampled together are made one by one", extra=about)
+        with apart.turn(lambda: step.report(run, 0)):
+            _keep(run, step, video, alone)
+
+
+def _keep(run: Run, step: Step, video: Video, sampled: Callable[[], Generator[Event]]) -> None:
     """The frames of one video, as they come, into scratch; what is told of them, to the table."""
-    shares = _Shares()
-    with (
-        (run.scratch / "frames.part").open("wb") as out,
-        contextlib.closing(_events(run, models, canvas, begin)) as events,
-    ):
+    shares, missing = _Shares(), video.canvas.shown
+    with (run.scratch / "frames.part").open("wb") as out, contextlib.closing(sampled()) as events:
         for event in events:
             if isinstance(event, Progress):
                 if event.preview is not None:
                     run.show(event.step, _jpeg(run, event.preview))
                 step.report(run, shares.after(event), always=event.stage != "decode")
-            else:
-                out.write(event.frames.tobytes())
-
-
-def _events(run: Run, models: Models, canvas: Canvas, begin: Begin) -> Generator[Progress | Chunk]:
-    """What sampling tells: in one batch with the variations of the same order that this worker has besides. Where files
-    are given, which each run reads from a folder of its own, or previews are wanted, each is sampled by itself."""
-    seed = run.order.seed or 0
-    several = 1 if canvas.anchors or run.order.previews else run.beside()
-    return begin([seed]) if several == 1 else models.batches.events(run.group, seed, several, begin)
+                continue
+            out.write(event.frames.tobytes())
+            missing -= len(event.frames)
+            if not missing:  # others of the same batch may take longer
+                return
 
 
 class _Shares:

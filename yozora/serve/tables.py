@@ -156,6 +156,18 @@ class Job(Base):
     )
 
 
+class Mark(Base):
+    """Where a video stood that was deleted, or taken out of the feeds: lists go on from there for a while.
+    `public` is one that everybody could see."""
+
+    __tablename__ = "marks"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    account_id: Mapped[str] = mapped_column(sa.ForeignKey("accounts.id", ondelete="CASCADE"), index=True)
+    public: Mapped[bool]
+    created_at: Mapped[float]
+    since: Mapped[float] = mapped_column(index=True)
+
+
 class Lineage(Base):
     """What a video was made from: `parent_id` is a video, an upload or a character, `role` what it was there for."""
 

@@ -38,7 +38,7 @@ class _Sampled:
     """What is to be sampled, by all."""
 
     model: str
-    canvas: Canvas
+    canvases: tuple[Canvas, ...]
     seeds: tuple[int, ...]
     asked: dict[str, Any]
 
@@ -47,7 +47,7 @@ _NOTHING, _END = "nothing yet", "end"
 
 
 class Team:
-    """The first process's side. One video, or one batch of variations, at a time: `slots` must be 1."""
+    """The first process's side. One video at a time: `slots` must be 1."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh, self.group = mesh, mesh.row
@@ -57,12 +57,12 @@ class Team:
         self._waiting.start()
 
     def lead(
-        self, model: str, canvas: Canvas, seeds: Sequence[int], asked: dict[str, Any],
+        self, model: str, canvases: Sequence[Canvas], seeds: Sequence[int], asked: dict[str, Any],
         events: Generator[Progress | Chunk],
     ) -> Generator[Progress | Chunk]:  # fmt: skip
         """The events of what `model` samples with these arguments, for which the others do their part."""
         with self._turn, contextlib.closing(events):
-            self._with_others(lambda: self.mesh.from_first(_Sampled(model, canvas, tuple(seeds), asked)))
+            self._with_others(lambda: self.mesh.from_first(_Sampled(model, tuple(canvases), tuple(seeds), asked)))
             while True:
                 event = self._with_others(lambda: None if self.mesh.any(False)[0] else next(events, None))
                 if event is None:
@@ -111,7 +111,7 @@ def follow(mesh: Mesh, models: Models, model: str) -> None:
 
 
 def _do_as(told: _Sampled, mesh: Mesh, models: Models) -> None:
-    events = models.get(told.model).stream(told.canvas, told.seeds, **told.asked)
+    events = models.get(told.model).stream(told.canvases, told.seeds, **told.asked)
     with contextlib.closing(events):
         while not mesh.any(False)[0]:
             try:

@@ -15,6 +15,7 @@ from typing import IO, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
 from yozora.clip import FrameReader, open_frames
@@ -22,7 +23,8 @@ from yozora.errors import MediaError
 from yozora.serve.accounts import User
 from yozora.serve.context import Service
 from yozora.serve.errors import invalid, missing, wait
-from yozora.serve.tables import Character, Upload, new_id
+from yozora.serve.orders import Order, sources_of
+from yozora.serve.tables import UNFINISHED, Character, Job, Upload, new_id
 
 __all__ = [
     "create_character",
@@ -33,9 +35,10 @@ __all__ = [
     "list_characters",
     "made_character",
     "receive",
+    "wanted",
 ]
 
-MOST = 200  # uploads an account at a time
+MOST = 200  # uploads an account at a time; the oldest make way
 MOST_CHARACTERS = 100  # an account
 LONGEST_NAME = 100
 PREFIX = "upload-"  # of what is being looked at, in scratch
@@ -45,10 +48,7 @@ Row = TypeVar("Row", Upload, Character)
 def receive(service: Service, user: User, part: UploadFile | bytes, param: str = "file") -> Upload:
     """Keeps a picture or a clip. Raises ApiError for what is none, or too large."""
     with _looked_at(service, part, param) as (path, given, digest, size):
-        with service.database.reading() as session:
-            own = session.scalar(sa.select(sa.func.count()).where(Upload.account_id == user.id)) or 0
-        if own >= MOST:
-            raise wait(f"you have {own} uploads already: they go away by themselves in a while", 60, "too_many_uploads")
+        _make_room(service, user)
         name = new_id("file")
         upload = Upload(
             id=name,
@@ -66,6 +66,32 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
         with service.database.writing() as session:
             session.add(upload)
         return upload
+
+
+def _make_room(service: Service, user: User) -> None:
+    """The oldest of too many uploads go, but for those that videos which are not finished are made from. Raises
+    ApiError where all are needed."""
+    with service.database.reading() as session:
+        own = sa.select(Upload.id, Upload.key).where(Upload.account_id == user.id).order_by(Upload.created_at)
+        rows = session.execute(own).all()
+        over = len(rows) - MOST + 1
+        needed = wanted(session, user.id) if over > 0 else set()
+    if over <= 0:
+        return
+    spare = [row for row in rows if row.id not in needed][:over]
+    if len(spare) < over:
+        raise wait(f"you have {len(rows)} uploads that videos are waiting to be made from", 60, "too_many_uploads")
+    with service.database.writing() as session:
+        session.execute(sa.delete(Upload).where(Upload.id.in_([row.id for row in spare])))
+    service.storage.delete([row.key for row in spare])
+
+
+def wanted(session: Session, account_id: str | None = None) -> set[str]:
+    """Ids of what videos are to be made from that are not finished: everybody's, or an account's."""
+    orders = sa.select(Job.order).where(Job.status.in_(UNFINISHED))
+    if account_id is not None:
+        orders = orders.where(Job.account_id == account_id)
+    return {found for order in session.scalars(orders) for _, found in sources_of(Order.model_validate(order))}
 
 
 def discard(service: Service, upload: Upload) -> None:

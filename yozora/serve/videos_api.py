@@ -28,7 +28,7 @@ from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, invalid, missing
 from yozora.serve.looks import Seen
 from yozora.serve.orders import parse_order
-from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, REMIX, answers, takes
+from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, FILE, PARTS, REMIX, answers, failures, takes
 from yozora.serve.tables import CANCELLED, COMPLETED, FAILED, UNFINISHED, Character, Job, Upload
 from yozora.serve.uploads import (
     create_character,
@@ -51,13 +51,13 @@ NAMES = {"clip": "video", "image": "input_reference"}  # what an order calls oth
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=255)]
 
 
-@router.post("/videos", openapi_extra=takes(CREATE), responses=answers("video"))
+@router.post("/videos", openapi_extra=takes(CREATE), responses=answers("video") | failures(404, 429))
 def create(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A new video of a prompt, perhaps from a picture."""
     return _create(service, user, body, key)
 
 
-@router.get("/videos", responses=answers("list"))
+@router.get("/videos", responses=answers("list") | failures(404))
 def listing(
     service: Serving,
     user: Asking,
@@ -73,19 +73,19 @@ def listing(
     return {"object": "list", "data": data, "has_more": more, "first_id": first, "last_id": last}
 
 
-@router.post("/videos/edits", openapi_extra=takes(EDIT), responses=answers("video"))
+@router.post("/videos/edits", openapi_extra=takes(EDIT), responses=answers("video") | failures(404, 429))
 def edit(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A video under another prompt: one of the library, or one that is sent."""
     return _from_video(service, user, body, key, "remix")
 
 
-@router.post("/videos/extensions", openapi_extra=takes(EXTEND), responses=answers("video"))
+@router.post("/videos/extensions", openapi_extra=takes(EXTEND), responses=answers("video") | failures(404, 429))
 def extend(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A video and what comes after it."""
     return _from_video(service, user, body, key, "extend")
 
 
-@router.post("/videos/characters", openapi_extra=takes(CHARACTER), responses=answers("character"))
+@router.post("/videos/characters", openapi_extra=takes(CHARACTER), responses=answers("character") | failures(404))
 def add_character(body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A name for somebody or something that is to come again."""
     _known(body, ("name", "video"))
@@ -99,13 +99,13 @@ def add_character(body: Sent, service: Serving, user: Asking, key: Key = None) -
     return character_object(made)
 
 
-@router.get("/videos/characters/{character_id}", responses=answers("character"))
+@router.get("/videos/characters/{character_id}", responses=answers("character") | failures(404))
 def character(character_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """A character of one's own."""
     return character_object(find_character(service, user, character_id))
 
 
-@router.get("/videos/{video_id}", response_class=JSONResponse, responses=answers("video"))
+@router.get("/videos/{video_id}", response_class=JSONResponse, responses=answers("video") | failures(404))
 async def retrieve(video_id: str, request: Request, user: Asking) -> Response:
     """A video of one's own, finished or not."""
     job = await request.app.state.videos.ask(video_id)
@@ -117,7 +117,7 @@ async def retrieve(video_id: str, request: Request, user: Asking) -> Response:
     return answer
 
 
-@router.delete("/videos/{video_id}", responses=answers("deleted"))
+@router.delete("/videos/{video_id}", responses=answers("deleted") | failures(404))
 def delete(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """Removes a video and its files; one that is being made is cancelled."""
     jobs.delete(service, user, video_id)
@@ -125,7 +125,7 @@ def delete(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
 
 
 @router.head("/videos/{video_id}/content", include_in_schema=False)
-@router.get("/videos/{video_id}/content", response_class=Response)
+@router.get("/videos/{video_id}/content", response_class=Response, responses=FILE, openapi_extra=PARTS)
 def download(video_id: str, request: Request, service: Serving, user: Asking, variant: Variant = "video") -> Response:
     """The video (MP4), its thumbnail (WebP) or its sheet of frames (JPEG)."""
     with service.database.reading() as session:
@@ -133,7 +133,7 @@ def download(video_id: str, request: Request, service: Serving, user: Asking, va
     return content(service, request, job, variant)
 
 
-@router.post("/videos/{video_id}/remix", openapi_extra=takes(REMIX), responses=answers("video"))
+@router.post("/videos/{video_id}/remix", openapi_extra=takes(REMIX), responses=answers("video") | failures(404, 429))
 def remix(video_id: str, body: Sent, service: Serving, user: Asking, key: Key = None) -> dict[str, Any]:
     """A video of the library under another prompt."""
     _known(body, ("prompt", *EXTRAS))
@@ -146,7 +146,7 @@ def models(service: Serving, user: Asking) -> dict[str, Any]:
     return {"object": "list", "data": [model_object(name) for name in service.settings.names]}
 
 
-@router.get("/models/{name:path}")
+@router.get("/models/{name:path}", responses=failures(404))
 def model(name: str, service: Serving, user: Asking) -> dict[str, Any]:
     """One of them."""
     if name not in service.settings.names:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig
@@ -44,8 +45,8 @@ class Worker:
         """`behind`: this process answers requests, too, and these come first."""
         settings = service.settings
         self.service, self.settings = service, settings
-        self.host, self.pid = socket.gethostname()[:100], os.getpid()
-        self.id = f"{self.host}-{self.pid}-{secrets.token_hex(4)}"
+        self.host, self.pid = _where(), os.getpid()
+        self.id = f"{socket.gethostname()[:100]}-{self.pid}-{secrets.token_hex(4)}"
         self.models = models or Models(settings.device, int(settings.memory_gb * 2**30))
         self.scratch = settings.scratch / self.id
         self._behind = behind
@@ -179,7 +180,7 @@ class Worker:
             _log.warning("jobs of a dead worker taken over", extra={"worker": dead})
 
     def _dead(self) -> list[str]:
-        """Those whose heartbeat stopped long ago, and those of this machine whose process is gone."""
+        """Those whose heartbeat stopped long ago, and those that ran where we do and whose process is gone."""
         with self.service.database.reading() as session:
             silent = self.service.database.now - WorkerRow.seen_at > self.settings.dead_seconds
             rows = session.execute(sa.select(WorkerRow.id, WorkerRow.host, WorkerRow.pid, silent)).all()
@@ -199,8 +200,18 @@ def _step_back() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, nice + BEHIND))
 
 
+def _where() -> str:
+    """Where numbers of processes mean the same as here: the host's name and, on Linux, since several containers or
+    machines may have one name, this start of the machine and the namespace of its processes."""
+    name = socket.gethostname()[:60]
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{name} {boot} {os.readlink('/proc/self/ns/pid')}"
+    return name
+
+
 def _exists(pid: int, own: int) -> bool:
-    """Whether a process of this machine is there; one with our own number was before us."""
+    """Whether a process of this place is there; one with our own number was before us."""
     if pid == own:
         return False
     try:

@@ -271,17 +271,28 @@ class TransformerStage(FlowLessons):
         return self
 
 
+class Courses(Section):
+    """How a trained transformer samples, recorded once (see `yozora.train.courses`): `clips` courses of `steps` steps,
+    as many of each bucket as its weight and batch say. A `share` of the batches learns from them."""
+
+    clips: int = Field(gt=0)
+    steps: int = Field(default=16, ge=1, le=256)
+    share: float = Field(default=0.75, ge=0, le=1)
+
+
 class DistillStage(Lessons):
     """`yozora train distill`: learns where a trained transformer's steps and guidance lead, as an adapter for it.
 
     `start_from` is a model folder, or an exported run. A step is as long as in one of `step_counts` (by weight), and is
-    what the transformer makes of it in `substeps` steps of its own with `guidance`. A share `own` of the batches begins
-    where the student's own steps have led from noise, the others from renders. [model] is the adapter's `rank`.
+    what the transformer makes of it in `substeps` steps of its own with `guidance`, or has made of it in recorded
+    `courses`. A share `own` of the batches begins where the student's own steps have led from noise, the others from
+    renders, or on the courses. [model] is the adapter's `rank`.
     """
 
     start_from: Path
     adapter: Path | None = None  # exported few-step weights to go on from, with fresh optimisers
     own: float = Field(default=0.0, ge=0, le=1)
+    courses: Courses | None = None
     guidance: float = Field(default=2.5, ge=0, le=100)
     projected: bool = False
     step_counts: Weights = {"4": 1.0, "6": 1.0, "8": 1.0, "12": 0.5}
@@ -295,6 +306,8 @@ class DistillStage(Lessons):
             raise ValueError("step_counts are whole numbers above 0, with their weights")
         if self.layout or self.packed:
             raise ValueError("layout and packed are for `yozora train transformer` only")
+        if self.courses and self.courses.steps < max(map(int, self.step_counts)):
+            raise ValueError("courses.steps: no fewer than the most of step_counts, or there is nothing to make up for")
         return self
 
 

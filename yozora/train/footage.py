@@ -248,7 +248,7 @@ def read_shard(path: Path, folder: Path, caption: str) -> Iterator[Item | Skippe
         for key, parts in _samples(path):
             yield _sample(f"{path.name}:{key}", parts, folder, caption)
     except (tarfile.TarError, OSError, EOFError) as error:  # what came before the damage counts
-        yield Skipped(path.name, str(error) or "it is damaged")
+        yield Skipped(path.name, (str(error) or "it is damaged").splitlines()[0].removesuffix(":"))
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
