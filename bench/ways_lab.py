@@ -103,7 +103,7 @@ class Lab:
     def watch(self, canvas: Canvas, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """A canvas of one window filled: its frames, and the same before given ones were laid over them."""
         settings = self.generator.settings(self.options.steps)
-        stream = Watched(self.generator.bundle, self.native, canvas, [seed], settings, False)
+        stream = Watched(self.generator.bundle, self.native, [canvas], [seed], settings, False)
         made = np.concatenate([event.frames for event in stream if isinstance(event, Chunk)])
         decoded = np.concatenate(stream.decoded_frames)
         assert len(made) == len(decoded) == self.native.frames_max

@@ -309,6 +309,9 @@ def test_an_upload_that_is_too_long_is_told_at_once(web: TestClient, shared: Ser
         ({"prompt": "a ball", "aspect": "wide"}, "aspect"),
         ({"prompt": "a ball", "steps": 100000}, "steps"),
         ({"prompt": "a ball", "solver": "magic"}, "solver"),
+        ({"prompt": "a ball", "preset": "nobody's"}, "preset"),
+        ({"prompt": "a ball", "strength": "very"}, "strength"),
+        ({"prompt": "a ball", "enhance": "large"}, "enhance"),
     ],
 )
 def test_what_is_wrong_is_named(local: TestClient, asked: dict, param: str) -> None:

@@ -123,12 +123,13 @@ def test_courses_are_kept_and_not_mixed(
     assert len(list(folder.glob("*.jsonl"))) == 3 and [path.read_bytes() for path in shards] == before
     with pytest.raises(ConfigError, match="recorded with other settings or weights"):
         DistillTask(config_of(tiny_model, pool, tmp_path, guidance=3.0))
-    other = tmp_path / "other"
-    shutil.copytree(tiny_model, other)
-    weights = next((other / "transformer").glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
-    with pytest.raises(ConfigError, match="recorded with other settings or weights"):
-        DistillTask(config_of(tiny_model, pool, tmp_path, start_from=other))
+    for part in ("transformer", "text_encoder"):
+        other = tmp_path / part
+        shutil.copytree(tiny_model, other)
+        weights = next((other / part).glob("*.safetensors"))
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+        with pytest.raises(ConfigError, match="recorded with other settings or weights"):
+            DistillTask(config_of(tiny_model, pool, tmp_path, start_from=other))
     moved = tmp_path / "moved"
     shutil.copytree(pool, moved)
     DistillTask(config_of(tiny_model, moved, tmp_path, courses={"clips": 12, "steps": 8}))  # the same elsewhere
@@ -136,6 +137,14 @@ def test_courses_are_kept_and_not_mixed(
     (moved / "pool.json").write_text(json.dumps(said | {"mix": "full"}))
     with pytest.raises(ConfigError, match="recorded with other settings or weights"):
         DistillTask(config_of(tiny_model, moved, tmp_path))
+    DistillTask(config, resume=False)  # the same again would be the same
+    assert len(list(folder.glob("*.jsonl"))) == 3 and [path.read_bytes() for path in shards] == before
+    manifest = (folder / "courses.json").read_text()
+    for broken in (None, "{"):
+        (folder / "courses.json").unlink() if broken is None else (folder / "courses.json").write_text(broken)
+        with pytest.raises(ConfigError, match="recorded with other settings or weights"):
+            DistillTask(config)
+    (folder / "courses.json").write_text(manifest)
     DistillTask(config_of(tiny_model, pool, tmp_path, guidance=3.0), resume=False)
     assert json.loads((folder / "courses.json").read_text())["guidance"] == 3.0
 
@@ -152,3 +161,46 @@ def test_a_damaged_course_is_named(tiny_model: Path, pool: Path, tmp_path: Path)
 def test_courses_shorter_than_what_is_learned(tiny_model: Path, pool: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"courses.steps: no fewer than the most of step_counts"):
         config_of(tiny_model, pool, tmp_path, courses={"clips": 8, "steps": 3})
+
+
+def test_what_is_learned_of_a_course(
+    tiny_model: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From where on it, at which levels, over which step, and where to: by hand, for a step of a course of straight
+    ways, in which every frame goes at its own pace."""
+    task = DistillTask(config_of(tiny_model, pool, tmp_path, step_counts={"4": 1}))
+    first, last = torch.randn(2, 1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0)).unbind()
+    places = torch.linspace(0, 1, 9)[None, :, None, None, None, None]
+    states, hold = torch.lerp(first[:, None], last[:, None], places), torch.tensor([[0.0, 0.5]])
+    said: list[tuple[torch.Tensor, ...]] = []
+    task.student.register_forward_hook(lambda _, given, out: said.append((given[0], given[1], given[4], out.detach())))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.full((1,), 0.3))  # the second of four steps
+    loss, _ = task.loss(Recorded(states, hold, ["a red ball"]), torch.Generator().manual_seed(0))
+    (begin, levels, spans, mean), grid = said[0], schedule(4, 2.0).float()
+    torch.testing.assert_close(begin, states[:, 2])
+    wanted = torch.stack((grid[1], grid[1].clamp(max=0.5)))[None], torch.stack((grid[2], grid[2].clamp(max=0.5)))[None]
+    torch.testing.assert_close(levels, wanted[0])
+    torch.testing.assert_close(spans, wanted[0] - wanted[1])
+    moves = spans > 0
+    target = (states[:, 2] - states[:, 4]) / spans.clamp_min(1e-6)[:, None, :, None, None]
+    error = ((mean - target) ** 2).mean((1, 3, 4))[moves].mean()
+    torch.testing.assert_close(loss.detach(), error)
+
+
+def test_back_onto_a_course_counts_by_how_far_that_is(
+    tiny_model: Path, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = DistillTask(config_of(tiny_model, pool, tmp_path, own=1.0, step_counts={"4": 1}))
+    states = torch.randn(1, 9, 4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    said: list[tuple[torch.Tensor, ...]] = []
+    task.student.register_forward_hook(lambda _, given, out: said.append((given[0], given[4], out.detach())))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.full((1,), 0.3))
+    hold = torch.tensor([[0.0, 0.2]])
+    loss, _ = task.loss(Recorded(states, hold, ["a red ball"]), torch.Generator().manual_seed(0))
+    assert len(said) == 2 and torch.equal(
+        said[0][0], states[:, 0]
+    )  # alone over the first step, and then what it learns
+    begin, spans, mean = said[1]
+    target = (begin - states[:, 4]) / spans[:, None, :, None, None]
+    error, far = ((mean - target) ** 2).mean((1, 3, 4)), (4 * spans) ** 2
+    torch.testing.assert_close(loss.detach(), (error * far).sum() / far.sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -215,6 +216,31 @@ def test_no_resume_starts_over(tmp_path: Path) -> None:
     again = Regression()
     fit(again, run(tmp_path, steps=5), OPTIM, resume=False)
     assert min(again.losses) == 0
+
+
+def test_what_is_there_is_not_given_up_before_all_is_known_to_be_well(tmp_path: Path) -> None:
+    """A setting that only the first batch, or a log, finds wrong costs nothing."""
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    wrong, stopped = Regression(), Regression()
+    wrong.batches = lambda start: _raising(ConfigError("packed: give more tokens"))
+    with pytest.raises(ConfigError, match="give more tokens"):
+        fit(wrong, run(tmp_path, steps=5), OPTIM, resume=False)
+    stopped.batches = lambda start: _raising(RuntimeError("a worker was ended"), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, run(tmp_path, steps=5), OPTIM, resume=False)
+    assert kept and sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
+    with pytest.raises(ConfigError, match="needs Weights & Biases"):
+        fit(Regression(), run(tmp_path, steps=5, wandb="x"), OPTIM, resume=False)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
+
+
+def _raising(error: Exception, number: int = 0) -> Iterator[Tensor]:
+    """Batches that come to nothing, after a signal."""
+    if number:
+        os.kill(os.getpid(), number)
+    raise error
+    yield
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -180,6 +180,30 @@ def test_what_cannot_be_shared_is_told_in_one_line(folder: Path, tmp_path: Path)
         pass
 
 
+UNLIKE = """
+import os, sys
+from pathlib import Path
+from yozora.errors import ConfigError
+from yozora.train import run
+
+own = {"1": ["run.seed=4", "run.steps=4", "optim.adamw=0.1"]}.get(os.environ["RANK"], [])
+try:
+    run("transformer", Path(sys.argv[1]), [f"run.out={sys.argv[2]}", "packs=2", *own])
+except ConfigError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_processes_that_were_given_different_settings_do_not_begin(folder: Path, tmp_path: Path) -> None:
+    """As where a second machine has another file: they would each do another run's work, or wait for one another."""
+    (tmp_path / "unlike.py").write_text(UNLIKE)
+    done = torchrun(2, str(tmp_path / "unlike.py"), str(folder / "run.toml"), str(tmp_path / "run"))
+    assert done.returncode != 0
+    told = "the processes were given different settings (optim.adamw, run.seed, run.steps): give all the same"
+    assert told in done.stdout, done.stdout
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
 def test_other_stages_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="yozora train latents is done by one process, not 2"):

@@ -23,7 +23,8 @@ from yozora.serve.allowance import charge, check_plan, this_month, used, used_up
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
 from yozora.serve.line import pace
-from yozora.serve.orders import MAX_VARIATIONS, Order, expected, sources_of
+from yozora.serve.marks import leave_mark, marked
+from yozora.serve.orders import MAX_VARIATIONS, Order, expected, named, sources_of
 from yozora.serve.plans import Plan
 from yozora.serve.tables import (
     CANCELLED,
@@ -37,7 +38,6 @@ from yozora.serve.tables import (
     Folder,
     Job,
     Lineage,
-    Mark,
     Preview,
     Upload,
     new_id,
@@ -146,6 +146,7 @@ def create(service: Service, user: User, order: Order, ticket: Ticket | None = N
 
 def _settled(service: Service, order: Order) -> tuple[Order, Native]:
     """An order of a model that there is, checked, and what that model makes. Raises ApiError."""
+    named("preset", lambda: order.style)
     model = service.model(order.model)
     native = service.native(model)
     settled = order.model_copy(update={"model": model}).within(native)
@@ -220,20 +221,10 @@ def listed(
 def place_of(session: Session, user: User, job_id: str, public: bool = False) -> tuple[float, str]:
     """The time and id by which lists are in order, of a job as of `find`, or of one that was there a while ago. Raises
     ApiError."""
-    gone = session.get(Mark, job_id)
-    if gone is not None and (gone.account_id == user.id or (public and gone.public)):
-        return gone.created_at, gone.id
+    if gone := marked(session, user, job_id, public):
+        return gone
     job = find(session, user, job_id, public)
     return job.created_at, job.id
-
-
-def leave_mark(session: Session, job: Job) -> None:
-    """Lists can be gone on with from where this job, which is to go from them, stands."""
-    public = job.public and job.status == COMPLETED
-    if (gone := session.get(Mark, job.id)) is not None:
-        public = public or gone.public
-    place = {"id": job.id, "account_id": job.account_id, "public": public, "created_at": job.created_at}
-    session.merge(Mark(**place, since=time.time()))
 
 
 def page(

@@ -21,6 +21,7 @@ from yozora.serve.context import Service
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import ApiError, missing
 from yozora.serve.looks import Page
+from yozora.serve.marks import leave_mark
 from yozora.serve.schemas import failures
 from yozora.serve.tables import COMPLETED, Favourite, Folder, Job, Lineage, new_id
 from yozora.serve.uploads import delete_character, list_characters
@@ -91,7 +92,7 @@ def change(video_id: str, new: Change, service: Serving, user: Asking) -> dict[s
             if new.public and job.status != COMPLETED:
                 raise ApiError(409, f"this video is {job.status}: show it when it is completed", code="video_not_ready")
             if job.public and not new.public:
-                jobs.leave_mark(session, job)
+                leave_mark(session, job)
             job.public, job.featured = new.public, job.featured and new.public
         return job_object(job)
 

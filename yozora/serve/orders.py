@@ -32,7 +32,7 @@ from yozora.create.ways import (
     text_to_image,
     text_to_video,
 )
-from yozora.errors import CanvasError
+from yozora.errors import CanvasError, ConfigError
 from yozora.serve.bodies import Told
 from yozora.serve.errors import ApiError, invalid
 
@@ -178,18 +178,17 @@ class Order(Told):
                 named(name, check, value)
         if self.seconds is not None and self.seconds * native.fps < 0.5:
             raise invalid(f"{self.seconds:g} s is no frame: ask for {1 / native.fps:.3f} s or more", "seconds")
-        parse_strength(self.strength)
-        parse_curve(self.curve)
-        _ = self.style
+        named("strength", parse_strength, self.strength)
+        named("curve", parse_curve, self.curve)
         if self.keep:
-            check_pieces(self.keep)
+            named("keep", check_pieces, self.keep)
         for card in self.cards:
             check_time(card.at)
             if (self.way == "fill" and card.source is None) or not (card.prompt or card.source):
                 raise CanvasError(f"the card at {card.at:g} s shows nothing: give it a source or a prompt")
         said = next((name for name in ("size", "aspect", "resolution") if getattr(self, name) is not None), "size")
         size = named(said, choose_size, native, self.size, self.aspect, self.resolution)
-        target_of(self, size, native.fps, native.frames_max)
+        named("enhance", target_of, self, size, native.fps, native.frames_max)
         if not any(True for _ in sources_of(self)):
             canvas = draw(self, native, {})
             named(said, canvas.check, native.grid)
@@ -294,10 +293,10 @@ def expected(order: Order, native: Native) -> tuple[tuple[int, int], float]:
 
 
 def named(param: str, check: Callable[..., T], *values: Any) -> T:
-    """What a check gives. Raises ApiError, which names the parameter, where it raises CanvasError."""
+    """What a check gives. Raises ApiError, which names the parameter, where it raises CanvasError or ConfigError."""
     try:
         return check(*values)
-    except CanvasError as error:
+    except (CanvasError, ConfigError) as error:
         raise invalid(str(error), param) from None
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from yozora.diffusion import guided, sample, schedule
 from yozora.diffusion.sampler import level_ceiling, start
-from yozora.errors import ConfigError
+from yozora.errors import ConfigError, ModelError
 from yozora.models.folder import read_json, unwritten, weights_digest, write_json
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
@@ -135,26 +135,37 @@ def _store(stem: Path, recorded: Recorded) -> None:
 
 
 def _claim(folder: Path, config: DistillStage, resume: bool) -> None:
-    """Makes sure that what lies in the folder was recorded as is asked for now: see MANIFEST."""
+    """Makes sure that what lies in the folder was recorded as is asked for now: see MANIFEST. Without `resume` what was
+    recorded otherwise goes; what was not would come out the same again."""
     kept = {"buckets", "languages", "details", "drop_prompt", "anchored", "shift", "guidance", "projected"}
-    asked: dict[str, Any] = config.model_dump(mode="json", include=kept | {"courses"}) | {"seed": config.run.seed}
-    asked["steps"] = asked.pop("courses")["steps"]  # more of them may be recorded later
+    asked: dict[str, Any] = config.model_dump(mode="json", include=kept)
+    asked |= {"seed": config.run.seed, "precision": config.run.precision, "steps": _asked(config).steps}
     pool = config.pool / latents.MANIFEST
     asked["pool"] = read_json(pool) if pool.exists() else str(config.pool)
-    asked["transformer_sha256"] = weights_digest(config.start_from / "transformer")
-    if not resume:
-        for path in (*folder.glob("*.jsonl"), *folder.glob("*.safetensors"), *folder.glob(MANIFEST)):
-            path.unlink()
-    if not (folder / MANIFEST).exists():
-        try:
-            write_json(folder / MANIFEST, asked)
-        except OSError as error:
-            raise ConfigError(f"cannot write {folder} ({error.strerror}); is the disk full?") from None
-    elif read_json(folder / MANIFEST) != asked:
+    for part in ("transformer", "text_encoder"):
+        asked[f"{part}_sha256"] = weights_digest(config.start_from / part)
+    if _manifest(folder) == asked:
+        return
+    recorded = [*folder.glob("*.jsonl"), *folder.glob("*.safetensors")]
+    if recorded and resume:
         raise ConfigError(
             f"{folder} holds courses recorded with other settings or weights; use --no-resume to begin anew, or "
             "another run.out"
         )
+    try:
+        for path in recorded:
+            path.unlink()
+        write_json(folder / MANIFEST, asked)
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder} ({error.strerror}); is the disk full?") from None
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    """What the folder's MANIFEST says; None where there is none that can be read."""
+    try:
+        return read_json(folder / MANIFEST)
+    except ModelError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,9 @@ def fit(
 def _fit(state: _Training, resume: bool) -> Path:
     """See `fit`."""
     task, run, mesh = state.task, state.run, state.mesh
-    step = state.resume(resume or restarted())
+    state.agree()
+    begun = resume or restarted()  # or else what is there is only given up once a first batch shows that all is well
+    step = state.resume() if begun else 0
     log = Log(run, state.device, mesh)
     if step >= run.steps:
         log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
@@ -124,6 +126,9 @@ def _fit(state: _Training, resume: bool) -> Path:
                 stop = True
                 break  # the signal that stops the run has ended its data workers, too
             waited = time.monotonic() - waited
+            if not begun:
+                state.checkpoints.forget()
+                begun = True
             figures = state.learn(step, batch)
             step += 1
             log.step(step, task.size(batch), figures | {"wait": waited})
@@ -135,9 +140,13 @@ def _fit(state: _Training, resume: bool) -> Path:
             if run.sample_every and step % run.sample_every == 0:
                 state.sample(step)
                 log.show(step)
-        state.save(step)
-        state.checkpoints.finish()
+        if begun:
+            state.save(step)
+            state.checkpoints.finish()
         log.close()
+        if stop and not begun:
+            log.say("stopped before the first step; what was there is as it was")
+            raise KeyboardInterrupt
         if stop and step < run.steps:
             state.export()  # what there is so far can be used, too
             log.say(f"stopped at step {step}; the same command goes on from here")
@@ -219,11 +228,18 @@ class _Training:
         """Begins to write a checkpoint."""
         self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)} | self.said)
 
-    def resume(self, wanted: bool) -> int:
-        """Goes on from the last checkpoint, if there is one and it is wanted. Returns the step."""
-        if not wanted:  # or else a run that is stopped before its first checkpoint would go on from another's last
-            self.checkpoints.forget()
-            return 0
+    def agree(self) -> None:
+        """Raises ConfigError where processes were given different settings: each would do another part of another
+        step, or wait for the others for ever."""
+        together = ("steps", "log_every", "sample_every")
+        own = {**(self.said["settings"] or {}), "sizes": self.said["sizes"]}
+        own["run"] = {**own.get("run", {}), **{name: getattr(self.run, name) for name in together}}
+        first, *others = self.mesh.gather(own)
+        if names := sorted({name for other in others for name in changed(first, other)}):
+            raise ConfigError(f"the processes were given different settings ({', '.join(names)}): give all the same")
+
+    def resume(self) -> int:
+        """Goes on from the last checkpoint, if there is one. Returns the step."""
         progress = self.checkpoints.load(self._tensors(), self.optimisers.order, self.said["sizes"])
         if progress is None:
             return 0
