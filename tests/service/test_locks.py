@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import postgres
 import pytest
 import sqlalchemy as sa
 
-from yozora.serve import jobs
+from yozora.serve import jobs, library_api
 from yozora.serve.context import Service, open_service
 from yozora.serve.errors import ApiError
+from yozora.serve.library_api import Change
 from yozora.serve.orders import Order
 from yozora.serve.runs import Run, begin
 from yozora.serve.settings import read_settings
@@ -54,6 +58,38 @@ def test_the_account_comes_first(service: Service, name: str) -> None:
         assert session.scalar(locked) == run.job_id
     waits.join(30)
     assert not waits.is_alive()
+
+
+def test_processes_that_start_at_once_on_an_empty_database(postgres_server: postgres.Server) -> None:
+    """One makes the tables; the others wait, and not within a statement, which its indexes would wait for."""
+    url = postgres_server.database(f"empty-{secrets.token_hex(4)}")
+    command = [sys.executable, "-c", f"from yozora.serve.database import Database; Database({url!r}).migrate()"]
+    several = [subprocess.Popen(command) for _ in range(3)]
+    try:
+        assert [each.wait(60) for each in several] == [0, 0, 0]
+    finally:
+        for each in several:
+            each.kill()
+
+
+def test_hiding_and_deleting_at_once(service: Service) -> None:
+    for _ in range(8):
+        run = begin(service, jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id, "worker")
+        assert run is not None and run.finish({}, {})
+        with service.database.writing() as session:
+            session.execute(sa.update(Job).values(public=True))
+        hide = Change(public=False)
+
+        def change(name: str = run.job_id, hide: Change = hide) -> None:
+            with contextlib.suppress(ApiError):  # there is none any more
+                library_api.change(name, hide, service, service.local)
+
+        def delete(name: str = run.job_id) -> None:
+            jobs.delete(service, service.local, name)
+
+        with ThreadPoolExecutor(3) as pool:
+            for done in [pool.submit(each) for each in (change, delete, change)]:
+                done.result(30)
 
 
 def test_nobody_waits_in_a_circle(service: Service) -> None:

@@ -16,7 +16,7 @@ from yozora.serve.jobs import Ticket
 from yozora.serve.orders import Order
 from yozora.serve.pool import size_on_disk
 from yozora.serve.settings import read_settings
-from yozora.serve.tables import COMPLETED, RUNNING, Job
+from yozora.serve.tables import COMPLETED, Job
 
 QUICK = {"prompt": "a ball", "seconds": 0.1, "steps": 1}
 
@@ -81,25 +81,3 @@ def test_all_are_made_whatever_model_they_want(
     for name in names:
         assert until(service, name, done).attempt == 1
     assert process.text.count('"model let go"') >= 2
-
-
-def test_what_waits_for_room_is_cancelled_and_its_place_is_free(
-    service: Service, models: list[str], worker: Callable[[int], processes.Process]
-) -> None:
-    worker(2)
-    (long,) = order(service, model=models[0], seconds=6, steps=1000)
-    until(service, long, lambda job: job.stage == "generate" and job.progress > 2)
-    (other,) = order(service, model=models[1])
-    until(service, other, lambda job: job.status == RUNNING and job.stage == "load")
-    (third,) = order(service, model=models[0])  # whose model is there, but both places are taken
-    time.sleep(0.5)
-    assert until(service, third, lambda job: True).status == "queued"
-    jobs.cancel(service, service.local, other)
-    until(service, third, done)
-    assert until(service, long, lambda job: True).status == RUNNING
-    (last,) = order(service, model=models[2])
-    until(service, last, lambda job: job.stage == "load")
-    jobs.cancel(service, service.local, long)
-    until(service, last, done)
-    job = until(service, other, lambda job: True)
-    assert (job.status, job.files, job.attempt) == ("cancelled", {}, 1)

@@ -46,7 +46,7 @@ def test_the_last_few_are_kept_and_what_is_not_whole_is_not_one(tmp_path: Path) 
     again = Checkpoints(tmp_path)
     assert again.load(state, []) == {"step": 30, "norms": []} and state["model.a"].eq(30).all()
     assert saved(tmp_path) == [f"step-{step:09d}" for step in (2, 30)]
-    again.forget()
+    again.set_aside()
     assert again.load(state, []) is None
 
 

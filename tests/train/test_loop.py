@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from yozora.errors import ConfigError
 from yozora.models.registry import quick_dtype
+from yozora.train.checkpoint import Checkpoints
 from yozora.train.config import AutoencoderStage, Optim, Run
 from yozora.train.data import stream
 from yozora.train.loop import autocast, fit
@@ -233,6 +234,52 @@ def test_what_is_there_is_not_given_up_before_all_is_known_to_be_well(tmp_path: 
     with pytest.raises(ConfigError, match="needs Weights & Biases"):
         fit(Regression(), run(tmp_path, steps=5, wandb="x"), OPTIM, resume=False)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept
+
+    pressed = Regression()
+    pressed.batches = lambda start: _pressing(Regression().batches(start))  # and the batch comes all the same
+    with pytest.raises(KeyboardInterrupt):
+        fit(pressed, run(tmp_path, steps=5), OPTIM, resume=False)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == kept and not pressed.losses
+
+
+def test_an_error_before_the_first_step_of_a_run_that_torchrun_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second attempt is the run's own beginning, too; the last one's failure leaves what was there to be had."""
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
+    wrong = Regression()
+    wrong.batches = lambda start: _raising(OSError("the disk was away"))
+    with pytest.raises(OSError, match="away"):
+        fit(wrong, run(tmp_path, steps=8), OPTIM, resume=False)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(OSError, match="away"):
+        fit(wrong, run(tmp_path, steps=8), OPTIM, resume=False)
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT")
+    assert len(list((tmp_path / "checkpoints").iterdir())) > 0
+    fit(wrong := Regression(), run(tmp_path, steps=8), OPTIM)
+    assert min(wrong.losses) == 5
+
+
+def _pressing(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Ctrl-C while the first batch is prepared."""
+    os.kill(os.getpid(), signal.SIGINT)
+    yield from batches
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_run_begun_anew_that_is_killed_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Started again by torchrun it begins anew; by hand, to go on, what was there is."""
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    Checkpoints(tmp_path).set_aside()  # as it is while the first batch is prepared
+    if again:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    task = Regression()
+    fit(task, run(tmp_path, steps=8), OPTIM, resume=not again)
+    assert min(task.losses) == (0 if again else 5)
+    assert not (tmp_path / "checkpoints.before").exists()
 
 
 def _raising(error: Exception, number: int = 0) -> Iterator[Tensor]:

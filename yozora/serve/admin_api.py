@@ -13,7 +13,8 @@ from yozora.serve.accounts import ROLES
 from yozora.serve.bodies import Told
 from yozora.serve.create_api import job_object
 from yozora.serve.errors import invalid, missing
-from yozora.serve.jobs import LANES
+from yozora.serve.jobs import LANES, lock
+from yozora.serve.marks import leave_mark
 from yozora.serve.plans import find_plan, load_plans
 from yozora.serve.schemas import failures
 from yozora.serve.tables import COMPLETED, QUEUED, Account, Job, WorkerRow
@@ -102,10 +103,15 @@ def queue(service: Serving, admin: Admin) -> dict[str, Any]:
 def review(video_id: str, new: Review, service: Serving, reviewer: Reviewer) -> dict[str, Any]:
     """Features a public video, or takes it out of the feeds."""
     with service.database.writing() as session:
+        owner = session.scalar(sa.select(Job.account_id).where(Job.id == video_id))
+        if owner is not None:
+            lock(session, owner)
         job = session.get(Job, video_id)
         if job is None or not job.public or job.status != COMPLETED:
             raise missing("public video", video_id)
         if new.public is not None:
+            if not new.public:
+                leave_mark(session, job)
             job.public = new.public
         job.featured = job.public and (job.featured if new.featured is None else new.featured)
         return job_object(job, own=False)

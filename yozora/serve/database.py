@@ -98,7 +98,9 @@ class Database:
             return
         # outside of any transaction: DBOS builds indexes in a way that waits for all of them to end
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+            # asked again and again: whoever waits within a statement is in a transaction that those would wait for
+            while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": _MIGRATION_LOCK}):
+                time.sleep(0.2)
             try:
                 yield
             finally:

@@ -245,7 +245,7 @@ def cancel(service: Service, user: User, job_id: str) -> Job:
     """Stops a job that waits or runs; the worker is free within one sampling step. Raises ApiError for one that is
     finished."""
     with service.database.writing() as session:
-        _lock(session, user.id)
+        lock(session, user.id)
         job = find(session, user, job_id)
         if job.status not in UNFINISHED:
             raise ApiError(409, f"this video is {job.status}: there is nothing to cancel", code="not_cancellable")
@@ -257,7 +257,7 @@ def cancel(service: Service, user: User, job_id: str) -> Job:
 def delete(service: Service, user: User, job_id: str) -> None:
     """Removes a video, its files and, where it is being made, the making. Raises ApiError."""
     with service.database.writing() as session:
-        _lock(session, user.id)
+        lock(session, user.id)
         job = find(session, user, job_id)
         if job.status in UNFINISHED:
             settle(service, session, job, CANCELLED, "cancelled", "the video was deleted")
@@ -270,7 +270,7 @@ def delete(service: Service, user: User, job_id: str) -> None:
 def measure(session: Session, job: Job, size: tuple[int, int], seconds: float) -> None:
     """What a job will be, which could only be guessed when it was ordered, is known: its plan holds for that, and the
     difference is charged, or given back. In the caller's transaction, which an ApiError undoes. Raises ApiError."""
-    _lock(session, job.account_id)
+    lock(session, job.account_id)
     plan = user_by_id(session, job.account_id).plan
     check_plan(plan, *size, seconds)
     if job.charged and seconds != job.seconds:
@@ -289,7 +289,7 @@ def settle(
     service: Service, session: Session, job: Job, status: str, code: str | None = None, message: str | None = None
 ) -> None:
     """A job is over, however it ended: the account's next one may go. In the caller's transaction."""
-    _lock(session, job.account_id)
+    lock(session, job.account_id)
     plan = user_by_id(session, job.account_id).plan
     now = time.time()
     job.status, job.finished_at, job.stage = status, now, ""
@@ -311,7 +311,7 @@ def held(session: Session, job_id: str) -> Job | None:
     account_id = session.scalar(sa.select(Job.account_id).where(Job.id == job_id))
     if account_id is None:
         return None
-    _lock(session, account_id)
+    lock(session, account_id)
     return session.scalar(sa.select(Job).where(Job.id == job_id).with_for_update())
 
 
@@ -337,7 +337,7 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
     """All of the jobs or none. Raises ApiError where there are too many already."""
     month = this_month()
     with service.database.writing() as session:
-        _lock(session, user.id)
+        lock(session, user.id)
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
         own = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED, Job.account_id == user.id)) or 0
         each = pace(session, service.database)
@@ -393,7 +393,7 @@ def _check_folder(session: Session, user: User, folder_id: str) -> None:
         raise missing("folder", folder_id)
 
 
-def _lock(session: Session, account_id: str) -> None:
+def lock(session: Session, account_id: str) -> None:
     """One transaction at a time counts and changes an account's jobs (on SQLite it is the only writer anyway)."""
     # only its numbers are in question, so that rows which refer to it may come meanwhile
     session.execute(sa.select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))

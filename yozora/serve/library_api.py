@@ -85,6 +85,7 @@ def listing(
 def change(video_id: str, new: Change, service: Serving, user: Asking) -> dict[str, Any]:
     """Moves a video to a folder (null: out of it), or shows it in the feeds."""
     with service.database.writing() as session:
+        jobs.lock(session, user.id)  # who deletes it meanwhile waits, or was first
         job = jobs.find(session, user, video_id)
         if "folder" in new.model_fields_set:
             job.folder_id = None if new.folder is None else _folder(session, user, new.folder).id

@@ -18,6 +18,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +47,7 @@ class Checkpoints:
 
     def __init__(self, out: Path, mesh: Mesh = ALONE) -> None:
         self.folder, self.before, self.mesh = out / "checkpoints", out / BEFORE, mesh
+        self.aside = out / "checkpoints.before"
         self._writing: Future[None] | None = None
         if mesh.first:
             for path in self.folder.glob(f"*{PARTIAL}"):
@@ -56,12 +58,35 @@ class Checkpoints:
         """The last whole one."""
         return max((path for path in self.folder.glob("step-*") if path.suffix != PARTIAL), default=None)
 
-    def forget(self) -> None:
-        """Deletes all of them."""
+    def set_aside(self) -> None:
+        """None are there any more, until they are put back, or dropped for good. Raises ConfigError."""
+        problem = ""
         if self.mesh.first:
+            try:
+                if self.folder.exists() or self.before.exists():
+                    self.drop()
+                    self.aside.mkdir()
+                    for path in (self.folder, self.before):
+                        if path.exists():
+                            path.rename(self.aside / path.name)
+            except OSError as error:
+                problem = f"{self.folder} cannot be set aside ({error.strerror})"
+        if problem := self.mesh.from_first(problem):  # and nobody looks before they are gone
+            raise ConfigError(problem)
+
+    def put_back(self) -> None:
+        """What was set aside is there again, unless there are newer ones. Asks no other process: it may be dead."""
+        if self.mesh.first and self.aside.exists() and self.last is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.before.unlink(missing_ok=True)
-        self.mesh.gather(None)  # nobody looks before they are gone
+            for path in (self.folder, self.before):
+                with suppress(OSError):
+                    (self.aside / path.name).rename(path)
+            self.drop()
+
+    def drop(self) -> None:
+        """Deletes what was set aside."""
+        if self.mesh.first:
+            shutil.rmtree(self.aside, ignore_errors=True)
 
     def begin(self, state: State, progress: dict[str, Any]) -> None:
         """Copies the tensors, and writes them while the run goes on; `progress` is JSON, with the number of the `step`.

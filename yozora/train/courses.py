@@ -144,6 +144,7 @@ def _claim(folder: Path, config: DistillStage, resume: bool) -> None:
     asked["pool"] = read_json(pool) if pool.exists() else str(config.pool)
     for part in ("transformer", "text_encoder"):
         asked[f"{part}_sha256"] = weights_digest(config.start_from / part)
+    asked["tokenizer_sha256"] = weights_digest(config.start_from / "text_encoder" / "tokenizer.json")
     if _manifest(folder) == asked:
         return
     recorded = [*folder.glob("*.jsonl"), *folder.glob("*.safetensors")]

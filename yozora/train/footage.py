@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import math
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -247,7 +249,13 @@ def read_shard(path: Path, folder: Path, caption: str) -> Iterator[Item | Skippe
     try:
         for key, parts in _samples(path):
             yield _sample(f"{path.name}:{key}", parts, folder, caption)
-    except (tarfile.TarError, OSError, EOFError) as error:  # what came before the damage counts
+    except (
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        lzma.LZMAError,
+        zlib.error,
+    ) as error:  # what came before the damage counts
         yield Skipped(path.name, (str(error) or "it is damaged").splitlines()[0].removesuffix(":"))
 
 

@@ -23,7 +23,7 @@ from yozora.train.checkpoint import Checkpoints, State
 from yozora.train.claim import claimed
 from yozora.train.config import Optim, Run
 from yozora.train.log import SAMPLES, Log, joined
-from yozora.train.mesh import ALONE, Mesh, refuse_several, restarted
+from yozora.train.mesh import ALONE, Mesh, may_restart, refuse_several, restarted
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 from yozora.train.parallel import whole
 from yozora.train.resumed import Said, changed, sizes_of
@@ -102,15 +102,41 @@ def fit(
         refuse_several("this")
     make_folder(run.out)
     with claimed(run.out, mesh):
+        _agree(task, run, mesh, settings, resume)
         return _fit(_Training(task, run, optim, mesh, settings), resume)
 
 
+def _agree(task: Task, run: Run, mesh: Mesh, settings: Said | None, resume: bool) -> None:
+    """Raises ConfigError where processes were given different settings: each would do another part of another step, or
+    wait for the others for ever."""
+    own = {**(settings or {}), "sizes": sizes_of(task.model), "resume": resume}
+    together = {name: str(getattr(run, name)) for name in ("out", "steps", "log_every", "sample_every")}
+    own["run"] = {**own.get("run", {}), **together}
+    first, *others = mesh.gather(own)
+    if names := sorted({name for other in others for name in changed(first, other)}):
+        raise ConfigError(f"the processes were given different settings ({', '.join(names)}): give all the same")
+
+
 def _fit(state: _Training, resume: bool) -> Path:
-    """See `fit`."""
-    task, run, mesh = state.task, state.run, state.mesh
-    state.agree()
-    begun = resume or restarted()  # or else what is there is only given up once a first batch shows that all is well
-    step = state.resume() if begun else 0
+    """See `fit`. What a run that is begun anew gives up is only gone once its first step has shown that all is well."""
+    checkpoints, anew = state.checkpoints, not (resume or restarted())
+    if anew:
+        checkpoints.set_aside()
+    elif not restarted():
+        checkpoints.put_back()  # of a run that ended before its first step
+    try:
+        _learn(state, anew)
+    except BaseException:
+        if not may_restart():  # and then this run would go on from the one before
+            checkpoints.put_back()
+        raise
+    return state.export()
+
+
+def _learn(state: _Training, anew: bool) -> None:
+    """The steps of `fit`. Raises as that does."""
+    task, run, mesh, checkpoints = state.task, state.run, state.mesh, state.checkpoints
+    step, learned = state.resume(), False
     log = Log(run, state.device, mesh)
     if step >= run.steps:
         log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
@@ -125,12 +151,15 @@ def _fit(state: _Training, resume: bool) -> Path:
                     raise
                 stop = True
                 break  # the signal that stops the run has ended its data workers, too
+            if not learned and mesh.any(bool(stopped), False)[0]:
+                stop = True
+                break  # the first batch may take long
             waited = time.monotonic() - waited
-            if not begun:
-                state.checkpoints.forget()
-                begun = True
             figures = state.learn(step, batch)
             step += 1
+            if not learned:
+                checkpoints.drop()
+                learned = True
             log.step(step, task.size(batch), figures | {"wait": waited})
             state.despair(step == run.steps)
             stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
@@ -140,18 +169,17 @@ def _fit(state: _Training, resume: bool) -> Path:
             if run.sample_every and step % run.sample_every == 0:
                 state.sample(step)
                 log.show(step)
-        if begun:
+        if learned or not anew:
             state.save(step)
-            state.checkpoints.finish()
+            checkpoints.finish()
         log.close()
-        if stop and not begun:
-            log.say("stopped before the first step; what was there is as it was")
-            raise KeyboardInterrupt
         if stop and step < run.steps:
-            state.export()  # what there is so far can be used, too
-            log.say(f"stopped at step {step}; the same command goes on from here")
+            if learned or not anew:
+                state.export()  # what there is so far can be used, too
+                log.say(f"stopped at step {step}; the same command goes on from here")
+            else:
+                log.say("stopped before the first step; what was there is as it was")
             raise KeyboardInterrupt
-    return state.export()
 
 
 @contextmanager
@@ -227,16 +255,6 @@ class _Training:
     def save(self, step: int) -> None:
         """Begins to write a checkpoint."""
         self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)} | self.said)
-
-    def agree(self) -> None:
-        """Raises ConfigError where processes were given different settings: each would do another part of another
-        step, or wait for the others for ever."""
-        together = ("steps", "log_every", "sample_every")
-        own = {**(self.said["settings"] or {}), "sizes": self.said["sizes"]}
-        own["run"] = {**own.get("run", {}), **{name: getattr(self.run, name) for name in together}}
-        first, *others = self.mesh.gather(own)
-        if names := sorted({name for other in others for name in changed(first, other)}):
-            raise ConfigError(f"the processes were given different settings ({', '.join(names)}): give all the same")
 
     def resume(self) -> int:
         """Goes on from the last checkpoint, if there is one. Returns the step."""

@@ -110,6 +110,11 @@ def restarted() -> bool:
     return _attempt() > 0
 
 
+def may_restart() -> bool:
+    """Whether `torchrun --max-restarts` will start this again where one of the processes ends in an error."""
+    return _attempt() < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+
+
 def _attempt() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
