@@ -48,11 +48,12 @@ def test_a_larger_ball_is_larger() -> None:
 
 
 def test_a_mirror_turns_left_into_right() -> None:
-    sight, frames = _look(_ball(motion=Motion("right", speed=0.8)), camera=LED)
+    # it stays in the picture: what is left of a ball at the edge has no shape that two looks agree on
+    sight, frames = _look(_ball(motion=Motion("right", speed=0.2)), camera=LED)
     eyes = load_eyes()
     other = gather(look_around(Clip(frames[:, :, ::-1].copy(), 12.0), eyes.inspector, eyes.reader))
     same = mirrored(gather(sight))
-    assert torch.allclose(same.tracks[0, 0], other.tracks[0, 0], atol=0.3)
+    assert torch.allclose(same.tracks[0, 0], other.tracks[0, 0], atol=0.15)
     assert torch.equal(mirrored(same).whole, gather(sight).whole)
     assert torch.allclose(same.whole[:, :10], other.whole[:, :10], atol=0.7)
 

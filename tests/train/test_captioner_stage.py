@@ -48,8 +48,8 @@ def test_both_networks_are_trained_and_read_with(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path: Path) -> None:
-    stage = _write(tmp_path)
-    for name in ("weigher", "reader"):
+    for name in ("weigher", "reader", "inspector"):
+        stage = _write(tmp_path)
         (tmp_path / f"{name}.toml").write_text("filmed = 2")
         with pytest.raises(ConfigError, match=rf"{name}\.toml"):
             run("captioner", stage, stages=STAGES)
