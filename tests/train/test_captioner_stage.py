@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from yozora.captions import STAGES, load_captioner
+from yozora.captions import load_captioner
 from yozora.captions.seeing import load_eyes, see
 from yozora.captions.world import WorldCaptioner
+from yozora.cli.train import EVERY as STAGES
 from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
 from yozora.train import run

@@ -13,14 +13,9 @@ from yozora.captions.caption import Caption, Captioner, Event
 from yozora.captions.files import caption_files
 from yozora.errors import ConfigError
 
-__all__ = ["DEFAULT", "STAGES", "Caption", "Captioner", "Event", "caption_files", "load_captioner"]
+__all__ = ["DEFAULT", "Caption", "Captioner", "Event", "caption_files", "load_captioner"]
 
 DEFAULT = "world"
-_LEARNING = "yozora.captions.learning"
-STAGES = {  # of training: see `yozora.train.STAGES`
-    "weigher": (_LEARNING, "train_weigher", "WeigherStage", "Whom of the two judges captions believe, and when."),
-    "captioner": (_LEARNING, "train_captioner", "CaptionerStage", "What the captioner reads with: all three."),
-}
 
 
 def load_captioner(name: str = DEFAULT, language: str = "en") -> Captioner:

@@ -158,7 +158,7 @@ def _track(look: Look, frames: np.ndarray, length: int, view: View) -> np.ndarra
     if not seen.any():
         return out
     some, at = mask[seen], np.linspace(0, length - 1, MOMENTS)
-    columns, rows = some.any(1), some.any(2)
+    columns, rows = np.asarray(some.any(1)), np.asarray(some.any(2))
     left, right = columns.argmax(1), width - columns[:, ::-1].argmax(1)
     top, foot = rows.argmax(1), height - rows[:, ::-1].argmax(1)
     middle = (some.sum(1) * (np.arange(width) + 0.5)).sum(1) / area[seen]

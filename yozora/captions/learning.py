@@ -124,7 +124,8 @@ class Gathered:
                 film = softened(film, int(seed) % (1 << 62))
             parts.append(gather(look_around(Clip(film, world.fps), self.inspector, self.reader)))
             names.append(numbers_of(names_of(scene), self.names))
-        return Lesson(*(torch.cat(column) for column in zip(*parts, strict=True)), torch.tensor(names))
+        evidence = Evidence(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return Lesson(*evidence, names=torch.tensor(names))
 
 
 class WeigherTask:

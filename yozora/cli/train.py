@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from yozora.captions import STAGES as CAPTIONING
 from yozora.errors import needing
 from yozora.train import STAGES
 
@@ -38,7 +37,11 @@ Seed = Annotated[int, typer.Option(help="The same seed makes the same weights.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda …")]
 
 
-EVERY = STAGES | CAPTIONING
+LEARNING = "yozora.captions.learning"  # named, not imported: `yozora --help` needs no torch
+EVERY = STAGES | {
+    "weigher": (LEARNING, "train_weigher", "WeigherStage", "Whom of the two judges captions believe, and when."),
+    "captioner": (LEARNING, "train_captioner", "CaptionerStage", "What the captioner reads with: all three."),
+}
 
 
 def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], None]:
