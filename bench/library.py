@@ -263,6 +263,7 @@ def film_all(
                 f"{said['distance']:.2f} ({said['least']:.2f})",
             ]
         )
+    rows += [[way, "no weights", *["-"] * 5] for way in WAYS if way in options.ways and way not in ways]
     columns = ["", "followed", "difference, points", "begun warm", "passes a video (begun warm)", "between seeds"]
     show_table(f"{len(prompts)} {name} prompts, {options.seeds} seeds", [*columns, "nearest clip (least)"], rows)
     return {"ways": block, "records": records}
