@@ -28,7 +28,7 @@ from yozora.train.reader import kind_of_motion
 from yozora.world import MIXES, Scene, render, sample_scene
 from yozora.world.describe import facts
 
-FIRST_SEED = HELD_OUT_SEEDS + 7_000_000
+FIRST = 7_000_000
 JUDGED = ("shape", "colour", "direction")  # what the inspector names
 NAMES = ("shape", "colour", "size", "material", "motion", "direction", "second_shape", "second_colour")
 NAMES += ("relation", "ground", "time", "weather", "camera", "style")
@@ -39,6 +39,9 @@ MOST_ORDERED = 3  # things: the orders of more are too many
 def main() -> None:
     parser = argparse.ArgumentParser(description="How true and how full captions are.")
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument(
+        "--first", type=int, default=FIRST, help="of the held-out seeds; by others thresholds are chosen"
+    )
     parser.add_argument("--mix", default="simple", choices=sorted(MIXES))
     parser.add_argument("--coded", action="store_true", help="through the autoencoder of mini")
     parser.add_argument("--generated", type=int, default=0, help="clips that mini makes of held-out prompts")
@@ -47,7 +50,7 @@ def main() -> None:
     captioner, records = WorldCaptioner(), []
     autoencoder = yozora.load("mini").bundle.autoencoder if options.coded else None
     for number in track(range(options.clips), description="captions"):
-        scene = sample_scene(FIRST_SEED + number, MIXES[options.mix])
+        scene = sample_scene(HELD_OUT_SEEDS + options.first + number, MIXES[options.mix])
         clip = Clip(render(scene, 128, 128, 25, 12.0, threads=1).frames, 12.0)
         if autoencoder is not None:
             clip = reconstruct(autoencoder, clip)
