@@ -4,7 +4,8 @@ They were written by hand: synonyms, odd word order, half sentences. The first t
 the facts that a prompt states it reads, in all prompts, and apart for those with a word that it does not know. The
 second generates a clip of some prompts, as they are and rewritten, and judges what the clips show by networks that
 never see a prompt. The same person wrote these prompts and the tables of words; every second prompt (the first, …)
-was looked at while the reading was made, the others were not: "unseen" counts those alone.
+was looked at while the reading was made, the others were not: "unseen" counts those alone. The prompts of
+`--development` were written to be looked at, all of them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from yozora.prompts.writer import WorldWriter, load_writer
 from yozora.world.words import LANGUAGES, words_of
 
 FOLDER = Path(__file__).parent / "understanding"
+DEVELOPMENT = FOLDER / "development"
 FACTS = ("colour", "shape", "motion", "direction", "ground")
 SHOWN = ("colour", "shape", "direction", "ground")  # what is judged in clips
 WAYS = ("as it is", "rewritten")
@@ -48,11 +50,13 @@ def main() -> None:
     parser.add_argument(
         "--clips", type=int, default=100, help="prompts of each language that clips are made of; 0: none"
     )
+    parser.add_argument("--development", action="store_true", help="the prompts by which words are added, instead")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
     options = parser.parse_args()
     writer = load_writer(options.rewriter) if options.rewriter else load_writer()
-    prompts = {language: read_prompts(language) for language in LANGUAGES}
+    folder = DEVELOPMENT if options.development else FOLDER
+    prompts = {language: read_prompts(language, folder) for language in LANGUAGES}
     results: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(options).items()}}
     results["read"] = read_all(prompts, writer)
     if options.clips:
@@ -62,10 +66,10 @@ def main() -> None:
     write_results("understanding", results)
 
 
-def read_prompts(language: str) -> list[FreePrompt]:
+def read_prompts(language: str, folder: Path = FOLDER) -> list[FreePrompt]:
     """The prompts of a language: `colour shape motion direction ground | text` a line, "-" for what is unsaid."""
     prompts = []
-    for line in (FOLDER / f"{language}.txt").read_text(encoding="utf-8").splitlines():
+    for line in (folder / f"{language}.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             said, _, text = line.partition(" | ")
             named = zip(FACTS, said.split(), strict=True)

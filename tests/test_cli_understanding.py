@@ -122,6 +122,7 @@ def test_a_folder_of_which_nothing_could_be_captioned_is_an_error(
         (tmp_path / name).write_bytes(b"no video")
     assert main(["caption", str(tmp_path)]) == 2
     assert "error: none of the 2 in" in capsys.readouterr().err
+    assert not (tmp_path / "captions.jsonl").exists()
     (tmp_path / "captions.jsonl").write_text('{"file": "a.mp4", "short": "A cow."}\n')
     assert main(["caption", str(tmp_path)]) == 0
     assert "0 captioned, 1 left out, 1 listed already" in capsys.readouterr().out

@@ -299,3 +299,36 @@ def test_what_stands_for_a_thing_is_said_and_only_where_none_is_known() -> None:
     assert dog.notes[0] == 'the model knows no "dog"; showing a brown capsule'
     ball = writer.understand("a crimson ball like a strawberry")
     assert ball is not None and len(ball.subjects) == 1 and ball.caption == "A red ball."
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("under a blue sky a red ball rolls", {"shape": "sphere", "colour": "red", "motion": "roll"}),
+        ("une boule rouge sous un ciel bleu", {"shape": "sphere", "colour": "red"}),
+        ("Unter blauem Himmel dreht sich ein gelber Kegel", {"shape": "cone", "colour": "yellow", "motion": "spin"}),
+        ("una bola roja bajo un cielo azul", {"shape": "sphere", "colour": "red"}),
+        ("a sky blue ball", {"shape": "sphere", "colour": "blue"}),  # the colour of the sky, not its own
+        ("un cube bleu ciel", {"shape": "box", "colour": "blue"}),
+    ],
+)
+def test_the_colour_of_a_sky_is_no_things(text: str, said: dict[str, str]) -> None:
+    assert LexiconReader().read(text) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a ball stops", "just a ball", "all about a ball", "a ball on its way", "a ball above the ground"),
+        *(
+            "ein Ball mit Schatten",
+            "der Ball geht",
+            "ein Ball in der Luft",
+            "une boule en train",
+            "tout près, une boule",
+        ),
+        *("un cubo sube", "ni un cubo"),
+    ],
+)
+def test_words_of_phrases_tell_no_motion_alone(text: str) -> None:
+    assert "motion" not in LexiconReader().read(text)

@@ -1,4 +1,4 @@
-"""`yozora train captioner` at a tiny size: both networks, in a folder that `yozora caption` takes."""
+"""`yozora train captioner` at a tiny size: its three networks, in a folder that `yozora caption` takes."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from yozora.captions import load_captioner
 from yozora.captions.seeing import load_eyes, see
 from yozora.captions.world import WorldCaptioner
+from yozora.cli.train import EVERY as STAGES
 from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
 from yozora.train import run
@@ -26,34 +27,38 @@ def _write(folder: Path) -> Path:
     small = "[model]\nframes = 5\nside = 24\nwidths = [4, 6, 8]\nsurface_widths = [4, 6]"
     reader = f'inspector = "nowhere"\nfilmed = 2\n{RUN}\n[world]\n{five}\n[closeups]\n{one}\n{small}'
     (folder / "reader.toml").write_text(reader)
+    small = "[model]\nmembers = 2\ntrack = 4\nthing = 4\nwidth = 8"
+    weigher = f'inspector = "nowhere"\nreader = "nowhere"\nfilmed = 2\nbatch = 4\n{RUN}\n[world]\n{five}\n{small}'
+    (folder / "weigher.toml").write_text(weigher)
     stage = folder / "captioner.toml"
-    files = "".join(f'{name} = "{folder / name}.toml"\n' for name in ("inspector", "reader"))
+    files = "".join(f'{name} = "{folder / name}.toml"\n' for name in ("inspector", "reader", "weigher"))
     stage.write_text(f'out = "{folder}/out"\ndevice = "cpu"\n{files}[changes]\nreader = ["run.steps=3"]')
     return stage
 
 
 def test_both_networks_are_trained_and_read_with(tmp_path: Path) -> None:
-    export = run("captioner", _write(tmp_path))
+    export = run("captioner", _write(tmp_path), stages=STAGES)
     assert export == tmp_path / "out" / "export"
     eyes = load_eyes(export)
-    assert eyes.inspector.config.widths == (4, 4) and eyes.reader.config.frames == 5
+    assert eyes.inspector.config.widths == (4, 4) and eyes.reader.config.frames == 5 and len(eyes.weigher.members) == 2
     captioner = load_captioner(str(export))
     assert isinstance(captioner, WorldCaptioner) and captioner.eyes is not None
     clip = Clip(render(sample_scene(1), 32, 32, 5, 4, threads=1).frames, 4)
     assert see(clip, eyes) == see(clip, captioner.eyes)
-    assert run("captioner", tmp_path / "captioner.toml") == export  # what is done is not done again
+    assert run("captioner", tmp_path / "captioner.toml", stages=STAGES) == export  # what is done is not done again
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path: Path) -> None:
-    stage = _write(tmp_path)
-    (tmp_path / "reader.toml").write_text("filmed = 2")
-    with pytest.raises(ConfigError, match=r"reader\.toml"):
-        run("captioner", stage)
-    assert not (tmp_path / "out").exists()
+    for name in ("weigher", "reader", "inspector"):
+        stage = _write(tmp_path)
+        (tmp_path / f"{name}.toml").write_text("filmed = 2")
+        with pytest.raises(ConfigError, match=rf"{name}\.toml"):
+            run("captioner", stage, stages=STAGES)
+        assert not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="no language model in"):
         load_captioner(str(tmp_path))
 
 
 def test_the_shipped_configuration_names_files_that_are_there() -> None:
     config = read_config(CaptionerStage, ROOT / "configs" / "captioner.toml")
-    assert (ROOT / config.inspector).is_file() and (ROOT / config.reader).is_file()
+    assert all((ROOT / path).is_file() for path in (config.inspector, config.reader, config.weigher))

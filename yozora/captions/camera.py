@@ -48,12 +48,13 @@ class Flow:
 @dataclass(frozen=True)
 class Filmed:
     """How far corners are off, on the mean, over the short side: where the camera stood still, where it went each of
-    the ways by the best amount (`ways`, by kind and direction), and where each step were a shake of its own (`shaken`).
-    `steady`: how far all steps get together, of their sum: 1 where a camera is led."""
+    the ways by the best amount (`ways` and `amounts`, by kind and direction), and where each step were a shake of its
+    own (`shaken`). `steady`: how far all steps get together, of their sum: 1 where a camera is led."""
 
     still: float
     shaken: float
     ways: dict[tuple[str, str], float]
+    amounts: dict[tuple[str, str], float]
     steady: float
 
 
@@ -63,9 +64,10 @@ def filmed(frames: np.ndarray, things: np.ndarray) -> Filmed | None:
     flow = follow(frames, things)
     if len(flow.steps) < 3 or sum(len(a) for a, _ in flow.steps) < 3 * LEAST:
         return None
-    ways = {(kind, to): _explained(flow, kind, to) for kind in AMOUNTS for to in CAMERA_DIRECTIONS[kind]}
+    tried = {(kind, to): _explained(flow, kind, to) for kind in AMOUNTS for to in CAMERA_DIRECTIONS[kind]}
+    ways, amounts = ({way: each[n] for way, each in tried.items()} for n in (0, 1))
     shaken, steady = _shakes(flow)
-    return Filmed(_off(flow, [start for start, _ in flow.steps]), shaken, ways, steady)
+    return Filmed(_off(flow, [start for start, _ in flow.steps]), shaken, ways, amounts, steady)
 
 
 def camera_of(read: Filmed) -> tuple[str, str] | None:
@@ -123,11 +125,11 @@ def _free(things: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
     return 255 * (cv2.dilate(whole, np.ones((margin, margin), np.uint8)) == 0).astype(np.uint8)
 
 
-def _explained(flow: Flow, kind: str, to: str) -> float:
-    """How far corners are off where the camera went this way, by the best amount."""
-    least, most = AMOUNTS[kind]
+def _explained(flow: Flow, kind: str, to: str) -> tuple[float, float]:
+    """How far corners are off where the camera went this way, by the best amount; and that amount."""
+    amounts = np.linspace(*AMOUNTS[kind], TRIED)
     offs = []
-    for amount in np.linspace(least, most, TRIED):
+    for amount in amounts:
         camera = Camera(kind, to, float(amount), PLAIN.distance, PLAIN.height, PLAIN.fov)
         scene = Scene(0, (), camera=camera)
         eye, look, fov = film(scene, np.linspace(0.0, scene.duration, flow.frames))
@@ -135,7 +137,8 @@ def _explained(flow: Flow, kind: str, to: str) -> float:
         for (one, other), (start, _) in zip(flow.moments, flow.steps, strict=True):
             lands.append(_seen_again(start, flow.size, *(each[[one, other]] for each in (eye, look, fov))))
         offs.append(_off(flow, lands))
-    return min(offs)
+    best = int(np.argmin(offs))
+    return offs[best], float(amounts[best])
 
 
 def _seen_again(

@@ -62,6 +62,7 @@ def _caption(
     """Captions files, by the names that they are listed by, but for those that are `done`."""
     try:
         _tidy(output)
+        there = output.exists()
         try:
             with output.open("a", encoding="utf-8") as lines:
                 for name, file in files:
@@ -77,6 +78,8 @@ def _caption(
                     yield Captioned(name, caption)
         finally:
             _tidy(output)
+            if not there and not output.stat().st_size:  # nothing could be captioned
+                output.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write {output} ({error.strerror}); name another file with -o") from None
 

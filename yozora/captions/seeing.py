@@ -1,43 +1,36 @@
-"""A clip of the simulated world read back into facts: what the networks of `yozora.evaluate` say, where they are sure.
+"""A clip of the simulated world read back into facts: what the networks of `yozora.evaluate` and geometry say, weighed,
+where it is sure.
 
-They were trained on renders by `yozora train inspector` and `yozora train reader`. What they are not sure of is left
-unsaid: a caption that is silent misleads nobody.
+They were trained on renders by `yozora train captioner`. What is not sure is left unsaid: a caption that is silent
+misleads nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from yozora.captions.background import hardly_changes, stands_still
-from yozora.captions.camera import camera_of, filmed
+from yozora.captions.evidence import Sight, gather, look_around
 from yozora.clip import Clip
-from yozora.evaluate.inspector import Look, count_things, finding_of, load_inspector, look_at_things
+from yozora.evaluate.inspector import Look, load_inspector
 from yozora.evaluate.motion import track
-from yozora.evaluate.reading import Thing, follow_both, load_reader, thing_of
+from yozora.evaluate.reading import load_reader
+from yozora.models.folder import load_module
 from yozora.models.inspector import Inspector
-from yozora.models.reader import Reader, clip_to_read
-from yozora.world.scene import DIRECTIONS
-from yozora.world.words.partial import SECOND
+from yozora.models.reader import Reader
+from yozora.models.weigher import MAIN, Weigher
+from yozora.world.words.partial import GOING, SECOND
 from yozora.world.words.seen import COLOURLESS_STYLES
 
-SURE = 0.6  # probability from which on a name is said
-LESS_SURE = {"material": 0.5}  # from which on one of these is: doubt is among the rare ones, mostly
-USUAL = {  # how often values come up in the mix "simple", over how often in the networks' lessons (configs/reader.toml)
-    "size": {"tiny": 0.3, "small": 0.9, "large": 1.6, "huge": 0.7},
-    "material": {"matte": 0.45, "rubber": 0.13, "metal": 0.13, "checkered": 0.12, "striped": 0.12, "glowing": 0.05},
-    "motion": {"still": 0.6, "fall": 1.2, "bounce": 1.4, "roll": 1.6, "slide": 1.6},  # the square roots of these
-    "camera": {"still": 0.55 / 2} | dict.fromkeys(("pan", "tilt", "dolly", "orbit", "zoom", "handheld"), 0.075),
-}
-GOING = ("roll", "slide", "collide", "hide")  # motions that have a direction
-GOES = ("roll", "slide")  # what goes somewhere by itself does one of them
+WEIGHTS = Path(__file__).parent / "weights" / "weigher"
+SURE = 0.4  # probability from which on a name is said: of 240 renders that no bench asks, 90 % of such names are right
+SURER = {"relation": 0.6}  # and from which on one of these is
 INDOORS = ("studio", "space")  # grounds without a time of day and weather
-OUTDONE = 2.0  # times as far must the smaller of two things get, to be told of first
 STEP = 0.04  # of the frame's height, from which on a thing has moved
 
 
@@ -56,120 +49,87 @@ class Eyes(NamedTuple):
 
     inspector: Inspector
     reader: Reader
+    weigher: Weigher
+
+
+class Told(NamedTuple):
+    """What is most probable of something, and how probable that is."""
+
+    name: str
+    chance: float
 
 
 def load_eyes(folder: str | Path | None = None) -> Eyes:
     """The shipped networks, or those that `yozora train captioner` wrote to a folder. Raises ModelError."""
     if folder is None:
-        return Eyes(load_inspector(), load_reader())
-    return Eyes(load_inspector(Path(folder) / "inspector"), load_reader(Path(folder) / "reader"))
+        return Eyes(load_inspector(), load_reader(), _load(WEIGHTS))
+    folder = Path(folder)
+    return Eyes(load_inspector(folder / "inspector"), load_reader(folder / "reader"), _load(folder / "weigher"))
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path) -> Weigher:
+    return load_module(Weigher, folder).eval().requires_grad_(False)
 
 
 def see(clip: Clip, eyes: Eyes | None = None) -> Read:
     """Reads a clip of any size, with one or two things told of, by the shipped networks where no others are given."""
-    inspector, reader = eyes or load_eyes()
-    largest, *others = look_at_things(clip, inspector, pair=True)
-    looks = _subject_first(follow_both(others)) if count_things(clip, inspector) > 1 else []
-    things = tuple(thing for look in looks if (thing := thing_of(look, inspector)).colour and thing.shape)
-    if len(things) < 2:
-        things, looks = _alone(largest, inspector), [largest]
-    if not things:
+    inspector, reader, weigher = eyes or load_eyes()
+    sight = look_around(clip, inspector, reader)
+    if not any(bool(look.mask.any()) for look in sight.looks):
         return Read({}, clip.seconds)
-    facts, going = sure_names(clip, reader, inspector)
-    seen = torch.stack([look.mask for look in (largest, *others)]).any(0).numpy()
-    if facts.get("ground", INDOORS[0]) in INDOORS:
-        facts = {name: value for name, value in facts.items() if name not in ("time", "weather")}
-    facts |= sure_material(looks[0], reader)
-    if len(things) > 1:  # it is read of all that there is
-        facts.pop("size", None)
-    if facts.get("motion") == "hide":
-        things = things[:1]  # what it hides behind is none that is told of
-    for which, thing in zip(("", SECOND), things, strict=False):
-        facts |= {f"{which}shape": thing.shape, f"{which}colour": thing.colour}
-    if len(things) > 1 and (relation := _relation(things, looks)):
-        facts["relation"] = relation
-    read = filmed(clip.frames, seen)
-    if read and (way := camera_of(read)):
-        facts |= {"camera": way[0]} | ({"camera_direction": way[1]} if way[1] else {})
-    elif stands_still(clip.frames, seen) or (read is None and hardly_changes(clip.frames, seen)):
-        facts["camera"] = "still"
-    direction = finding_of(looks[0], inspector).direction
-    if (going or facts.get("motion") in GOING) and direction in DIRECTIONS:
-        facts["direction"] = direction
-    if facts.get("style") in COLOURLESS_STYLES:
-        facts = {name: value for name, value in facts.items() if not name.endswith("colour")}
+    told, main = weigh(sight, weigher)
+    facts = facts_of(told)
     moves = facts.get("motion", "still") != "still"
-    return Read(facts, clip.seconds, _start(looks[0], clip) if moves else 0.0)
+    return Read(facts, clip.seconds, _start(main, clip) if moves else 0.0)
 
 
 @torch.no_grad()
-def sure_names(clip: Clip, reader: Reader, inspector: Inspector) -> tuple[dict[str, str], bool]:
-    """What the reader's heads say, where they are sure; and whether it is sure that something goes somewhere, though
-    perhaps not whether it rolls or slides."""
-    frames = torch.from_numpy(clip.frames).to(next(reader.parameters()).device)
-    logits = reader(clip_to_read(frames, reader.config, inspector)[None])
-    names, going = {}, False
-    for head, one in logits.items():
-        values = reader.config.heads[head]
-        chances = (one.float().log_softmax(1)[0] + _usual(head, values)).softmax(0)
-        if float(chances.max()) >= LESS_SURE.get(head, SURE):
-            names[head] = values[int(chances.argmax())]
-        if head == "motion":
-            going = float(chances[[value in GOES for value in values]].sum()) >= SURE
-    return names, going
+def weigh(sight: Sight, weigher: Weigher) -> tuple[dict[str, Told], Look]:
+    """What is told of each of the weigher's heads, and the look that is probably the main thing's."""
+    told = weigher(*gather(sight))
+    names = {}
+    for head, values in weigher.names.items():
+        chances = told[head][0].exp()
+        names[head] = Told(values[int(chances.argmax())], float(chances.max()))
+        if head == "filmed" and names[head].chance < SURE:  # the way, where only its direction is not sure
+            kinds = dict.fromkeys(value.partition(" ")[0] for value in values)
+            whole = {
+                kind: sum(float(c) for c, v in zip(chances, values, strict=True) if v.startswith(kind))
+                for kind in kinds
+            }
+            kind = max(whole, key=whole.__getitem__)
+            names[head] = Told(kind, whole[kind])
+    seen = [bool(look.mask.any()) for look in sight.looks]
+    likely = told[MAIN][0].masked_fill(~torch.tensor(seen), float("-inf"))
+    return names, sight.looks[int(likely.argmax())]
 
 
-@torch.no_grad()
-def sure_material(look: Look, reader: Reader) -> dict[str, str]:
-    """What a thing is made of, where that is sure."""
-    if not look.judged.any():
-        return {}
-    values = reader.config.materials
-    said = reader.surface(look.squares[look.judged]).float().log_softmax(1).mean(0)
-    chances = (said + _usual("material", values)).softmax(0)
-    sure = float(chances.max()) >= LESS_SURE["material"]
-    return {"material": values[int(chances.argmax())]} if sure else {}
-
-
-def _usual(name: str, values: Sequence[str]) -> torch.Tensor:
-    """How much more often than in the lessons each value of a fact comes up in clips, as a logarithm: the networks were
-    shown rare things as often as others, and doubt between a rare one and a common one would go wrong half the time."""
-    weights = USUAL.get(name, {})
-    return torch.tensor([weights.get(value, 1.0) for value in values]).log()
-
-
-def _subject_first(looks: list[Look]) -> list[Look]:
-    """Two looks, the one first that is told of first: a caption begins with the thing that does something, however
-    small. Where both do, or neither, that is the larger one. A moving camera moves both."""
-    if len(looks) < 2:
-        return looks
-    moved = [_moved(look) for look in looks]
-    return looks[::-1] if moved[1] > max(STEP, OUTDONE * moved[0]) else looks
-
-
-def _relation(things: Sequence[Thing], looks: Sequence[Look]) -> str:
-    """Whether the second thing is left or right of the first; "" where it is neither, and where it is not sure which
-    is told of first. Which is nearer is read off their feet, too dimly to be said."""
-    one, other = sorted(_moved(look) for look in looks)
-    relation = things[1].relation(things[0])
-    return relation if relation in ("left", "right") and other >= OUTDONE * one else ""
-
-
-def _moved(look: Look) -> float:
-    """How far a thing gets from where it was at first, and how much larger or smaller than then, at most: over the
-    frame's height."""
-    path = track(look.mask.numpy())
-    seen = np.flatnonzero(path.seen)
-    if len(seen) < 2:
-        return 0.0
-    x, y, side = path.x[seen], path.y[seen], path.area[seen] ** 0.5
-    return float((np.hypot(x - x[0], y - y[0]) + np.abs(side - side[0])).max()) / path.height
-
-
-def _alone(look: Look, inspector: Inspector) -> tuple[Thing, ...]:
-    """The one thing, if there is any."""
-    found = finding_of(look, inspector)
-    return (Thing(found.colour, found.shape, 0.0, 0.0),) if found.colour and found.shape else ()
+def facts_of(told: Mapping[str, Told]) -> dict[str, str]:
+    """The facts of which a caption tells, of what is sure and fits together."""
+    sure = {head: each.name for head, each in told.items() if each.chance >= SURER.get(head, SURE)}
+    facts = {"shape": told["shape"].name}
+    facts |= {name: sure[name] for name in ("colour", "size", "material", "motion", "ground", "style") if name in sure}
+    if facts.get("ground", INDOORS[0]) not in INDOORS:
+        facts |= {name: sure[name] for name in ("time", "weather") if name in sure}
+    camera, _, to = sure.get("filmed", "").partition(" ")
+    facts |= {name: value for name, value in (("camera", camera), ("camera_direction", to)) if value}
+    if sure.get("direction", "none") != "none" and facts.get("motion", GOING[0]) in GOING:
+        facts["direction"] = sure["direction"]
+    turns = told["colour_to"]
+    if facts.get("motion") == "recolour" and turns.chance >= SURE and turns.name != facts.get("colour"):
+        facts["colour_to"] = turns.name
+    if sure.get("things", "1") != "1" and facts.get("motion") != "hide":  # a wall is none that is told of
+        facts |= {
+            f"{SECOND}{name}": sure[f"{SECOND}{name}"] for name in ("shape", "colour") if f"{SECOND}{name}" in sure
+        }
+        if f"{SECOND}shape" not in facts:
+            facts.pop(f"{SECOND}colour", None)
+        elif sure.get("relation", "none") != "none":
+            facts["relation"] = sure["relation"]
+    if facts.get("style") in COLOURLESS_STYLES:
+        facts = {name: value for name, value in facts.items() if not name.endswith("colour") and name != "colour_to"}
+    return facts
 
 
 def _start(look: Look, clip: Clip) -> float:

@@ -37,6 +37,13 @@ Seed = Annotated[int, typer.Option(help="The same seed makes the same weights.")
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda …")]
 
 
+LEARNING = "yozora.captions.learning"  # named, not imported: `yozora --help` needs no torch
+EVERY = STAGES | {
+    "weigher": (LEARNING, "train_weigher", "WeigherStage", "Whom of the two judges captions believe, and when."),
+    "captioner": (LEARNING, "train_captioner", "CaptionerStage", "What the captioner reads with: all three."),
+}
+
+
 def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], None]:
     def command(
         config: Annotated[Path, typer.Argument(help="The TOML file that describes the run.", show_default=False)],
@@ -46,7 +53,7 @@ def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], No
         with needing("training needs", "train,world"):
             from yozora.train import run
 
-            made = run(name, config, overrides or [], resume)
+            made = run(name, config, overrides or [], resume, EVERY)
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, one speaks
             print(f"{name}: written to {made}")
 
@@ -54,7 +61,7 @@ def _stage(name: str, about: str) -> Callable[[Path, list[str] | None, bool], No
     return command
 
 
-for _name, (*_, _about) in STAGES.items():
+for _name, (*_, _about) in EVERY.items():
     train.command(_name)(_stage(_name, _about))
 
 

@@ -38,6 +38,7 @@ BECOMES = {  # verbs with the colour that something turns behind them
     "es": "vuelve volviéndose cambia cambiando pasa pasando torna pone",
 }
 ANOTHER = {"a", "an", "ein"}  # behind which another thing is told of
+SKY = {"en": "sky skies", "de": "himmel", "fr": "ciel", "es": "cielo"}  # whose colour is no thing's
 BECOMES_REACH = 10  # words from such a verb to the colour
 TURNS = {"en": "turns turning", "de": "dreht", "fr": "tourne tournant", "es": ""}  # alone: round itself
 BEHIND = {"en": "behind", "de": "hinter", "fr": "derrière", "es": "detrás tras"}
@@ -127,6 +128,7 @@ def _read(text: str, language: str) -> Reading:
     camera = filmed(tokens)
     found += (f for f in tokens.take(directions) if not _apart(tokens, f))
     found += tokens.take(phrases(language, "around"), 2)  # in "black and white" no colour is told
+    _leave_skies(tokens)
     told = [f for f in _shown(tokens, phrases(language, "looks")) if f.name == "shape"]
     motion = motion or _motion(tokens, len(told), 2)  # before looks: in "gets smaller" no size is told
     found += tokens.take(phrases(language, "looks"))
@@ -165,6 +167,15 @@ def _apart(tokens: Tokens, found: Found) -> bool:
     behind = tokens.words[found.end : found.end + OF_REACH]
     of = bool(behind) and (behind[0] in OF[tokens.language].split() or behind[0].startswith(("d'", "d’")))
     return of and any(word in _things(tokens.language) for word in tokens.stems[found.end : found.end + OF_REACH])
+
+
+def _leave_skies(tokens: Tokens) -> None:
+    """Takes the colours of skies, of which no caption tells: blue sky, ciel bleu."""
+    skies, looks = stems_in(SKY[tokens.language], tokens.language), phrases(tokens.language, "looks")
+    beside = 1 if tokens.language in AFTER else -1
+    for at in (at + beside for at, word in enumerate(tokens.stems) if word in skies):
+        if 0 <= at < len(tokens.stems) and looks.get((tokens.stems[at],), ("", ""))[0] == "colour":
+            tokens.free[at] = False
 
 
 def _shown(tokens: Tokens, table: dict[tuple[str, ...], tuple[str, str]]) -> list[Found]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -365,4 +366,5 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"the library {folder} cannot be used ({reason[:200]})") from None
+        reason = re.sub(r",? /\S+:\d+:\d+", "", reason)[:200]  # where in its own source
+        raise ConfigError(f"the library {folder} cannot be used ({reason}); copy or make it again") from None

@@ -26,11 +26,14 @@ PLURAL = re.compile(r"(?<=\w{3}e[lr])n$")  # Kugeln is Kugel
 PASSES = 2  # endings upon endings: leucht-end-er
 COMMON = {  # words in phrases of several motions, in one table or not, which tell none
     "en": "keep does make come go get become lose run drive above out again like balloon size top own turns "
-    "turning there along",
-    "de": "kommt macht wird nimmt bleibt läuft fährt geht immer wieder oben unten ohne größe um an ab zu wie gegen",
-    "fr": "fait faire devient plus sans étant être haut bas taille va court comme sol terre loin ciel entre",
+    "turning there along about never just stop stops stopping way "
+    "sky ground",
+    "de": "kommt macht wird nimmt bleibt läuft fährt geht immer wieder oben unten ohne größe um an ab zu wie gegen "
+    "ist sein nichts luft wolken hinaus mit nach vom da nieder himmel boden",
+    "fr": "fait faire devient plus sans étant être haut bas taille va court comme sol terre loin ciel entre "
+    "tout soi train pied pieds joints nez libre",
     "es": "hace haciendo da dando más sin está estando arriba abajo tamaño suelo cielo como corre va queda contra "
-    "encima",
+    "encima ni sube alrededor",
 }
 AROUND = (("ground", "grounds"), ("ground", "onto"), ("time", "times"), ("weather", "weathers"), ("style", "styles"))
 AROUND += (("time", "time_sentences"), ("weather", "weather_sentences"), ("style", "style_sentences"))

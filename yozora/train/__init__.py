@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yozora.errors import ConfigError
@@ -25,19 +25,25 @@ STAGES = {  # name: module, function, class of its configuration, what it does
     "rewriter": ("rewriter", "train_rewriter", "RewriterStage", "The reader of prompts in anybody's words."),
     "inspector": ("inspector", "train_inspector", "InspectorStage", "The judge of colours and shapes."),
     "reader": ("reader", "train_reader", "ReaderStage", "The judge of all else."),
-    "captioner": ("captioner", "train_captioner", "CaptionerStage", "What the captioner reads with: both judges."),
 }
 
 
-def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = True) -> Path:
-    """Runs a stage from its TOML file and returns the folder it wrote. Raises ConfigError for bad settings."""
+def run(
+    stage: str,
+    config: Path,
+    overrides: Sequence[str] = (),
+    resume: bool = True,
+    stages: Mapping[str, tuple[str, str, str, str]] = STAGES,
+) -> Path:
+    """Runs a stage of `stages` from its TOML file and returns the folder it wrote; rooms above this one have stages of
+    their own, whose modules are named in full. Raises ConfigError for bad settings."""
     from yozora.train.mesh import refuse_several
     from yozora.train.settings import read_config
 
-    if stage not in STAGES:
-        raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(STAGES)}")
+    if stage not in stages:
+        raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(stages)}")
     if stage != "transformer":
         refuse_several(f"yozora train {stage}")
-    name, function, settings, _ = STAGES[stage]
-    module = importlib.import_module(f"yozora.train.{name}")
+    name, function, settings, _ = stages[stage]
+    module = importlib.import_module(name if "." in name else f"yozora.train.{name}")
     return getattr(module, function)(read_config(getattr(module, settings), config, overrides), resume)

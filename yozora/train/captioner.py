@@ -1,7 +1,7 @@
-"""Training what the captioner reads with: the inspector, which finds things, then the reader, which needs it.
+"""Training what the captioner sees with: the inspector, which finds things, then the reader, which needs it.
 
-Both are stages of their own; this one runs them with their own files, one after the other, and puts the two networks
-into a folder for `yozora caption --captioner`. What is told of what they read is no network: it is the world's grammar.
+Both are stages of their own; these are run with their own files, one after the other, and the two networks put into a
+folder. `yozora.captions.learning` does the rest.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from yozora.train.reader import train_reader
 from yozora.train.settings import read_config
 
 
-def train_captioner(config: CaptionerStage, resume: bool = True) -> Path:
+def train_eyes(config: CaptionerStage, resume: bool = True) -> Path:
     """Runs both stages; with `resume`, each goes on where it stopped. Returns the folder of the two networks. Raises
     ConfigError."""
-    inspector = read_config(InspectorStage, config.inspector, _settings(config, "inspector"))
+    inspector = read_config(InspectorStage, config.inspector, settings_for(config, "inspector"))
     # checked before anything is trained
-    read_config(ReaderStage, config.reader, [*_settings(config, "reader"), 'inspector="made first"'])
+    read_config(ReaderStage, config.reader, [*settings_for(config, "reader"), 'inspector="made first"'])
     made = train_inspector(inspector, resume)
     found = f"inspector={json.dumps(str(made))}"
-    reader = read_config(ReaderStage, config.reader, [*_settings(config, "reader"), found])
+    reader = read_config(ReaderStage, config.reader, [*settings_for(config, "reader"), found])
     export = config.out / "export"
     for name, folder in (("inspector", made), ("reader", train_reader(reader, resume))):
-        _put(folder, export / name)
+        put(folder, export / name)
     return export
 
 
-def _settings(config: CaptionerStage, name: Literal["inspector", "reader"]) -> list[str]:
-    """What this stage says of one of the two: where it is written, on what it runs, and what else is changed in it."""
+def settings_for(config: CaptionerStage, name: Literal["inspector", "reader", "weigher"]) -> list[str]:
+    """What the captioner's stage says of one of its own: where it is written, on what it runs, and what else is
+    changed in it."""
     own = [f"run.out={json.dumps(str(config.out / name))}", f"run.device={json.dumps(config.device)}"]
     return [*own, *config.changes.get(name, ())]
 
 
-def _put(folder: Path, place: Path) -> None:
+def put(folder: Path, place: Path) -> None:
     """A copy of a folder, all of it or none. Raises ConfigError."""
     part = place.with_name(f".{place.name}.part")
     try:

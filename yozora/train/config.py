@@ -349,15 +349,35 @@ class ReaderStage(Section):
     model: dict[str, Any] = {}
 
 
+class WeigherStage(Section):
+    """`yozora train weigher`: the network that weighs what the inspector, the reader and geometry say of a clip, for
+    captions.
+
+    `filmed` batches of clips of `world` are filmed, a share of them `softened` as generated clips are, and what is said
+    of them is kept in the run's folder; a step learns from `batch` of all of them.
+    """
+
+    run: Run
+    optim: Optim
+    world: World
+    inspector: Path
+    reader: Path
+    filmed: int = Field(default=60, gt=0)
+    softened: float = Field(default=0.4, ge=0, le=1)
+    batch: int = Field(default=128, gt=0)
+    model: dict[str, Any] = {}
+
+
 class CaptionerStage(Section):
-    """`yozora train captioner`: the inspector and then the reader, each by its own TOML file, into one folder.
-    `changes` are settings of theirs, by "inspector" and "reader", as `--set` takes them: ["run.steps=100"]."""
+    """`yozora train captioner`: the inspector, the reader and the weigher, each by its own TOML file, into one folder.
+    `changes` are settings of theirs, by their names, as `--set` takes them: ["run.steps=100"]."""
 
     out: Path
     inspector: Path
     reader: Path
+    weigher: Path
     device: str = "auto"
-    changes: dict[Literal["inspector", "reader"], tuple[str, ...]] = {}
+    changes: dict[Literal["inspector", "reader", "weigher"], tuple[str, ...]] = {}
 
 
 class Media(Section):

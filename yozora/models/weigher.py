@@ -1,0 +1,154 @@
+"""The weigher: all evidence of a clip weighed against each other, by name: what the thing that is told of is, how
+large, of what, how it moves and where to, how it is filmed, and what else there is.
+
+The inspector, the reader and geometry each say something, and none of them knows when it is wrong. A few hundred
+thousand numbers, trained on what they said of renders whose facts are known, tell whom to believe when; what comes out
+are probabilities, so that a caption may leave unsaid what is not sure. Which of the things that were found is the one
+to tell of is weighed, too: what it looks like is then the mixture of what all of them look like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LEAST = 0.01  # share of a colour that is nowhere to be seen
+MAIN, SECOND = "main", "second"  # heads that say which candidate it is
+
+
+@dataclass(frozen=True)
+class WeigherConfig:
+    """`heads` names the classes of each head, in order; `shapes`, `colours` and `materials` those of the candidates'
+    looks. The numbers of the evidence (see `yozora.captions.evidence`): `candidates`, of each `channels` at `moments`
+    and `looks`; `said` by the reader, whose own heads are `reader`; `whole` of all of the clip."""
+
+    heads: dict[str, tuple[str, ...]]
+    reader: dict[str, tuple[str, ...]]
+    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
+    materials: tuple[str, ...]
+    candidates: int
+    channels: int
+    moments: int
+    whole: int
+    members: int = 4
+    track: int = 24
+    thing: int = 32
+    width: int = 96
+    dropout: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("shapes", "colours", "materials"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
+        for name in ("heads", "reader"):
+            object.__setattr__(self, name, {head: tuple(values) for head, values in getattr(self, name).items()})
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """All that is named, by head: `heads`, and what the main and the second thing look like."""
+        main = {"shape": self.shapes, "colour": self.colours, "material": self.materials}
+        return self.heads | main | {f"second_{name}": main[name] for name in ("shape", "colour")}
+
+    @property
+    def looks(self) -> int:
+        """How many numbers say what a candidate looks like."""
+        return 2 * (len(self.shapes) + len(self.materials)) + 3 * len(self.colours) + 2
+
+    @property
+    def said(self) -> int:
+        """How many names the reader has."""
+        return sum(map(len, self.reader.values()))
+
+
+class Weigher(nn.Module):
+    """Evidence [N] → log probabilities `[N, classes]` of each head, of the `shape`, `colour` and `material` of the
+    main thing, and of the `second_shape` and `second_colour`; `main` and `second` [N, candidates]: which they are.
+
+    Several members weigh, each by itself; they are asked together, and learn apart: what is returned is the logarithm
+    of their mean, and in training the mean of their logarithms, so that the loss of it is the mean of theirs."""
+
+    def __init__(self, config: WeigherConfig):
+        super().__init__()
+        self.config = config
+        self.members = nn.ModuleList(Member(config) for _ in range(config.members))
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The classes of each head."""
+        return self.config.names
+
+    def forward(
+        self,
+        tracks: Float[Tensor, "n c k t"],
+        looks: Float[Tensor, "n c l"],
+        said: Float[Tensor, "n s"],
+        whole: Float[Tensor, "n w"],
+    ) -> dict[str, Float[Tensor, "n classes"]]:
+        each = [member(tracks, looks, said, whole) for member in self.members]
+        told = {head: torch.stack([one[head] for one in each]) for head in each[0]}
+        if self.training:
+            return {head: logs.mean(0) for head, logs in told.items()}
+        return {head: logs.exp().mean(0).log() for head, logs in told.items()}
+
+
+class Member(nn.Module):
+    """See `Weigher`."""
+
+    def __init__(self, config: WeigherConfig):
+        super().__init__()
+        self.config = c = config
+        self.first = nn.Conv1d(c.channels, c.track, 3, padding=1)
+        self.then = nn.Conv1d(c.track, c.track, 3, stride=2, padding=1)
+        self.last = nn.Conv1d(c.track, c.track, 3, stride=2, padding=1)
+        steps = (c.moments + 3) // 4  # two strides of two
+        self.thing = nn.Linear(c.track * steps + 4 * c.channels + c.looks, c.thing)
+        self.mix = nn.Linear(c.candidates * c.thing + c.said + c.whole, c.width)
+        self.more = nn.Linear(c.width, c.width)
+        self.drop = nn.Dropout(c.dropout)
+        self.which = nn.ModuleDict({name: nn.Linear(c.width, c.candidates) for name in (MAIN, SECOND)})
+        self.name = nn.ModuleDict({head: nn.Linear(c.width, len(values)) for head, values in c.names.items()})
+        self.trust = nn.ParameterDict({head: nn.Parameter(torch.tensor(0.5)) for head in c.names})
+        for head in self.name.values():
+            nn.init.zeros_(head.weight)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, tracks: Tensor, looks: Tensor, said: Tensor, whole: Tensor) -> dict[str, Tensor]:
+        count, candidates = looks.shape[:2]
+        x = F.relu(self.first(tracks.flatten(0, 1)))
+        x = F.relu(self.last(F.relu(self.then(x)))).flatten(1)
+        about = torch.cat([in_short(tracks.flatten(0, 1)), looks.flatten(0, 1)], dim=1)
+        things = F.relu(self.thing(torch.cat([self.drop(x), about], dim=1)))
+        x = torch.cat([things.reshape(count, candidates * self.config.thing), said / 3, whole], dim=1)
+        x = self.drop(F.relu(self.mix(self.drop(x))))
+        x = self.drop(x + F.relu(self.more(x)))
+        which = {name: head(x).log_softmax(1) for name, head in self.which.items()}
+        known = self._known(looks, said, which)
+        names = {
+            head: (name(x) + (self.trust[head] * known[head] if head in known else 0)).log_softmax(1)
+            for head, name in self.name.items()
+        }
+        return which | names
+
+    def _known(self, looks: Tensor, said: Tensor, which: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is said already, as log probabilities: by the reader, and by how the weighed candidates look."""
+        c = self.config
+        known = dict(zip(c.reader, said.split([len(values) for values in c.reader.values()], 1), strict=True))
+        sizes = (len(c.shapes), len(c.materials), *(3 * (len(c.colours),)))
+        shapes, made, colours = looks[..., : sum(sizes)].split(sizes, 2)[:3]
+        for prefix, pick in (("", which[MAIN]), ("second_", which[SECOND])):
+            known[f"{prefix}shape"] = (pick[..., None] + 2 * shapes).logsumexp(1)
+            known[f"{prefix}colour"] = (pick[..., None] + (colours.clamp_min(0) + LEAST).log()).logsumexp(1)
+        known["material"] = (which[MAIN][..., None] + 2 * made).logsumexp(1)
+        return known
+
+
+def in_short(tracks: Float[Tensor, "n k t"]) -> Float[Tensor, "n k4"]:
+    """Of each number its mean over the moments, how far it gets, how much it goes to and fro
+    besides, and its first."""
+    ends = max(1, tracks.shape[-1] // 4)
+    gone = tracks[..., -ends:].mean(-1) - tracks[..., :ends].mean(-1)
+    steps = tracks.diff(dim=-1).abs().mean(-1) - gone.abs() / tracks.shape[-1]
+    return torch.cat([tracks.mean(-1), 2 * gone, 4 * steps, tracks[..., 0]], dim=-1)
