@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def test_the_last_few_are_kept_and_what_is_not_whole_is_not_one(tmp_path: Path) 
     assert saved(tmp_path) == [f"step-{step:09d}" for step in (2, 30)]
     again.set_aside()
     assert again.load(state, []) is None
+
+
+def test_what_nobody_foresaw_in_the_writing_thread_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yozora.train.checkpoint._hush", lambda: None)
+    warnings.simplefilter("error")  # which makes an exception of a warning of torch's, in its own thread
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.begin({"model.a": torch.zeros(2)}, {"step": 1, "norms": []})
+    with pytest.raises(ConfigError, match="cannot write a checkpoint"):
+        checkpoints.finish()
+    assert saved(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class Checkpoints:
         writing, self._writing = self._writing, None
         try:
             problem = writing.result()
-        except FAILURES as error:
+        except (*FAILURES, Exception) as error:  # of a thread of torch's, with what comes of a warning, too
             problem = _reason(error)
         if problem := next(filter(None, self.mesh.gather(problem)), None):
             raise self._unwritten(problem)
@@ -201,7 +201,7 @@ def _named(whole: Path, settled: Future[None], first: bool) -> Callable[[Future[
                 for old in sorted(path for path in whole.parent.glob("step-*") if path.suffix != PARTIAL)[:-KEPT]:
                     shutil.rmtree(old, ignore_errors=True)
             settled.set_result(None)
-        except FAILURES as error:
+        except BaseException as error:  # whatever it is: who waits for `settled` waits for ever otherwise
             if first:
                 shutil.rmtree(partial, ignore_errors=True)
             settled.set_exception(error)
