@@ -54,3 +54,15 @@ def test_files_and_events_are_told_as_what_they_are(web: TestClient, path: str) 
     assert set(events) == {"text/event-stream"}
     sent = operations(web)["post", "/api/uploads"]["requestBody"]["content"]
     assert set(sent) == {"multipart/form-data"}
+
+
+def test_headers_that_answers_bear_are_told(web: TestClient) -> None:
+    named = {
+        (method, path, status): set(answer["headers"])
+        for (method, path), each in operations(web).items()
+        for status, answer in each["responses"].items()
+    }
+    assert all("x-request-id" in names for names in named.values())
+    assert "x-request-id" in web.get("/openapi.json").json()["components"]["headers"]
+    assert {key[1] for key, names in named.items() if "openai-poll-after-ms" in names} == {"/v1/videos/{video_id}"}
+    assert {status for (_, _, status), names in named.items() if "Retry-After" in names} == {"429", "503"}

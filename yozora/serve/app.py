@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -96,8 +97,10 @@ class Answer:
         except ClientDisconnect:
             _log.info("a client went away")
         except asyncio.CancelledError:  # this process ends, and has waited for running requests as long as it may
-            if status:
-                raise
+            if status:  # what follows events ends here; a file of a length that was said is cut off
+                with suppress(Exception):
+                    await send({"type": "http.response.body"})
+                return
             told = error_object(503, "the service is going down: try again", "unavailable")
             await JSONResponse(told, 503, {"Retry-After": "2"})(scope, receive, answer)
         except Exception as error:

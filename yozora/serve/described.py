@@ -15,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from yozora.serve.access import COOKIE, KnownFirst, asks, asks_for_role
-from yozora.serve.schemas import failures
+from yozora.serve.schemas import failures, header
 
 __all__ = ["describe"]
 
@@ -23,6 +23,8 @@ SIGNED: dict[str, Any] = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key: yz-…"},
     "browser": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "As POST /api/sign-in gives it."},
 }
+REQUEST_ID = "x-request-id"
+_REFERENCE = {"$ref": f"#/components/headers/{REQUEST_ID}"}
 
 
 def describe(app: FastAPI, routers: Sequence[APIRouter], accounts: bool) -> dict[str, Any]:
@@ -36,9 +38,14 @@ def describe(app: FastAPI, routers: Sequence[APIRouter], accounts: bool) -> dict
             operation["responses"].pop("422", None)
             if isinstance(route, KnownFirst):
                 _complete(operation, route, method, accounts)
+            operation["responses"] = {
+                status: answer | {"headers": answer.get("headers", {}) | {REQUEST_ID: _REFERENCE}}
+                for status, answer in operation["responses"].items()
+            }
     schemas = told.get("components", {}).get("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    told.setdefault("components", {})["headers"] = {REQUEST_ID: header("Names this request, as it is in the logs.")}
     if accounts:
         told["components"]["securitySchemes"] = SIGNED
     return told

@@ -14,10 +14,12 @@ __all__ = [
     "FILE",
     "METRICS",
     "PARTS",
+    "POLLED",
     "REMIX",
     "UPLOAD",
     "answers",
     "failures",
+    "header",
     "takes",
 ]
 
@@ -137,29 +139,36 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     told = {400: "what was sent cannot be used", 401: "nobody that is known", 403: "not allowed", 404: "not there",
             408: "not all of it came", 409: "not now", 413: "too large", 415: "a body of another kind",
             416: "past the end", 429: "too much at once: later", 503: "not for the moment"}  # fmt: skip
+    later = {"headers": {"Retry-After": header("Seconds.")}}
     return {
-        status: {"description": told[status], "content": {"application/json": {"schema": ERROR}}} for status in statuses
+        status: {"description": told[status], "content": {"application/json": {"schema": ERROR}}}
+        | (later if status in (429, 503) else {})
+        for status in statuses
     }
 
 
-def _header(about: str) -> Schema:
+def header(about: str) -> Schema:
+    """What an answer's header says."""
     return {"description": about, "schema": {"type": "string"}}
 
 
+POLLED = {
+    200: answers("video")[200] | {"headers": {"openai-poll-after-ms": header("When to ask again, unless finished.")}}
+}
 _BYTES = {kind: {"schema": _FILE} for kind in ("video/mp4", "image/png", "image/webp", "image/jpeg")}
-_KEPT = {"Accept-Ranges": _header("bytes"), "ETag": _header("Changes when the file does.")}
+_KEPT = {"Accept-Ranges": header("bytes"), "ETag": header("Changes when the file does.")}
 FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "the whole file", "content": _BYTES, "headers": _KEPT},
     206: {
         "description": "the part that Range asks for",
         "content": _BYTES,
-        "headers": _KEPT | {"Content-Range": _header("bytes FIRST-LAST/ALL")},
+        "headers": _KEPT | {"Content-Range": header("bytes FIRST-LAST/ALL")},
     },
     304: {"description": "the file is still the one of If-None-Match", "headers": _KEPT},
 } | failures(404, 409, 416)
 PARTS: dict[str, Any] = {
     "parameters": [
-        {"name": name, "in": "header", "required": False, **_header(about)}
+        {"name": name, "in": "header", "required": False, **header(about)}
         for name, about in (
             ("Range", "One part, bytes=FIRST-LAST; several, and other units, are answered with the whole file."),
             ("If-Range", "An ETag: the part only if the file is still that one, else the whole."),

@@ -28,7 +28,7 @@ from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, invalid, missing
 from yozora.serve.looks import Seen
 from yozora.serve.orders import parse_order
-from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, FILE, PARTS, REMIX, answers, failures, takes
+from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, FILE, PARTS, POLLED, REMIX, answers, failures, takes
 from yozora.serve.tables import CANCELLED, COMPLETED, FAILED, UNFINISHED, Character, Job, Upload
 from yozora.serve.uploads import (
     create_character,
@@ -105,7 +105,7 @@ def character(character_id: str, service: Serving, user: Asking) -> dict[str, An
     return character_object(find_character(service, user, character_id))
 
 
-@router.get("/videos/{video_id}", response_class=JSONResponse, responses=answers("video") | failures(404))
+@router.get("/videos/{video_id}", response_class=JSONResponse, responses=POLLED | failures(404))
 async def retrieve(video_id: str, request: Request, user: Asking) -> Response:
     """A video of one's own, finished or not."""
     job = await request.app.state.videos.ask(video_id)
