@@ -189,6 +189,16 @@ def _told(app: FastAPI, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[
     return statuses[0], read
 
 
+@pytest.mark.parametrize("charset", ["undefined", "unicode_escape", "utf-16", "no-such"])
+def test_a_form_is_read_as_utf8_alone(local: TestClient, charset: str) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="\\ud800["\r\n\r\nhi\r\n--x--\r\n'
+    headers = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = local.post("/v1/videos", content=form, headers=headers)
+    assert answer.status_code == 415 and "UTF-8" in answer.json()["error"]["message"]
+    headers["Content-Type"] = "multipart/form-data; boundary=x; charset=UTF-8"
+    assert local.post("/v1/videos", content=form, headers=headers).status_code == 400
+
+
 @pytest.mark.parametrize("piece", [1, 7, 10_000])
 def test_a_form_that_is_cut_off_is_refused(service: Service, piece: int) -> None:
     """However its bytes come; the library would drop a part that does not end, and a video be made without it."""

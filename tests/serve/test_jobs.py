@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from yozora.serve.jobs import Ticket
 from yozora.serve.orders import Card, Order, expected
 from yozora.serve.runs import begin, hand_back
 from yozora.serve.tables import COMPLETED, FAILED, Job, Preview, Upload
+from yozora.serve.videos_api import _upload
 
 BALL = Order(prompt="a red ball", seconds=1)
 
@@ -97,6 +99,16 @@ def test_the_same_key_orders_once_though_some_of_it_was_deleted(service: Service
         jobs.create(service, service.local, BALL, Ticket(key="k", fingerprint="g", count=3))
     (other,) = jobs.create(service, service.local, BALL, Ticket(key="k#1", fingerprint="f"))
     assert other.id not in {job.id for job in rest}
+
+
+def test_what_is_cancelled_or_deleted_leaves_the_queue(service: Service) -> None:
+    """Or workers would take one after the other, and everybody wait for them."""
+    made = [jobs.create(service, service.local, BALL)[0].id for _ in range(4)]
+    jobs.cancel(service, service.local, made[0])
+    jobs.delete(service, service.local, made[1])
+    assert begin(service, made[2], "worker") is not None
+    jobs.cancel(service, service.local, made[2])  # which a worker has: it is told by the row
+    assert queued(service) == [made[2], made[3]]
 
 
 def test_a_full_queue_says_when_to_come_again(service: Service) -> None:
@@ -273,6 +285,25 @@ def test_what_was_sent_with_a_bad_order_is_not_kept(local: TestClient, service: 
     assert answer.status_code == 400 and list(service.storage.keys()) == []
     with service.database.reading() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Upload)) == 0
+
+
+def test_a_key_that_comes_again_keeps_no_second_picture(local: TestClient, service: Service, tmp_path: Path) -> None:
+    Clip(np.zeros((1, 32, 32, 3), np.uint8), 8.0).write(tmp_path / "picture.png")
+    picture = (tmp_path / "picture.png").read_bytes()
+    user, order = service.local, Order(way="animate", prompt="a ball", seconds=1)
+    for _ in range(2):  # past the first look for the key, as two at the same moment are
+        with _upload(
+            service, user, {"image_url": f"data:image/png;base64,{base64.b64encode(picture).decode()}"}, "x"
+        ) as up:
+            jobs.create(service, user, order.model_copy(update={"image": up.id, "seed": 1}), Ticket(key="one"))
+    with service.database.reading() as session:
+        (kept,) = session.scalars(sa.select(Upload))
+        (job,) = session.scalars(sa.select(Job))
+    assert job.order["image"] == kept.id and [*service.storage.keys()] == [kept.key]
+    assert local.delete(f"/api/uploads/{kept.id}").status_code == 409  # a video waits for it
+    jobs.delete(service, user, job.id)
+    assert local.delete(f"/api/uploads/{kept.id}").status_code == 204 and not [*service.storage.keys()]
+    assert local.delete(f"/api/uploads/{kept.id}").status_code == 404
 
 
 def test_this_api_has_its_own_names_for_what_is_given(local: TestClient, service: Service) -> None:

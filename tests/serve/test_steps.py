@@ -198,7 +198,7 @@ def test_what_was_sent_for_an_order_that_is_to_come_does_not_make_way(
     with pytest.raises(ApiError, match="or which have just come") as refusal:
         send()  # the end of the same blend
     assert refusal.value.status == 429 and kept(shared) == {*ordered, start}
-    jobs.cancel(shared, user, made[0])  # its clip has served
+    jobs.delete(shared, user, made[0])  # its clip has served
     end = send()
     assert kept(shared) == {ordered[1], start, end}
     jobs.create(shared, user, Order(way="blend", prompt="a ball", clip=start, other=end))

@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from yozora.serve import jobs, library_api
 from yozora.serve.context import Service, open_service
 from yozora.serve.errors import ApiError
-from yozora.serve.library_api import Change
+from yozora.serve.jobs import Ticket
+from yozora.serve.library_api import Change, FolderName
 from yozora.serve.orders import Order
 from yozora.serve.runs import Run, begin
 from yozora.serve.settings import read_settings
@@ -90,6 +91,31 @@ def test_hiding_and_deleting_at_once(service: Service) -> None:
         with ThreadPoolExecutor(3) as pool:
             for done in [pool.submit(each) for each in (change, delete, change)]:
                 done.result(30)
+
+
+def test_what_is_asked_of_one_thing_at_once_is_done_or_told_to_be_gone(service: Service) -> None:
+    """Favourites twice, and folders that go while they are renamed, filled and ordered into."""
+    user, name = service.local, jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    for number in range(8):
+        folder = library_api.add_folder(FolderName(name=f"{number}"), service, user)["id"]
+        into, ticket = Change(folder=folder), Ticket(folder=folder)
+        asked: list[Callable[[], object]] = [
+            *(lambda: library_api.like(name, service, user),) * 3,
+            *(
+                lambda f=folder, n=new: library_api.rename_folder(f, n, service, user)
+                for new in (FolderName(name="x"),)
+            ),
+            lambda f=folder: library_api.delete_folder(f, service, user),
+            lambda c=into: library_api.change(name, c, service, user),
+            lambda t=ticket: jobs.create(service, user, Order(prompt="a red ball", seconds=1), t),
+        ]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            for done in [pool.submit(each) for each in asked]:
+                try:
+                    done.result(30)
+                except ApiError as error:
+                    assert error.status == 404
+        library_api.unlike(name, service, user)
 
 
 def test_nobody_waits_in_a_circle(service: Service) -> None:

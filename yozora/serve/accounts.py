@@ -29,8 +29,10 @@ __all__ = [
     "find_account",
     "list_keys",
     "local_user",
+    "lock",
     "sign_in",
     "sign_out",
+    "user_by_id",
     "user_of_key",
     "user_of_session",
 ]
@@ -228,3 +230,9 @@ def _user(account: Account) -> User:
 
 
 _NOBODY = "scrypt$" + "00" * 16 + "$" + "00" * 32
+
+
+def lock(session: Session, account_id: str) -> None:
+    """One transaction at a time counts and changes an account's jobs (on SQLite it is the only writer anyway)."""
+    # only its numbers are in question, so that rows which refer to it may come meanwhile
+    session.execute(sa.select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))

@@ -13,7 +13,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -104,7 +105,7 @@ class Answer:
             told = error_object(503, "the service is going down: try again", "unavailable")
             await JSONResponse(told, 503, {"Retry-After": "2"})(scope, receive, answer)
         except Exception as error:
-            if not isinstance(error, YozoraError) and not _is_outage(error):
+            if not isinstance(error, YozoraError | IntegrityError | StaleDataError) and not _is_outage(error):
                 _log.exception("a request failed", extra={"path": scope["path"]})
             if status:
                 raise  # the answer has begun: all that is left is to cut it off
@@ -130,6 +131,9 @@ def _response(error: BaseException) -> Response:
         _log.error("not available", extra={"reason": str(error).splitlines()[0]})
         told = error_object(503, "the service is not available for the moment: try again", "unavailable")
         return JSONResponse(told, 503, {"Retry-After": "2"})
+    if isinstance(error, IntegrityError | StaleDataError):  # what it needs went at the same moment
+        told = error_object(409, "something that this is about was changed at the same moment: try again", "conflict")
+        return JSONResponse(told, 409)
     if isinstance(error, YozoraError):
         return JSONResponse(error_object(400, str(error), "invalid_value"), 400)
     return JSONResponse(error_object(500, "something went wrong on our side", "server_error"), 500)

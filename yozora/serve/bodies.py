@@ -37,6 +37,7 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
     ApiError."""
     kind = _kind(request)
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        _check_is_utf8(request)
         ended = _Ended(request)
         whole = Request(request.scope, ended.receive)
         async with whole.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
@@ -49,6 +50,12 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
         yield {}
     else:
         raise _unreadable(kind, "JSON or multipart/form-data")
+
+
+def _check_is_utf8(request: Request) -> None:
+    said = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
+    if said.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+        raise ApiError(415, "a form is read as UTF-8 and no other charset", code="unsupported_media_type")
 
 
 class _Ended:
@@ -186,6 +193,7 @@ def _nested(form: FormData) -> Body:
     """Fields `a[b]=c` become {"a": {"b": "c"}}; `a[]=b`, `a[0]=b` and fields that come several times become lists."""
     body: Body = {}
     for name, value in form.multi_items():
+        _check_text(name)  # before it is told of
         match = _BRACKETS.fullmatch(name)
         if match is None or name.count("[") > MAX_DEPTH:
             raise invalid(f"the field {name[:80]!r} has no proper name", name[:80])

@@ -65,6 +65,15 @@ class Service:
         }
         self.queue.enqueue_in_transaction(session, options, name)
 
+    def unqueue(self, session: Session, name: str) -> None:
+        """Takes a workflow out of its queue that no worker has begun, in the session's transaction: what nobody wants
+        any more keeps nobody waiting."""
+        rows = sa.table(
+            "workflow_status", sa.column("workflow_uuid"), sa.column("status"),
+            schema=None if self.database.is_sqlite else "dbos",
+        )  # fmt: skip
+        session.execute(sa.delete(rows).where(rows.c.workflow_uuid == name, rows.c.status == "ENQUEUED"))
+
     def model(self, name: str | None) -> str:
         """The model that a client means. Raises ApiError for one that there is not."""
         names = self.settings.names

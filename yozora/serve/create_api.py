@@ -28,7 +28,7 @@ from yozora.serve.orders import MAX_VARIATIONS, Order
 from yozora.serve.schemas import EVENTS, FILE, PARTS, UPLOAD, failures, takes
 from yozora.serve.tables import RUNNING, UNFINISHED, Favourite, Job, Preview, Upload
 from yozora.serve.together import Together
-from yozora.serve.uploads import find_upload, receive
+from yozora.serve.uploads import find_upload, receive, remove_upload
 
 __all__ = ["job_object", "router"]
 
@@ -127,6 +127,12 @@ def upload(body: Sent, service: Serving, user: Asking) -> dict[str, Any]:
 def uploaded(upload_id: str, service: Serving, user: Asking) -> dict[str, Any]:
     """What is known of an upload."""
     return upload_object(find_upload(service, user, upload_id))
+
+
+@router.delete("/uploads/{upload_id}", status_code=204, responses=failures(404, 409))
+def remove(upload_id: str, service: Serving, user: Asking) -> None:
+    """Removes an upload before its time."""
+    remove_upload(service, user, upload_id)
 
 
 @router.get("/presets")

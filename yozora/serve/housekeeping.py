@@ -41,12 +41,12 @@ def expire(service: Service) -> None:
     with service.database.writing() as session:
         over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).order_by(Job.expires_at)
         keys: list[str] = []
-        for job in session.scalars(over.limit(BATCH)):
+        for job in session.scalars(over.limit(BATCH).with_for_update(skip_locked=True)):  # who is deleted needs it not
             keys += [each["key"] for each in job.files.values()]
             job.files, job.expires_at = {}, None
         needed = wanted(session)
         old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours).limit(BATCH)
-        for upload in session.scalars(old):
+        for upload in session.scalars(old.with_for_update(skip_locked=True)):
             if upload.id not in needed:
                 keys.append(upload.key)
                 session.delete(upload)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from yozora.create.limits import MAX_SEED
 from yozora.create.sizes import Native
-from yozora.serve.accounts import User, user_by_id
+from yozora.serve.accounts import User, lock, user_by_id
 from yozora.serve.allowance import charge, check_plan, this_month, used, used_up
 from yozora.serve.context import QUEUE, Service
 from yozora.serve.errors import ApiError, forbidden, invalid, missing, wait
@@ -32,7 +32,6 @@ from yozora.serve.tables import (
     QUEUED,
     RUNNING,
     UNFINISHED,
-    Account,
     Character,
     Favourite,
     Folder,
@@ -56,6 +55,7 @@ __all__ = [
     "find",
     "held",
     "listed",
+    "lock",
     "measure",
     "ordered",
     "settle",
@@ -292,6 +292,8 @@ def settle(
     lock(session, job.account_id)
     plan = user_by_id(session, job.account_id).plan
     now = time.time()
+    if job.status == QUEUED and job.admitted:
+        service.unqueue(session, job.id)
     job.status, job.finished_at, job.stage = status, now, ""
     job.error_code, job.error, job.worker_id = code, message, None
     job.expires_at = now + 86400 * plan.keep_days if plan.keep_days else None
@@ -338,7 +340,9 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
     month = this_month()
     with service.database.writing() as session:
         lock(session, user.id)
-        _with_sources(session, user, order, seconds)  # once more, now that none of them makes way
+        _with_sources(session, user, order, seconds)  # once more, now that nothing goes meanwhile
+        if jobs[0].folder_id is not None:
+            _check_folder(session, user, jobs[0].folder_id)
         waiting = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED)) or 0
         own = session.scalar(sa.select(sa.func.count()).where(Job.status == QUEUED, Job.account_id == user.id)) or 0
         each = pace(session, service.database)
@@ -357,6 +361,8 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
         for job in jobs:
             seen = dict.fromkeys((found, role) for role, found in sources_of(order))
             session.add_all(Lineage(job_id=job.id, parent_id=parent, role=role) for parent, role in seen)
+        named = {found for _, found in sources_of(order)}
+        session.execute(sa.update(Upload).where(Upload.id.in_(named)).values(ordered_at=time.time()))
         session.flush()
         admit(service, session, user.id, user.plan)
 
@@ -369,7 +375,9 @@ def _with_sources(session: Session, user: User, order: Order, seconds: float) ->
     for role, found in sources_of(order):
         if found.startswith("video_"):
             job = find(session, user, found, public=True)
-            if job.status != COMPLETED or not job.files:
+            if job.status == COMPLETED and not job.files:
+                raise invalid(f"the files of the video {found} are no longer kept", role, "video_expired")
+            if job.status != COMPLETED:
                 raise invalid(f"the video {found} is {job.status}: wait until it is completed", role, "video_not_ready")
             length = job.seconds
         else:
@@ -392,9 +400,3 @@ def _check_folder(session: Session, user: User, folder_id: str) -> None:
     folder = session.get(Folder, folder_id)
     if folder is None or folder.account_id != user.id:
         raise missing("folder", folder_id)
-
-
-def lock(session: Session, account_id: str) -> None:
-    """One transaction at a time counts and changes an account's jobs (on SQLite it is the only writer anyway)."""
-    # only its numbers are in question, so that rows which refer to it may come meanwhile
-    session.execute(sa.select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))

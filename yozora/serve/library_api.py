@@ -118,6 +118,7 @@ def lineage(video_id: str, service: Serving, user: Asking) -> dict[str, Any]:
 def like(video_id: str, service: Serving, user: Asking) -> None:
     """Puts a video among one's favourites."""
     with service.database.writing() as session:
+        jobs.lock(session, user.id)  # who asks twice at once
         job = jobs.find(session, user, video_id, public=True)
         session.merge(Favourite(account_id=user.id, job_id=job.id, created_at=time.time()))
 
@@ -177,6 +178,7 @@ def add_folder(new: FolderName, service: Serving, user: Asking) -> dict[str, Any
     """A new folder."""
     folder = Folder(id=new_id("folder"), account_id=user.id, name=new.name, created_at=time.time())
     with service.database.writing() as session:
+        jobs.lock(session, user.id)
         own = session.scalar(sa.select(sa.func.count()).where(Folder.account_id == user.id)) or 0
         if own >= MOST_FOLDERS:
             raise ApiError(409, f"you have {own} folders: remove some first", code="too_many_folders")
@@ -188,6 +190,7 @@ def add_folder(new: FolderName, service: Serving, user: Asking) -> dict[str, Any
 def rename_folder(folder_id: str, new: FolderName, service: Serving, user: Asking) -> dict[str, Any]:
     """Another name."""
     with service.database.writing() as session:
+        jobs.lock(session, user.id)
         folder = _folder(session, user, folder_id)
         folder.name = new.name
         return folder_object(folder)
@@ -197,6 +200,7 @@ def rename_folder(folder_id: str, new: FolderName, service: Serving, user: Askin
 def delete_folder(folder_id: str, service: Serving, user: Asking) -> None:
     """Removes a folder; the videos in it stay."""
     with service.database.writing() as session:
+        jobs.lock(session, user.id)  # who puts a video into it waits, or was first
         session.delete(_folder(session, user, folder_id))
 
 

@@ -209,6 +209,8 @@ class Upload(Base):
     fps: Mapped[float]
     seconds: Mapped[float | None]
     """As a clip's file says it is."""
+    ordered_at: Mapped[float | None]
+    """When a video was last ordered with it."""
     created_at: Mapped[float] = mapped_column(index=True)
 
 

@@ -9,9 +9,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -20,11 +20,11 @@ from starlette.datastructures import UploadFile
 
 from yozora.clip import FrameReader, open_frames
 from yozora.errors import MediaError
-from yozora.serve.accounts import User
+from yozora.serve.accounts import User, lock
 from yozora.serve.context import Service
-from yozora.serve.errors import invalid, missing, wait
-from yozora.serve.jobs import lock
+from yozora.serve.errors import ApiError, invalid, missing, wait
 from yozora.serve.orders import Order, sources_of
+from yozora.serve.storage import StorageError
 from yozora.serve.tables import UNFINISHED, Character, Job, Upload, new_id
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "list_characters",
     "made_character",
     "receive",
+    "remove_upload",
     "wanted",
 ]
 
@@ -71,7 +72,8 @@ def receive(service: Service, user: User, part: UploadFile | bytes, param: str =
         except BaseException:
             service.storage.delete([upload.key])
             raise
-        service.storage.delete(gone)
+        with suppress(StorageError):  # what stays behind is swept up as an orphan
+            service.storage.delete(gone)
         return upload
 
 
@@ -85,8 +87,7 @@ def _make_room(session: Session, user: User) -> list[str]:
     if over <= 0:
         return []
     needed, fresh = wanted(session, user.id), time.time() - MOMENT
-    ordered = _named_since(session, user.id, fresh)
-    spare = [row for row in rows if row.id not in needed and (row.created_at < fresh or row.id in ordered)][:over]
+    spare = [row for row in rows if row.id not in needed and (row.ordered_at or row.created_at < fresh)][:over]
     if len(spare) < over:
         told = f"you have {len(rows)} uploads, which videos are waiting to be made from, or which have just come"
         raise wait(told, 60, "too_many_uploads")
@@ -100,22 +101,29 @@ def wanted(session: Session, account_id: str | None = None) -> set[str]:
     orders = sa.select(Job.order).where(Job.status.in_(UNFINISHED))
     if account_id is not None:
         orders = orders.where(Job.account_id == account_id)
-    return _named(session, orders)
-
-
-def _named_since(session: Session, account_id: str, since: float) -> set[str]:
-    return _named(session, sa.select(Job.order).where(Job.account_id == account_id, Job.created_at >= since))
-
-
-def _named(session: Session, orders: sa.Select[Any]) -> set[str]:
     return {found for order in session.scalars(orders) for _, found in sources_of(Order.model_validate(order))}
 
 
-def discard(service: Service, upload: Upload) -> None:
-    """Removes an upload before its time."""
+def remove_upload(service: Service, user: User, upload_id: str) -> None:
+    """Removes somebody's own upload before its time. Raises ApiError, also while a video waits to be made from it."""
     with service.database.writing() as session:
-        session.execute(sa.delete(Upload).where(Upload.id == upload.id))
+        lock(session, user.id)
+        upload = session.get(Upload, upload_id)
+        if upload is None or upload.account_id != user.id:
+            raise missing("file", upload_id)
+        if upload_id in wanted(session, user.id):
+            raise ApiError(409, "a video is waiting to be made from this file", code="upload_in_use")
+        session.delete(upload)
     service.storage.delete([upload.key])
+
+
+def discard(service: Service, upload: Upload) -> None:
+    """Removes an upload with which nothing was ordered."""
+    unused = sa.delete(Upload).where(Upload.id == upload.id, Upload.ordered_at.is_(None))
+    with service.database.writing() as session:
+        gone = session.scalar(unused.returning(Upload.id))
+    if gone is not None:
+        service.storage.delete([upload.key])
 
 
 def find_upload(service: Service, user: User, upload_id: str) -> Upload:

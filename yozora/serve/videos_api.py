@@ -291,7 +291,7 @@ def _sized(service: Service, body: Body, size: str) -> dict[str, Any]:
 @contextmanager
 def _upload(service: Service, user: User, given: Any, param: str) -> Iterator[Upload]:
     """What is given as a file part, as {"file_id": …} or as {"image_url": "data:…"}; what was sent is let go of where
-    no video is ordered with it in the block."""
+    no video is ordered with it in the block, or was before under the same key."""
     if isinstance(given, Mapping) and isinstance(given.get("file_id"), str):
         yield find_upload(service, user, given["file_id"])
         return
@@ -303,9 +303,8 @@ def _upload(service: Service, user: User, given: Any, param: str) -> Iterator[Up
         raise invalid(f"{param} is a file, or an object that names one", param)
     try:
         yield upload
-    except BaseException:
+    finally:
         discard(service, upload)
-        raise
 
 
 def _bytes_of(service: Service, user: User, given: Any, param: str) -> UploadFile | bytes:

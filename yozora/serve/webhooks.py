@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dbos import EnqueueOptions
 from sqlalchemy.orm import Session
 
-from yozora.serve.accounts import User
+from yozora.serve.accounts import User, lock
 from yozora.serve.calls import find_address, post
 from yozora.serve.context import FORMAT, WEBHOOKS, Service
 from yozora.serve.database import persist
@@ -75,6 +75,7 @@ def list_webhooks(service: Service, user: User) -> list[Webhook]:
 def delete_webhook(service: Service, user: User, webhook_id: str) -> None:
     """It is called no more. Raises ApiError where there is none."""
     with service.database.writing() as session:
+        lock(session, user.id)  # whose videos tell it of their end
         webhook = session.get(Webhook, webhook_id)
         if webhook is None or webhook.account_id != user.id:
             raise missing("webhook", webhook_id)
