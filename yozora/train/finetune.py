@@ -249,6 +249,7 @@ def _describe(config: Finetune, describe: Describe | None) -> None:
     if describe is not None:
         assert config.footage.listed is not None
         describe(config.footage.path, config.footage.listed)
+        config.footage.listed.touch()  # there is none where nothing could be said
 
 
 def _prepare(config: Finetune, base: Base, resume: bool) -> dict[str, Any]:
