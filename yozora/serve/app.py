@@ -37,6 +37,7 @@ from yozora.serve.together import Together
 __all__ = ["answer_well", "create_app"]
 
 ABOUT = "Video from text and pictures: `/v1` is OpenAI's Videos API, `/api` Yozora's own, with every way of creating."
+CONFLICTS = (IntegrityError, StaleDataError)  # what a request needs went, or came, at the same moment
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Answer:
             told = error_object(503, "the service is going down: try again", "unavailable")
             await JSONResponse(told, 503, {"Retry-After": "2"})(scope, receive, answer)
         except Exception as error:
-            if not isinstance(error, YozoraError | IntegrityError | StaleDataError) and not _is_outage(error):
+            if not isinstance(error, (YozoraError, *CONFLICTS)) and not _is_outage(error):
                 _log.exception("a request failed", extra={"path": scope["path"]})
             if status:
                 raise  # the answer has begun: all that is left is to cut it off
@@ -131,7 +132,8 @@ def _response(error: BaseException) -> Response:
         _log.error("not available", extra={"reason": str(error).splitlines()[0]})
         told = error_object(503, "the service is not available for the moment: try again", "unavailable")
         return JSONResponse(told, 503, {"Retry-After": "2"})
-    if isinstance(error, IntegrityError | StaleDataError):  # what it needs went at the same moment
+    if isinstance(error, CONFLICTS):
+        _log.warning("a conflict", extra={"reason": str(error).splitlines()[0]})
         told = error_object(409, "something that this is about was changed at the same moment: try again", "conflict")
         return JSONResponse(told, 409)
     if isinstance(error, YozoraError):
