@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from yozora.clip import Clip
-from yozora.serve import jobs
+from yozora.serve import create_api, jobs
 from yozora.serve.context import Service
 from yozora.serve.orders import GIVEN, Order
 from yozora.serve.runs import begin
@@ -109,16 +108,23 @@ def test_events_tell_the_end(local: TestClient, service: Service) -> None:
     assert (last["status"], last["error"], last["progress"]) == ("failed", "it went wrong", 50)
 
 
-def test_events_show_what_a_video_looks_like_by_now(local: TestClient, service: Service) -> None:
+def test_events_show_what_a_video_looks_like_by_now(
+    local: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1, previews=True))[0].id
     run = begin(service, name, "worker")
     assert run is not None
     run.report("generate", 0.3, always=True)
     run.show(3, b"a jpeg")
-    end = threading.Timer(0.6, run.fail, ("server_error", "it broke"))
-    end.start()
+    newer = create_api._preview
+
+    def newer_until_seen(service: Service, video_id: str, step: int) -> Any:
+        if step == 3:  # the stream has sent it
+            run.fail("server_error", "it broke")
+        return newer(service, video_id, step)
+
+    monkeypatch.setattr(create_api, "_preview", newer_until_seen)
     came = [part.split("\n") for part in local.get(f"/api/videos/{name}/events").text.strip().split("\n\n")]
-    end.join()
     told = [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in came]
     assert [kind for kind, _ in told] == ["progress", "preview", "progress", "done"]
     assert (told[0][1]["stage"], told[0][1]["progress"]) == ("generate", 30)
