@@ -145,16 +145,18 @@ def slowly(self, batch, generator):
     return loss(self, batch, generator)
 
 FileSystemWriter.write_data, TransformerTask.loss = die, slowly
-run("transformer", Path(settings), [f"run.out={out}", "run.steps=50", "run.checkpoint_seconds=1", "packs=2"])
+more = ["run.steps=50", "run.checkpoint_seconds=1", "packs=2"]
+run("transformer", Path(settings), [f"run.out={out}", *more], resume=False)
 """
 
 
 def test_a_process_that_is_killed_while_it_saves_costs_what_came_after_the_checkpoint_before(
     folder: Path, tmp_path: Path
 ) -> None:
-    """And torchrun starts all of them again, which go on from there."""
+    """And torchrun starts all of them again, which go on from there, also where they had begun anew."""
     script, mark, out = tmp_path / "killed.py", tmp_path / "mark", tmp_path / "run"
     script.write_text(KILLED)
+    run("transformer", folder / "run.toml", [f"run.out={out}", "run.steps=60", "packs=2"])  # another, which is given up
     done = torchrun(2, str(script), str(folder / "run.toml"), str(out), str(mark), restarts=1)
     assert done.returncode == 0, done.stdout
     partial = Path(mark.read_text())
@@ -186,7 +188,7 @@ from pathlib import Path
 from yozora.errors import ConfigError
 from yozora.train import run
 
-own = {"1": ["run.seed=4", "run.steps=4", "optim.adamw=0.1"]}.get(os.environ["RANK"], [])
+own = sys.argv[3:] if os.environ["RANK"] == "1" else []
 try:
     run("transformer", Path(sys.argv[1]), [f"run.out={sys.argv[2]}", "packs=2", *own])
 except ConfigError as error:
@@ -194,13 +196,21 @@ except ConfigError as error:
 """
 
 
-def test_processes_that_were_given_different_settings_do_not_begin(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (("run.seed=4", "run.steps=4", "optim.adamw=0.1"), "(optim.adamw, run.seed, run.steps)"),
+        (("parallel.context=2",), "(run.device, parallel.context), or only some have GPUs"),
+    ],
+)
+def test_processes_that_were_given_different_settings_do_not_begin(
+    folder: Path, tmp_path: Path, own: tuple[str, ...], told: str
+) -> None:
     """As where a second machine has another file: they would each do another run's work, or wait for one another."""
     (tmp_path / "unlike.py").write_text(UNLIKE)
-    done = torchrun(2, str(tmp_path / "unlike.py"), str(folder / "run.toml"), str(tmp_path / "run"))
+    done = torchrun(2, str(tmp_path / "unlike.py"), str(folder / "run.toml"), str(tmp_path / "run"), *own)
     assert done.returncode != 0
-    told = "the processes were given different settings (optim.adamw, run.seed, run.steps): give all the same"
-    assert told in done.stdout, done.stdout
+    assert f"the processes were given different settings {told}: give all the same" in done.stdout, done.stdout
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
 
 

@@ -4,10 +4,9 @@ read again by any number of processes.
 `checkpoints/step-000000120` is a whole one. It is written under the same name with `.partial`, and renamed when every
 process has written its part and the disk has it; so a kill at any moment leaves the one before. Tensors are stored by
 name, `model.NAME`, `average.NAME` and `optimisers.NAME.KIND`. What else a run knows is in `progress.json`: the step,
-from which data and random numbers follow, the last gradient norms, and what it was made with (see
-`yozora.train.resumed`). The index that torch writes beside the tensors
-is a pickle: go on only from checkpoints of your own. Runs of before have one file, `checkpoint.pt`, which one process
-can still go on from.
+from which data and random numbers follow, the last gradient norms, who started it (see `Checkpoints.is_of`), and what
+it was made with (see `yozora.train.resumed`). The index that torch writes beside the tensors is a pickle: go on only
+from checkpoints of your own. Runs of before have one file, `checkpoint.pt`, which one process can still go on from.
 """
 
 from __future__ import annotations
@@ -58,32 +57,55 @@ class Checkpoints:
         """The last whole one."""
         return max((path for path in self.folder.glob("step-*") if path.suffix != PARTIAL), default=None)
 
+    def is_of(self, launch: list[str]) -> bool:
+        """Whether the last whole one was written since what names itself `launch` (see `yozora.train.mesh.launch`) was
+        started: one name in common is enough, since machines may be exchanged."""
+        found = False
+        if self.mesh.first and launch and self.last:
+            with suppress(OSError, ValueError, TypeError, AttributeError):
+                said = json.loads((self.last / PROGRESS).read_text(encoding="utf-8"))
+                found = not set(launch).isdisjoint(said.get("launch", []))
+        return bool(self.mesh.from_first(found))
+
     def set_aside(self) -> None:
-        """None are there any more, until they are put back, or dropped for good. Raises ConfigError."""
+        """None are there any more, until they are put back, or the first new one is whole. Raises ConfigError."""
         problem = ""
         if self.mesh.first:
+            there = [path for path, whole in ((self.folder, self.last), (self.before, self.before.exists())) if whole]
             try:
-                if self.folder.exists() or self.before.exists():
-                    self.drop()
-                    self.aside.mkdir()
-                    for path in (self.folder, self.before):
-                        if path.exists():
-                            path.rename(self.aside / path.name)
+                if self.last:
+                    self._drop()  # else what is aside is the last that there is
+                for path in there:
+                    self.aside.mkdir(exist_ok=True)
+                    path.rename(self.aside / path.name)
             except OSError as error:
                 problem = f"{self.folder} cannot be set aside ({error.strerror})"
         if problem := self.mesh.from_first(problem):  # and nobody looks before they are gone
             raise ConfigError(problem)
 
     def put_back(self) -> None:
-        """What was set aside is there again, unless there are newer ones. Asks no other process: it may be dead."""
-        if self.mesh.first and self.aside.exists() and self.last is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            for path in (self.folder, self.before):
-                with suppress(OSError):
-                    (self.aside / path.name).rename(path)
-            self.drop()
+        """What was set aside is there again, unless there are newer ones. Raises ConfigError."""
+        if problem := self.mesh.from_first(self.restore()):
+            raise ConfigError(problem)
 
-    def drop(self) -> None:
+    def restore(self) -> str:
+        """As `put_back`, of a run that has failed: asks no other process, which may be dead. Returns what went wrong,
+        or ""; what could not be put back stays where it is."""
+        if self.mesh.size == 1:
+            with suppress(ConfigError):
+                self.finish()
+        if self.mesh.first and self.aside.exists():
+            try:
+                if not self.last:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    for path in self.aside.iterdir():
+                        path.rename(self.folder.parent / path.name)
+                self._drop()
+            except OSError as error:
+                return f"{self.aside} cannot be put back ({error.strerror}): rename what is in it by hand"
+        return ""
+
+    def _drop(self) -> None:
         """Deletes what was set aside."""
         if self.mesh.first:
             shutil.rmtree(self.aside, ignore_errors=True)
@@ -123,6 +145,7 @@ class Checkpoints:
             problem = _reason(error)
         if problem := next(filter(None, self.mesh.gather(problem)), None):
             raise self._unwritten(problem)
+        self._drop()
 
     def load(self, state: State, order: list[list[str]], sizes: Said | None = None) -> dict[str, Any] | None:
         """Reads the last whole one into the tensors of `state` and returns its progress; None where there is none.

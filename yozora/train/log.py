@@ -42,11 +42,12 @@ class Log:
     processes of the mesh together.
 
     Figures are means over the steps that have them. Of `tokens` and `flops` (of all passes of a step) it tells how many
-    a second, and which part of what the devices reach in matrix products alone (MFU)."""
+    a second, and which part of what the devices reach in matrix products alone (MFU). What TensorBoard was told before
+    of steps after `begun` is hidden: they are made again."""
 
-    def __init__(self, run: Run, device: torch.device, mesh: Mesh = ALONE):
+    def __init__(self, run: Run, device: torch.device, mesh: Mesh = ALONE, begun: int = 0):
         self.run, self.device, self.mesh = run, device, mesh
-        self.writers = _writers(run) if mesh.first else []
+        self.writers = _writers(run, begun) if mesh.first else []
         self.started = self.since = time.monotonic()
         self.steps = self.total_steps = self.samples = 0
         self.sums: dict[str, tuple[float, int]] = {}
@@ -112,14 +113,14 @@ class Log:
 
 
 class _TensorBoard:
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, begun: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
         self.folder, self.before = run.out / "tensorboard", threading.excepthook
         with self._writing():
-            self.writer = SummaryWriter(str(self.folder))
+            self.writer = SummaryWriter(str(self.folder), purge_step=begun + 1)
         threading.excepthook = self._unless_written_by
 
     def __call__(self, means: dict[str, float], step: int) -> None:
@@ -201,8 +202,8 @@ def _picture(file: Path) -> bytes:
         return (Path(folder) / "a.gif").read_bytes()
 
 
-def _writers(run: Run) -> list[_TensorBoard | _WeightsAndBiases]:
-    return [_TensorBoard(run), *([_WeightsAndBiases(run)] if run.wandb else [])]
+def _writers(run: Run, begun: int) -> list[_TensorBoard | _WeightsAndBiases]:
+    return [_TensorBoard(run, begun), *([_WeightsAndBiases(run)] if run.wandb else [])]
 
 
 def memory(device: torch.device) -> float:

@@ -23,7 +23,7 @@ from yozora.train.checkpoint import Checkpoints, State
 from yozora.train.claim import claimed
 from yozora.train.config import Optim, Run
 from yozora.train.log import SAMPLES, Log, joined
-from yozora.train.mesh import ALONE, Mesh, may_restart, refuse_several, restarted
+from yozora.train.mesh import ALONE, Mesh, launch, refuse_several
 from yozora.train.optim import Average, Guard, Optimisers, rate_scale
 from yozora.train.parallel import whole
 from yozora.train.resumed import Said, changed, sizes_of
@@ -118,26 +118,26 @@ def _agree(task: Task, run: Run, mesh: Mesh, settings: Said | None, resume: bool
 
 
 def _fit(state: _Training, resume: bool) -> Path:
-    """See `fit`. What a run that is begun anew gives up is only gone once its first step has shown that all is well."""
-    checkpoints, anew = state.checkpoints, not (resume or restarted())
-    if anew:
+    """See `fit`. What a run that is begun anew gives up is only gone once there is a whole checkpoint in its place."""
+    checkpoints = state.checkpoints
+    if resume:
+        checkpoints.put_back()  # of a run that was begun anew and ended before that
+    elif not checkpoints.is_of(state.launch):  # else it is the beginning of this very run, which was started again
         checkpoints.set_aside()
-    elif not restarted():
-        checkpoints.put_back()  # of a run that ended before its first step
     try:
-        _learn(state, anew)
+        _learn(state)
     except BaseException:
-        if not may_restart():  # and then this run would go on from the one before
-            checkpoints.put_back()
+        checkpoints.restore()
         raise
     return state.export()
 
 
-def _learn(state: _Training, anew: bool) -> None:
+def _learn(state: _Training) -> None:
     """The steps of `fit`. Raises as that does."""
     task, run, mesh, checkpoints = state.task, state.run, state.mesh, state.checkpoints
-    step, learned = state.resume(), False
-    log = Log(run, state.device, mesh)
+    step = state.resume()
+    learned = step > 0
+    log = Log(run, state.device, mesh, step)
     if step >= run.steps:
         log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
     with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
@@ -157,28 +157,26 @@ def _learn(state: _Training, anew: bool) -> None:
             waited = time.monotonic() - waited
             figures = state.learn(step, batch)
             step += 1
-            if not learned:
-                checkpoints.drop()
-                learned = True
+            learned = learned or bool(state.guard.norms)
             log.step(step, task.size(batch), figures | {"wait": waited})
             state.despair(step == run.steps)
             stop, due = mesh.any(bool(stopped), time.monotonic() - saved > run.checkpoint_seconds)
-            if due:
+            if due and learned:
                 state.save(step)
                 saved = time.monotonic()
             if run.sample_every and step % run.sample_every == 0:
                 state.sample(step)
                 log.show(step)
-        if learned or not anew:
+        if learned:
             state.save(step)
             checkpoints.finish()
         log.close()
         if stop and step < run.steps:
-            if learned or not anew:
+            if learned:
                 state.export()  # what there is so far can be used, too
                 log.say(f"stopped at step {step}; the same command goes on from here")
             else:
-                log.say("stopped before the first step; what was there is as it was")
+                log.say("stopped before anything was learned; what was there is as it was")
             raise KeyboardInterrupt
 
 
@@ -207,6 +205,7 @@ class _Training:
         half = runs_in_half(self.device, run.precision)
         self.optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate, half)
         self.checkpoints = Checkpoints(run.out, mesh)
+        self.launch = sorted(filter(None, mesh.gather(launch())))
         self.lost = 0  # steps in a row that were not finite
 
     def learn(self, step: int, batch: Any) -> dict[str, float]:
@@ -254,7 +253,8 @@ class _Training:
 
     def save(self, step: int) -> None:
         """Begins to write a checkpoint."""
-        self.checkpoints.begin(self._tensors(), {"step": step, "norms": list(self.guard.norms)} | self.said)
+        progress = {"step": step, "norms": list(self.guard.norms), "launch": self.launch}
+        self.checkpoints.begin(self._tensors(), progress | self.said)
 
     def resume(self) -> int:
         """Goes on from the last checkpoint, if there is one. Returns the step."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,14 +107,19 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def restarted() -> bool:
-    """Whether `torchrun --max-restarts` has started this again after one of the processes died."""
-    return _attempt() > 0
+def launch() -> str:
+    """A name for what started this process, and for which training of it this is: the same when `torchrun
+    --max-restarts` starts the process again, another when a person or a cluster does. "" where nobody would start it
+    again. (torchrun's count of restarts does not tell: on several machines each counts for itself.)"""
+    number = next(_launches)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    told = os.environ.get("TORCHELASTIC_ERROR_FILE")  # in a new folder of each torchrun: FOLDER/attempt_0/1/error.json
+    agent = Path(told).parents[2] if told and len(Path(told).parents) > 3 else os.getppid()
+    return f"{socket.gethostname()} {agent} {number}"
 
 
-def may_restart() -> bool:
-    """Whether `torchrun --max-restarts` will start this again where one of the processes ends in an error."""
-    return _attempt() < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+_launches = itertools.count()  # trainings of this process, which come in the same order when it is started again
 
 
 def _attempt() -> int:
@@ -161,7 +168,7 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
         _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     joined = not dist.is_initialized()  # else whoever started these processes has done it
     if joined:
-        _join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        _join("cpu:gloo,cuda:nccl" if on_gpu else "gloo", context)
     try:
         kind = "cuda" if on_gpu else "cpu"
         table = init_device_mesh(kind, (size // context, context), mesh_dim_names=("data", "context"))
@@ -185,15 +192,24 @@ def meet(context: int, device: str) -> Iterator[Mesh]:
 _meetings = itertools.count()  # of this process
 
 
-def _join(backend: str) -> None:
+def _join(backend: str, context: int) -> None:
     """Meets the other processes where torchrun says. On one machine it keeps that place when it starts them again, with
     the addresses of those that have died; so each attempt has a corner of its own. (Machines do not count alike: see
     docs/parallel.md for what torchrun needs to be told there.) So has each meeting of the same processes: what one
-    left there would be taken for the next one's."""
+    left there would be taken for the next one's. Raises ConfigError where the first one wants another `backend` or
+    `context`: they would wait for one another."""
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     store = PrefixStore(f"meeting {next(_meetings)}", store)
     if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         store = PrefixStore(f"attempt {_attempt()}", store)
+    wanted = f"{backend} {context}"
+    if rank == 0:
+        store.set("wanted", wanted)
+    elif store.get("wanted").decode() != wanted:
+        raise ConfigError(
+            "the processes were given different settings (run.device, parallel.context), or only some have GPUs: give "
+            "all the same"
+        )
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
