@@ -2,8 +2,9 @@
 
 They were written by hand: synonyms, odd word order, half sentences. The first table asks the rewriter alone: which of
 the facts that a prompt states it reads, in all prompts, and apart for those with a word that it does not know. The
-second generates a clip of some prompts, as they are and rewritten, and judges what the clips show by networks that
-never see a prompt. The same person wrote these prompts and the tables of words; every second prompt (the first, …)
+second generates a clip of some prompts, as they are, rewritten and, with `--library DIR`, rewritten by what a library's
+captions add and begun from its clips where one agrees; it judges what the clips show by networks that never see a
+prompt. The same person wrote these prompts and the tables of words; every second prompt (the first, …)
 was looked at while the reading was made, the others were not: "unseen" counts those alone. The prompts of
 `--development` were written to be looked at, all of them.
 """
@@ -21,9 +22,14 @@ from common import show_table, write_results
 from rich.progress import track
 
 import yozora
-from yozora.create import Generator
+from yozora.create import Canvas, Generator
+from yozora.create.begin import Begin
+from yozora.create.ways import text_to_video
 from yozora.evaluate.reading import load_reader, read_clip
+from yozora.models.registry import autoencoder_version
 from yozora.prompts import Rewriter
+from yozora.prompts.library import Library, open_library
+from yozora.prompts.retrieval import Similars, warm_start
 from yozora.prompts.writer import WorldWriter, load_writer
 from yozora.world.words import LANGUAGES, words_of
 
@@ -31,7 +37,7 @@ FOLDER = Path(__file__).parent / "understanding"
 DEVELOPMENT = FOLDER / "development"
 FACTS = ("colour", "shape", "motion", "direction", "ground")
 SHOWN = ("colour", "shape", "direction", "ground")  # what is judged in clips
-WAYS = ("as it is", "rewritten")
+WAYS = ("as it is", "rewritten", "with retrieval")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ def main() -> None:
         "--clips", type=int, default=100, help="prompts of each language that clips are made of; 0: none"
     )
     parser.add_argument("--development", action="store_true", help="the prompts by which words are added, instead")
+    parser.add_argument("--library", type=Path, help="clips of the world, for a third way: with retrieval")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
     options = parser.parse_args()
@@ -111,29 +118,58 @@ def read_all(prompts: dict[str, list[FreePrompt]], writer: WorldWriter) -> dict[
 def film_all(
     generator: Generator, prompts: dict[str, list[FreePrompt]], rewriter: Rewriter, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """A clip of each prompt, as it is and rewritten, judged; prints the table."""
-    reader, records = load_reader(), []
+    """A clip of each prompt in each way, judged; prints the table."""
+    reader, records, shelf = load_reader(), [], Shelf.of(generator, options, rewriter)
+    ways = WAYS if shelf else WAYS[:2]
     everything = [prompt for listed in prompts.values() for prompt in listed]
     for seed, prompt in enumerate(track(everything, description="clips")):
         rewritten = rewriter.rewrite(prompt.text)
         record: dict[str, Any] = {"language": prompt.language, "prompt": prompt.text, "asked": prompt.facts}
         record |= {"text": rewritten.text, "warning": rewritten.warning}
-        for way, text in zip(WAYS, (prompt.text, rewritten.text), strict=True):
-            clip = generator.generate(text, seed=seed, steps=options.steps, solver=options.solver)
+        canvases: dict[str, tuple[Canvas, Begin | None]] = {
+            way: (text_to_video(text, native=generator.native), None)
+            for way, text in zip(WAYS[:2], (prompt.text, rewritten.text), strict=True)
+        }
+        if shelf:
+            canvases[WAYS[2]] = shelf.look_up(prompt.text, generator)
+        for way, (canvas, begin) in canvases.items():
+            (clip,) = generator.run_many(canvas, [seed], steps=options.steps, solver=options.solver, begin=begin)
             reading = read_clip(clip, reader)
             found = {name: getattr(reading.finding, name) for name in ("colour", "shape", "direction")}
-            record[way] = found | {"ground": reading.names["ground"]}
+            record[way] = found | {"ground": reading.names["ground"], "text": canvas.prompt}
+            record[way] |= {"source": begin.source if begin else ""}
         records.append(record)
     rows, block = [], {}
     for language in prompts:
         own = [record for record in records if record["language"] == language]
-        for way in WAYS:
+        for way in ways:
             row = {name: followed(own, way, (name,)) for name in SHOWN} | {"all": followed(own, way, SHOWN)}
             block.setdefault(language, {})[way] = {name: {"right": r, "asked": n} for name, (r, n) in row.items()}
             cells = [f"{100 * r / max(1, n):.0f} % ({r}/{n})" for r, n in row.values()]
             rows.append([f"{language}, {way}", *cells])
     show_table(f"shown in clips of {generator.bundle.name}", ["", *SHOWN, "all"], rows)
     return block | {"records": records}
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A library of clips, and a rewriter that fills prompts in with it."""
+
+    library: Library
+    rewriter: Rewriter
+    version: str
+
+    @classmethod
+    def of(cls, generator: Generator, options: argparse.Namespace, rewriter: Rewriter) -> Shelf | None:
+        if options.library is None:
+            return None
+        library = open_library(options.library)
+        return cls(library, Rewriter(rewriter.engine, Similars(library)), autoencoder_version(options.model))
+
+    def look_up(self, prompt: str, generator: Generator) -> tuple[Canvas, Begin | None]:
+        """A prompt filled in, and what it may be begun from."""
+        canvas = text_to_video(self.rewriter.rewrite(prompt).text, native=generator.native)
+        return canvas, warm_start(self.library, canvas, generator, self.version).begin
 
 
 def followed(records: Sequence[dict[str, Any]], way: str, names: Sequence[str]) -> tuple[int, int]:

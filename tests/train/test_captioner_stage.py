@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from yozora.captions import load_captioner
+from yozora import train
+from yozora.captions import learning, load_captioner
 from yozora.captions.seeing import load_eyes, see
 from yozora.captions.world import WorldCaptioner
 from yozora.cli.train import EVERY as STAGES
@@ -57,6 +58,25 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path: Path) -> Non
         assert not (tmp_path / "out").exists()
     with pytest.raises(ModelError, match="no language model in"):
         load_captioner(str(tmp_path))
+
+
+def test_in_python_the_stages_of_captions_are_run_by_captions(tmp_path: Path) -> None:
+    assert {**train.STAGES, **learning.STAGES} == STAGES  # the command line's, which names them without importing torch
+    stage = _write(tmp_path)
+    for name in ("captioner", "weigher"):
+        with pytest.raises(ConfigError, match=rf"call yozora\.captions\.learning\.run\('{name}', CONFIG\)"):
+            run(name, stage)
+    with pytest.raises(ConfigError, match="unknown stage 'reader'; there are: weigher, captioner"):
+        learning.run("reader", tmp_path / "reader.toml")
+    for name in ("inspector", "reader"):
+        made = run(
+            name,
+            tmp_path / f"{name}.toml",
+            [f'run.out="{tmp_path}/{name}"', f'inspector="{tmp_path}/inspector/export"'][: 1 + (name == "reader")],
+        )
+        assert made == tmp_path / name / "export"
+    eyes = [f'{name}="{tmp_path}/{name}/export"' for name in ("inspector", "reader")]
+    assert learning.run("weigher", tmp_path / "weigher.toml", [f'run.out="{tmp_path}/weigher"', *eyes]).is_dir()
 
 
 def test_the_shipped_configuration_names_files_that_are_there() -> None:

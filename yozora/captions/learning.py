@@ -8,7 +8,7 @@ a folder for `yozora caption --captioner`. What is told of what they read is no 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector
 from yozora.models.reader import Reader
 from yozora.models.weigher import Weigher, WeigherConfig
+from yozora.train import run as run_stage
 from yozora.train.captioner import put, settings_for, train_eyes
 from yozora.train.config import CaptionerStage, WeigherStage
 from yozora.train.data import HELD_OUT_SEEDS, load_mix, pick_bucket, stream
@@ -57,6 +58,15 @@ NOISE = 0.05  # of the evidence, whose numbers are about 1
 TOLD = 10  # batches are filmed between two lines that say how many
 SHOWN = 4  # held-out batches
 LESSONS = "lessons"  # the folder in a run's own that keeps what was gathered
+STAGES = {  # as `yozora.train.STAGES`
+    "weigher": (__name__, "train_weigher", "WeigherStage", "Whom of the two judges captions believe, and when."),
+    "captioner": (__name__, "train_captioner", "CaptionerStage", "What the captioner reads with: all three."),
+}
+
+
+def run(stage: str, config: Path, overrides: Sequence[str] = (), resume: bool = True) -> Path:
+    """`yozora.train.run` for the two stages that this room has. Raises ConfigError."""
+    return run_stage(stage, config, overrides, resume, STAGES)
 
 
 def train_captioner(config: CaptionerStage, resume: bool = True) -> Path:

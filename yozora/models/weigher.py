@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 LEAST = 0.01  # share of a colour that is nowhere to be seen
 MAIN, SECOND = "main", "second"  # heads that say which candidate it is
+SIZE, MOTION, DIRECTION, FILMED = "size", "motion", "direction", "filmed"  # heads that may be told alone
+RELATION = "relation"  # the head that says where the second thing is from the main one
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,12 @@ class WeigherConfig:
     thing: int = 32
     width: int = 96
     dropout: float = 0.25
+    alone: tuple[str, ...] = (SIZE, MOTION, DIRECTION, FILMED)
+    own: int = 64
+    rows: int = 96
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "alone", tuple(head for head in self.alone if head in self.heads))
         for name in ("shapes", "colours", "materials"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
         for name in ("heads", "reader"):
@@ -57,6 +63,11 @@ class WeigherConfig:
     def looks(self) -> int:
         """How many numbers say what a candidate looks like."""
         return 2 * (len(self.shapes) + len(self.materials)) + 3 * len(self.colours) + 2
+
+    @property
+    def apart(self) -> int:
+        """How many relations there are."""
+        return len(self.heads.get(RELATION, ()))
 
     @property
     def said(self) -> int:
@@ -109,9 +120,12 @@ class Member(nn.Module):
         self.mix = nn.Linear(c.candidates * c.thing + c.said + c.whole, c.width)
         self.more = nn.Linear(c.width, c.width)
         self.drop = nn.Dropout(c.dropout)
-        self.which = nn.ModuleDict({name: nn.Linear(c.width, c.candidates) for name in (MAIN, SECOND)})
-        self.name = nn.ModuleDict({head: nn.Linear(c.width, len(values)) for head, values in c.names.items()})
-        self.trust = nn.ParameterDict({head: nn.Parameter(torch.tensor(0.5)) for head in c.names})
+        self.pair = nn.Linear(c.width, c.candidates**2)  # which two, the main thing first
+        self.apart = nn.Sequential(nn.Linear(8 * c.channels, c.thing), nn.ReLU(), nn.Linear(c.thing, c.apart))
+        self.alone = nn.ModuleDict({head: Alone(self._given(head), len(c.names[head]), c) for head in c.alone})
+        others = {head: values for head, values in c.names.items() if head not in c.alone}
+        self.name = nn.ModuleDict({head: nn.Linear(c.width, len(values)) for head, values in others.items()})
+        self.trust = nn.ParameterDict({head: nn.Parameter(torch.tensor(0.5)) for head in others})
         for head in self.name.values():
             nn.init.zeros_(head.weight)  # pyright: ignore[reportArgumentType]
 
@@ -124,13 +138,62 @@ class Member(nn.Module):
         x = torch.cat([things.reshape(count, candidates * self.config.thing), said / 3, whole], dim=1)
         x = self.drop(F.relu(self.mix(self.drop(x))))
         x = self.drop(x + F.relu(self.more(x)))
-        which = {name: head(x).log_softmax(1) for name, head in self.which.items()}
+        pair = self.pair(x).log_softmax(1).unflatten(1, (candidates, candidates))
+        which = {MAIN: pair.logsumexp(2), SECOND: pair.logsumexp(1)}
         known = self._known(looks, said, which)
+        if RELATION in self.name:
+            known[RELATION] = (pair[..., None] + self._apart(tracks)).logsumexp((1, 2))
+        apart = self._alone(tracks, looks, said, whole, which[MAIN])
         names = {
             head: (name(x) + (self.trust[head] * known[head] if head in known else 0)).log_softmax(1)
             for head, name in self.name.items()
         }
-        return which | names
+        return which | names | apart
+
+    def _given(self, head: str) -> int:
+        """How many numbers `_alone` gives to a head of these."""
+        c = self.config
+        short, look = 4 * c.channels, len(c.shapes) + len(c.materials)
+        read = [len(c.reader.get(name, ())) for name in ("motion", "camera")]
+        return {
+            SIZE: short + look,
+            MOTION: 2 * short + look + 3 * len(c.colours) + read[0],
+            DIRECTION: 2 * short + read[0] + c.whole - c.rows,
+            FILMED: short + read[1] + c.whole - c.rows,
+        }[head]
+
+    def _alone(self, tracks: Tensor, looks: Tensor, said: Tensor, whole: Tensor, main: Tensor) -> dict[str, Tensor]:
+        """What is told by what it depends on alone: of the size, the motion and the direction of each candidate, weighed
+        by how probably it is the main thing; and of the camera."""
+        c = self.config
+        short = in_short(tracks.flatten(0, 1)).unflatten(0, tracks.shape[:2])
+        moving = short[:, -1:].expand(-1, c.candidates, -1)
+        look, colours = looks.split([a := len(c.shapes) + len(c.materials), looks.shape[2] - a], 2)
+        read = dict(zip(c.reader, said.split([len(values) for values in c.reader.values()], 1), strict=True))
+        motion = (read[MOTION] / 3)[:, None].expand(-1, c.candidates, -1) if MOTION in read else short[..., :0]
+        camera = whole[:, : c.whole - c.rows]
+        around = camera[:, None].expand(-1, c.candidates, -1)
+        given = {
+            SIZE: [short, look],
+            MOTION: [short, moving, look, colours[..., : 3 * len(c.colours)], motion],
+            DIRECTION: [short, moving, motion, around],
+        }
+        told = {
+            head: (main[..., None] + self.alone[head](torch.cat(given[head], dim=2))).logsumexp(1)
+            for head in c.alone
+            if head in given
+        }
+        if FILMED in c.alone:
+            kinds = [read["camera"] / 3] if "camera" in read else []
+            told[FILMED] = self.alone[FILMED](torch.cat([short[:, 0], *kinds, camera], dim=1))
+        return told
+
+    def _apart(self, tracks: Tensor) -> Tensor:
+        """`[N, candidates, candidates, relations]`: where the second of two is from the first, as log probabilities."""
+        short = in_short(tracks.flatten(0, 1)).unflatten(0, tracks.shape[:2])
+        first, second = short[:, :, None], short[:, None]
+        both = torch.cat([second - first, second + first], dim=-1)
+        return self.apart(both).log_softmax(-1)
 
     def _known(self, looks: Tensor, said: Tensor, which: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is said already, as log probabilities: by the reader, and by how the weighed candidates look."""
@@ -143,6 +206,20 @@ class Member(nn.Module):
             known[f"{prefix}colour"] = (pick[..., None] + (colours.clamp_min(0) + LEAST).log()).logsumexp(1)
         known["material"] = (which[MAIN][..., None] + 2 * made).logsumexp(1)
         return known
+
+
+class Alone(nn.Module):
+    """Numbers [..., given] → log probabilities [..., classes]."""
+
+    def __init__(self, given: int, classes: int, config: WeigherConfig):
+        super().__init__()
+        self.few = nn.Dropout(config.dropout / 3)
+        self.first = nn.Linear(given, config.own)
+        self.drop = nn.Dropout(config.dropout)
+        self.last = nn.Linear(config.own, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.drop(F.relu(self.first(self.few(x))))).log_softmax(-1)
 
 
 def in_short(tracks: Float[Tensor, "n k t"]) -> Float[Tensor, "n k4"]:

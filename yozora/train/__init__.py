@@ -26,6 +26,7 @@ STAGES = {  # name: module, function, class of its configuration, what it does
     "inspector": ("inspector", "train_inspector", "InspectorStage", "The judge of colours and shapes."),
     "reader": ("reader", "train_reader", "ReaderStage", "The judge of all else."),
 }
+ABOVE = {"weigher": "yozora.captions.learning", "captioner": "yozora.captions.learning"}  # stages of rooms above
 
 
 def run(
@@ -40,6 +41,8 @@ def run(
     from yozora.train.mesh import refuse_several
     from yozora.train.settings import read_config
 
+    if stage not in stages and stage in ABOVE:
+        raise ConfigError(f"the stage {stage!r} is not run from here: call {ABOVE[stage]}.run({stage!r}, CONFIG)")
     if stage not in stages:
         raise ConfigError(f"unknown stage {stage!r}; there are: {', '.join(stages)}")
     if stage != "transformer":
