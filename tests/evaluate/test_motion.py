@@ -48,6 +48,15 @@ def test_the_step_is_what_was_walked() -> None:
     assert abs(deeper) < 0.02
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_falls_or_grows_where_it_is_goes_nowhere(sign: int) -> None:
+    still = filmed((0.3, 0.0), (0.3, 0.0))
+    fallen = np.stack([np.roll(mask, t // 2 - 12, axis=0) for t, mask in enumerate(still)])
+    assert direction(track(fallen[::sign])) == ""
+    grown = np.concatenate([filmed((0.3, 0.0), (0.3, 0.0), size)[:1] for size in np.linspace(0.5, 1.2, FRAMES)])
+    assert direction(track(grown[::sign])) == ""
+
+
 def test_a_wide_frame_does_not_matter() -> None:
     assert direction(track(filmed((-1.5, 0.0), (1.5, 0.0), width=112))) == "right"
 

@@ -58,6 +58,22 @@ def test_a_run_makes_weights_that_read(tmp_path: Path) -> None:
     assert all(torch.equal(value, exported[name]) for name, value in task.model.state_dict().items())
 
 
+def test_materials_alone_are_learned_anew(tmp_path: Path) -> None:
+    export = run("reader", write(tmp_path))
+    before = load_reader(export)
+    more = [f'start_from="{export}"', "materials_only=true", "model.surface_widths=[4, 8]"]
+    made = run("reader", write(tmp_path), [*more, f'run.out="{tmp_path}/materials"'])
+    after = load_reader(made)
+    assert after.config.surface_widths == (4, 8) and after.config.widths == before.config.widths
+    for name, value in after.state_dict().items():
+        assert name.startswith("surface.") or torch.equal(value, before.state_dict()[name]), name
+    (table,) = (tmp_path / "materials" / "samples").iterdir()
+    assert [line.split()[0] for line in table.read_text().splitlines()] == ["material"]
+    with pytest.raises(ConfigError, match="name one with start_from"):
+        run("reader", write(tmp_path), ["materials_only=true"])
+    read_config(ReaderStage, ROOT / "configs" / "materials.toml")
+
+
 def test_the_same_batches_come_again(tmp_path: Path) -> None:
     config = read_config(ReaderStage, write(tmp_path))
     task = ReaderTask(config)

@@ -14,6 +14,7 @@ import numpy as np
 FOCAL = 1.42  # frame heights: of the still camera, whose vertical field of view is 0.66 to 0.72 rad
 DROP = 0.30  # camera height over its distance: how far below the horizon, in focal lengths, a thing stands
 LEAST_STEP = 0.04  # of the distance to the camera; less than that counts as standing still
+AGREE = 0.2  # of how far it gets in depth by its size: as far, at least, by where it stands, and the other way round
 LEAST_FRAMES = 3
 
 
@@ -76,5 +77,9 @@ def ground_step(path: Track, use: np.ndarray) -> tuple[float, float]:
     def change(values: np.ndarray) -> float:
         return float(values[-quarter:].mean() - values[:quarter].mean())
 
-    # depth is seen twice: in the mask's size, and in how far below the horizon it stands
-    return change(across * distance), 0.5 * (change(distance) - change(below) / DROP)
+    # depth is seen twice: in the mask's size, and in how far below the horizon it stands. What falls comes no nearer,
+    # and what grows stands where it did: only where both say so is it taken for true
+    by_size, by_place = change(distance), -change(below) / DROP
+    less, more = sorted((by_size, by_place), key=abs)
+    agree = by_size * by_place > 0 and abs(less) >= AGREE * abs(more)
+    return change(across * distance), 0.5 * (by_size + by_place) if agree else 0.0

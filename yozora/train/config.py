@@ -346,7 +346,16 @@ class ReaderStage(Section):
     inspector: Path  # finds the things whose names are read
     filmed: int = Field(default=240, gt=0)
     start_from: Path | None = None  # an exported reader to go on from, with fresh optimisers; [model] is not read
+    materials_only: bool = (
+        False  # what names materials is made anew, of [model]'s surface_widths; the rest stays as it is
+    )
     model: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_a_rest(self) -> ReaderStage:
+        if self.materials_only and self.start_from is None:
+            raise ValueError("materials_only leaves the rest of a reader as it is: name one with start_from")
+        return self
 
 
 class WeigherStage(Section):

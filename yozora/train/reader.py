@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,6 +79,12 @@ class FilmedScenes(Source[LabelledClips]):
         random = np.random.default_rng((self.config.run.seed, number))
         bucket, mix = pick_bucket(world.buckets, random), load_mix(world.mix)
         clips, names = [], []
+        if self.config.materials_only:
+            frames, side = self.network.frames, self.network.side
+            clips = torch.empty(0, frames, 4, side, side, dtype=torch.uint8)
+            return LabelledClips(
+                clips, torch.empty(0, len(self.network.heads), dtype=torch.long), *self._close_up(number)
+            )
         for seed in random.integers(0, HELD_OUT_SEEDS, bucket.batch):
             scene = sample_scene(int(seed) + self.first_seed, mix)
             film = render(scene, bucket.width, bucket.height, bucket.frames, world.fps, threads=1)
@@ -138,6 +144,8 @@ class ReaderTask:
         self.inspector = load_module(Inspector, config.inspector).requires_grad_(False)
         if config.start_from:
             reader = load_module(Reader, config.start_from)
+            if config.materials_only:
+                reader = with_new_surface(reader, config.model)
         else:
             known = {"heads": HEADS, "materials": MATERIALS, "crop": self.inspector.config.crop}
             reader = Reader(build(ReaderConfig, known | config.model))
@@ -159,43 +167,64 @@ class ReaderTask:
         return stream(FilmedScenes(self.config, self.network, self.inspector), start, run.steps, run.workers)
 
     def size(self, batch: LabelledClips) -> int:
-        return len(batch.clips)
+        return len(batch.squares if self.config.materials_only else batch.clips)
 
     def loss(self, batch: LabelledClips, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         device = next(self.model.parameters()).device
         clips, things = to_signed(batch.clips.to(device)), to_signed(batch.squares.to(device))
         if torch.rand((), generator=generator) < 0.5:
             clips, things = clips.flip(-1), things.flip(-1)  # no name tells left from right
-        logits = self.model(soften_clips(clips, generator))
-        logits["material"] = self.model.surface(things)
-        losses = [named_loss(one, name.to(device)) for one, name in zip(logits.values(), columns(batch), strict=True)]
+        logits = self._read(self.model, clips, things, generator)
+        names = columns(batch)[-len(logits) :]
+        losses = [named_loss(one, name.to(device)) for one, name in zip(logits.values(), names, strict=True)]
         shares = {
             head: right / max(1, asked)
-            for head, (right, asked) in zip(logits, read_rightly(logits, columns(batch)), strict=True)
+            for head, (right, asked) in zip(logits, read_rightly(logits, names), strict=True)
         }
         return torch.stack(losses).mean(), shares
+
+    def _read(self, model: nn.Module, clips: Tensor, things: Tensor, soft: torch.Generator | None) -> dict[str, Tensor]:
+        """What is said of clips and squares, the material last; of these alone where nothing else learns."""
+        if self.config.materials_only:
+            logits = {}
+        else:
+            logits = model(clips if soft is None else soften_clips(clips, soft))
+        return logits | {"material": model.surface(things)}  # pyright: ignore[reportCallIssue]
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """How often each head is right about 12 batches of held-out scenes, as they are and softened."""
         source = FilmedScenes(self.config, self.network, self.inspector, first_seed=HELD_OUT_SEEDS)
         device = next(model.parameters()).device
-        counts = np.zeros((2, len(self.network.heads) + 1, 2))
+        heads = (*(() if self.config.materials_only else self.network.heads), "material")
+        counts = np.zeros((2, len(heads), 2))
         for number in range(12):
             batch, generator = source.batch(number), torch.Generator().manual_seed(number)
-            sharp = to_signed(batch.clips.to(device))
-            for row, clips in enumerate((sharp, soften_clips(sharp, generator))):
+            clips, things = to_signed(batch.clips.to(device)), to_signed(batch.squares.to(device))
+            for row, soft in enumerate((None, generator)):
                 with torch.no_grad():
-                    logits = model(clips) | {"material": model.surface(to_signed(batch.squares.to(device)))}  # pyright: ignore[reportCallIssue]
-                counts[row] += np.array(read_rightly(logits, columns(batch)))
+                    logits = self._read(model, clips, things, soft)
+                counts[row] += np.array(read_rightly(logits, columns(batch)[-len(heads) :]))
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
             f"{head:10s} {100 * sharp[0] / max(1, sharp[1]):5.1f} %  softened {100 * soft[0] / max(1, soft[1]):5.1f} %"
-            for head, sharp, soft in zip((*self.network.heads, "material"), *counts, strict=True)
+            for head, sharp, soft in zip(heads, *counts, strict=True)
         ]
         (folder / f"{step:07d}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder, torch.bfloat16)
+
+
+def with_new_surface(reader: Reader, model: Mapping[str, Any]) -> Reader:
+    """The reader with nothing learned of materials, of the model's `surface_widths`; what else it knows does not learn
+    on."""
+    widths = {"surface_widths": model["surface_widths"]} if "surface_widths" in model else {}
+    fresh = Reader(build(ReaderConfig, {**vars(reader.config), **widths}))
+    known = {name: value for name, value in reader.state_dict().items() if not name.startswith("surface.")}
+    fresh.load_state_dict(known, strict=False)
+    for name, parameter in fresh.named_parameters():
+        parameter.requires_grad_(name.startswith("surface."))
+    return fresh
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
