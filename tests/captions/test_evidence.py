@@ -6,7 +6,7 @@ import torch
 
 from yozora.captions.evidence import Evidence, Sight, gather, look_around, mirrored
 from yozora.captions.learning import HEADS, names_of, numbers_of, softened
-from yozora.captions.seeing import Told, facts_of, load_eyes
+from yozora.captions.seeing import Told, facts_of, load_eyes, see
 from yozora.clip import Clip
 from yozora.train.inspector import UNNAMED
 from yozora.world import Body, Camera, Motion, Place, Scene, render
@@ -75,6 +75,25 @@ def test_of_things_that_do_alike_the_one_that_looks_largest_is_told_of_first() -
     assert (names["colour"], names["direction"], names["filmed"]) == ("blue", "left", "still")
     numbers = dict(zip(HEADS, numbers_of(names, HEADS), strict=True))
     assert numbers["direction"] == HEADS["direction"].index("left") and numbers["time"] == UNNAMED
+
+
+def test_where_the_second_thing_is_is_told_and_is_the_other_way_round_in_a_mirror() -> None:
+    box = Body("box", "blue", "matte", "small", (1.3, 0.1))
+    _, frames = _look(Body("sphere", "red", "matte", "large", (-0.5, 0.0), motion=Motion("bounce", height=1.2)), box)
+    told = [see(Clip(each, 12.0)).facts for each in (frames, frames[:, :, ::-1].copy())]
+    assert [facts["second_shape"] for facts in told] == ["box", "box"]
+    assert [facts["relation"] for facts in told] == ["right", "left"]
+
+
+@pytest.mark.parametrize("head", ["size", "motion", "direction", "filmed"])
+def test_what_is_told_alone_hears_of_nothing_else(head: str) -> None:
+    weigher, evidence = load_eyes().weigher, gather(_look(_ball())[0])
+    tops = evidence.whole.clone()
+    tops[:, -weigher.config.rows :] += torch.randn(1, weigher.config.rows, generator=torch.Generator().manual_seed(0))
+    one, other = (weigher(*each) for each in (evidence, evidence._replace(whole=tops)))
+    assert not torch.allclose(one["ground"], other["ground"], atol=1e-3)
+    # which of the candidates is the main one may depend on all; here all are the same ball
+    assert torch.allclose(one[head].exp(), other[head].exp(), atol=0.03)
 
 
 def test_softened_frames_are_frames() -> None:

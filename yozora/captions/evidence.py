@@ -33,6 +33,7 @@ CANDIDATES = 4  # the largest thing; the first and the second of two; what moves
 MOMENTS = 13  # at which a thing is looked for, evenly spread
 CHANNELS = 14  # numbers a moment
 ROWS = 32  # of a picture, in which the horizon is looked for
+PICTURES = 3  # of a clip, of which the rows are: the first, one in the middle and the last
 COUNTS = 4  # things that are told apart by number
 WAYS = tuple((kind, to) for kind in AMOUNTS for to in CAMERA_DIRECTIONS[kind])
 MIRRORED = [WAYS.index((kind, {"left": "right", "right": "left"}.get(to, to))) for kind, to in WAYS]
@@ -215,7 +216,7 @@ def _whole(sight: Sight) -> Tensor:
         camera += [min(ways) - shaken, 1.0]
     count = F.one_hot(torch.tensor(min(max(sight.count, 1), COUNTS) - 1), COUNTS).float()
     frames = len(sight.read)
-    rows = [_rows(sight.read[at]) for at in (0, frames // 2, frames - 1)]
+    rows = [_rows(sight.read[at * (frames - 1) // (PICTURES - 1)]) for at in range(PICTURES)]
     return torch.cat([torch.tensor([*camera, *map(float, sight.still)]), count, *rows])
 
 

@@ -20,7 +20,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from yozora.captions.evidence import CANDIDATES, CHANNELS, MOMENTS, Evidence, gather, look_around, mirrored
+from yozora.captions.evidence import (
+    CANDIDATES,
+    CHANNELS,
+    MOMENTS,
+    PICTURES,
+    ROWS,
+    Evidence,
+    gather,
+    look_around,
+    mirrored,
+)
 from yozora.clip import Clip
 from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector
@@ -151,6 +161,7 @@ class WeigherTask:
         seen, read = self.inspector.config, self.reader.config
         known = {"heads": HEADS, "reader": read.heads, "shapes": seen.shapes, "colours": seen.colours}
         known |= {"materials": read.materials, "candidates": CANDIDATES, "channels": CHANNELS, "moments": MOMENTS}
+        known["rows"] = ROWS * PICTURES
         self.model = Weigher(build(WeigherConfig, known | {"whole": probe.whole.shape[1]} | config.model))
         self.names = self.model.names
 

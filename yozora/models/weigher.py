@@ -4,7 +4,8 @@ large, of what, how it moves and where to, how it is filmed, and what else there
 The inspector, the reader and geometry each say something, and none of them knows when it is wrong. A few hundred
 thousand numbers, trained on what they said of renders whose facts are known, tell whom to believe when; what comes out
 are probabilities, so that a caption may leave unsaid what is not sure. Which of the things that were found is the one
-to tell of is weighed, too: what it looks like is then the mixture of what all of them look like.
+to tell of is weighed, too: what it looks like is then the mixture of what all of them look like. What follows from few
+numbers (a size, a motion, a way, the camera) is told by those alone: given all, a network learned its lessons by heart.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ RELATION = "relation"  # the head that says where the second thing is from the m
 class WeigherConfig:
     """`heads` names the classes of each head, in order; `shapes`, `colours` and `materials` those of the candidates'
     looks. The numbers of the evidence (see `yozora.captions.evidence`): `candidates`, of each `channels` at `moments`
-    and `looks`; `said` by the reader, whose own heads are `reader`; `whole` of all of the clip."""
+    and `looks`; `said` by the reader, whose own heads are `reader`; `whole` of all of the clip, of which the last
+    `rows` say where the picture gets lighter or darker from top to bottom. Heads in `alone` are told by what they
+    depend on alone, through `own` hidden numbers."""
 
     heads: dict[str, tuple[str, ...]]
     reader: dict[str, tuple[str, ...]]
@@ -45,7 +48,6 @@ class WeigherConfig:
     alone: tuple[str, ...] = (SIZE, MOTION, DIRECTION, FILMED)
     own: int = 64
     rows: int = 96
-    counts: int = 4
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alone", tuple(head for head in self.alone if head in self.heads))
@@ -121,8 +123,8 @@ class Member(nn.Module):
         self.mix = nn.Linear(c.candidates * c.thing + c.said + c.whole, c.width)
         self.more = nn.Linear(c.width, c.width)
         self.drop = nn.Dropout(c.dropout)
-        self.pair = Alone(8 * c.channels + 2 * c.looks + c.counts, 1, c)  # which two, the main thing first
-        self.apart = Alone(8 * c.channels, c.apart, c)  # where the second is from the first
+        self.pair = nn.Linear(c.width, c.candidates**2)  # which two, the main thing first
+        self.apart = nn.Sequential(nn.Linear(8 * c.channels, c.thing), nn.ReLU(), nn.Linear(c.thing, c.apart))
         self.alone = nn.ModuleDict({head: Alone(self._given(head), len(c.names[head]), c) for head in c.alone})
         others = {head: values for head, values in c.names.items() if head not in c.alone}
         self.name = nn.ModuleDict({head: nn.Linear(c.width, len(values)) for head, values in others.items()})
@@ -139,12 +141,11 @@ class Member(nn.Module):
         x = torch.cat([things.reshape(count, candidates * self.config.thing), said / 3, whole], dim=1)
         x = self.drop(F.relu(self.mix(self.drop(x))))
         x = self.drop(x + F.relu(self.more(x)))
-        both = in_pairs(in_short(tracks.flatten(0, 1)).unflatten(0, (count, candidates)))
-        pair = self._pair(both, looks, whole)
+        pair = self.pair(x).log_softmax(1).unflatten(1, (candidates, candidates))
         which = {MAIN: pair.logsumexp(2), SECOND: pair.logsumexp(1)}
         known = self._known(looks, said, which)
         if RELATION in self.name:
-            known[RELATION] = (pair[..., None] + self.apart(both).log_softmax(-1)).logsumexp((1, 2))
+            known[RELATION] = (pair[..., None] + self._apart(tracks)).logsumexp((1, 2))
         apart = self._alone(tracks, looks, said, whole, which[MAIN])
         names = {
             head: (name(x) + (self.trust[head] * known[head] if head in known else 0)).log_softmax(1)
@@ -181,23 +182,21 @@ class Member(nn.Module):
             DIRECTION: [short, moving, motion, around],
         }
         told = {
-            head: (main[..., None] + self.alone[head](torch.cat(given[head], dim=2)).log_softmax(2)).logsumexp(1)
+            head: (main[..., None] + self.alone[head](torch.cat(given[head], dim=2))).logsumexp(1)
             for head in c.alone
             if head in given
         }
         if FILMED in c.alone:
             kinds = [read["camera"] / 3] if "camera" in read else []
-            told[FILMED] = self.alone[FILMED](torch.cat([short[:, 0], *kinds, camera], dim=1)).log_softmax(1)
+            told[FILMED] = self.alone[FILMED](torch.cat([short[:, 0], *kinds, camera], dim=1))
         return told
 
-    def _pair(self, both: Tensor, looks: Tensor, whole: Tensor) -> Tensor:
-        """The log probability that one candidate is the main thing and another the second `[N, candidates,
-        candidates]`."""
-        c = self.config
-        end = c.whole - c.rows
-        counts = whole[:, None, None, end - c.counts : end].expand(*both.shape[:3], -1)
-        scores = self.pair(torch.cat([both, in_pairs(looks), counts], dim=-1))
-        return scores.flatten(1).log_softmax(1).unflatten(1, both.shape[1:3])
+    def _apart(self, tracks: Tensor) -> Tensor:
+        """`[N, candidates, candidates, relations]`: where the second of two is from the first, as log probabilities."""
+        short = in_short(tracks.flatten(0, 1)).unflatten(0, tracks.shape[:2])
+        first, second = short[:, :, None], short[:, None]
+        both = torch.cat([second - first, second + first], dim=-1)
+        return self.apart(both).log_softmax(-1)
 
     def _known(self, looks: Tensor, said: Tensor, which: dict[str, Tensor]) -> dict[str, Tensor]:
         """What is said already, as log probabilities: by the reader, and by how the weighed candidates look."""
@@ -213,7 +212,7 @@ class Member(nn.Module):
 
 
 class Alone(nn.Module):
-    """Numbers `[..., given]` → logits `[..., classes]`."""
+    """Some numbers `[..., given]` → log probabilities `[..., classes]`, by one hidden layer."""
 
     def __init__(self, given: int, classes: int, config: WeigherConfig):
         super().__init__()
@@ -223,13 +222,7 @@ class Alone(nn.Module):
         self.last = nn.Linear(config.own, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.drop(F.relu(self.first(self.few(x)))))
-
-
-def in_pairs(each: Float[Tensor, "n c k"]) -> Float[Tensor, "n c c 2k"]:
-    """Of each two, the difference of their numbers, and their sum."""
-    first, second = torch.broadcast_tensors(each[:, :, None], each[:, None])
-    return torch.cat([second - first, second + first], dim=-1)
+        return self.last(self.drop(F.relu(self.first(self.few(x))))).log_softmax(-1)
 
 
 def in_short(tracks: Float[Tensor, "n k t"]) -> Float[Tensor, "n k4"]:
