@@ -57,6 +57,11 @@ def test_what_falls_or_grows_where_it_is_goes_nowhere(sign: int) -> None:
     assert direction(track(grown[::sign])) == ""
 
 
+def test_what_turns_back_goes_nowhere() -> None:
+    there, back = filmed((-1.0, 0.0), (1.0, 0.0)), filmed((1.0, 0.0), (-0.6, 0.0))
+    assert direction(track(np.concatenate([there, back]))) == ""
+
+
 def test_a_wide_frame_does_not_matter() -> None:
     assert direction(track(filmed((-1.5, 0.0), (1.5, 0.0), width=112))) == "right"
 

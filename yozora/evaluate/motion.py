@@ -15,6 +15,7 @@ FOCAL = 1.42  # frame heights: of the still camera, whose vertical field of view
 DROP = 0.30  # camera height over its distance: how far below the horizon, in focal lengths, a thing stands
 LEAST_STEP = 0.04  # of the distance to the camera; less than that counts as standing still
 AGREE = 0.2  # of how far it gets in depth by its size: as far, at least, by where it stands, and the other way round
+STRAIGHT = 0.6  # of all the way it makes from quarter to quarter: as far as it gets, at least; what turns back does not
 LEAST_FRAMES = 3
 
 
@@ -52,7 +53,7 @@ def track(mask: np.ndarray) -> Track:
 
 
 def direction(path: Track) -> str:
-    """One of left, right, towards and away; "" where it stands still or is hardly seen."""
+    """One of left, right, towards and away; "" where it gets nowhere, turns back, or is hardly seen."""
     whole = path.seen & ~path.cut
     use = whole if whole.sum() >= LEAST_FRAMES else path.seen
     if use.sum() < LEAST_FRAMES:
@@ -67,19 +68,23 @@ def direction(path: Track) -> str:
 
 def ground_step(path: Track, use: np.ndarray) -> tuple[float, float]:
     """How far the thing gets to the right and away from the camera, from the first quarter of the frames `use` (bool
-    [T]) to the last, over its mean distance from the camera."""
+    [T]) to the last, over its mean distance from the camera; 0 for a way that it does not go straight on."""
     nearness = np.sqrt(path.area[use])
     distance = np.median(nearness) / nearness
     across = (path.x[use] - path.width / 2) / (FOCAL * path.height)
     below = (path.y[use] - path.height / 2) / (FOCAL * path.height)
-    quarter = max(1, round(int(use.sum()) / 4))
-
-    def change(values: np.ndarray) -> float:
-        return float(values[-quarter:].mean() - values[:quarter].mean())
-
     # depth is seen twice: in the mask's size, and in how far below the horizon it stands. What falls comes no nearer,
     # and what grows stands where it did: only where both say so is it taken for true
-    by_size, by_place = change(distance), -change(below) / DROP
+    by_size, by_place = _change(distance), _change(-below / DROP)
     less, more = sorted((by_size, by_place), key=abs)
     agree = by_size * by_place > 0 and abs(less) >= AGREE * abs(more)
-    return change(across * distance), 0.5 * (by_size + by_place) if agree else 0.0
+    return _change(across * distance), 0.5 * (by_size + by_place) if agree else 0.0
+
+
+def _change(values: np.ndarray) -> float:
+    """From the mean of the first quarter to that of the last; 0 where they go to and fro."""
+    quarter = max(1, round(len(values) / 4))
+    means = [part.mean() for part in np.array_split(values, min(4, len(values)))]
+    if abs(means[-1] - means[0]) < STRAIGHT * np.abs(np.diff(means)).sum():
+        return 0.0
+    return float(values[-quarter:].mean() - values[:quarter].mean())
