@@ -194,6 +194,14 @@ def test_the_same_key_makes_a_character_once(local: TestClient, service: Service
     assert list(service.settings.scratch.iterdir()) == []
 
 
+def test_a_character_of_a_video_whose_file_has_just_gone_is_missing(local: TestClient, service: Service) -> None:
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None and run.finish({"video": {"key": "gone", "type": "video/mp4", "bytes": 1}}, {})
+    answer = local.post("/v1/videos/characters", json={"name": "Ball", "video": {"id": name}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), answer.text
+
+
 def test_no_text_with_a_nul_character_is_taken(local: TestClient) -> None:
     """SQLite would keep one, PostgreSQL would not."""
     name = local.post("/api/videos", json={"prompt": "a red ball"}).json()["videos"][0]["id"]

@@ -15,7 +15,7 @@ import postgres
 import pytest
 import sqlalchemy as sa
 
-from yozora.serve import jobs, library_api
+from yozora.serve import database, jobs, library_api
 from yozora.serve.context import Service, open_service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import Ticket
@@ -141,3 +141,17 @@ def test_nobody_waits_in_a_circle(service: Service) -> None:
         counted = "SELECT pg_stat_clear_snapshot(), deadlocks FROM pg_stat_database WHERE datname = current_database()"
         assert session.execute(sa.text(counted)).one()[1] == 0
         assert not session.scalar(sa.select(sa.func.count()).where(Job.status.in_(("queued", "in_progress"))))
+
+
+def test_who_waits_for_another_that_prepares_the_database_says_so(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    with ThreadPoolExecutor(1) as pool:
+        with service.database._alone():
+            waits = pool.submit(service.database.migrate)
+            with pytest.raises(TimeoutError):
+                waits.result(1)
+        waits.result(30)
+    told = [each.message for each in caplog.records if each.name == database.__name__]
+    assert told == ["another process is preparing the database; waiting until it has ended"]
