@@ -377,7 +377,7 @@ def test_what_was_set_aside_stays_until_what_came_after_it_can_be_read(
         fit(Regression(), run(tmp_path, steps=3), OPTIM, resume=False)
     damaged = tmp_path / "checkpoints" / "step-000000003"
     (damaged / ".metadata").write_bytes(b"")
-    with pytest.raises(ConfigError, match="cannot be read .*; delete it to go on from the one before"):
+    with pytest.raises(ConfigError, match=r"cannot be read .*; delete it to go on from the one before"):
         fit(Regression(), run(tmp_path, steps=8), OPTIM)
     shutil.rmtree(damaged)
     fit(task := Regression(), run(tmp_path, steps=8), OPTIM)

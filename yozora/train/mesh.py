@@ -126,7 +126,8 @@ def _named(process: int) -> str:
     """A process, and, where the system tells, when it began: numbers come again."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{process} {boot} {Path(f'/proc/{process}/stat').read_text(encoding='utf-8').split(')')[-1].split()[19]}"
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+        return f"{process} {boot} {stat.rpartition(')')[2].split()[19]}"
     except (OSError, ValueError, IndexError):
         return str(process)
 
