@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from yozora.clip import Clip
-from yozora.serve import create_api, jobs
+from yozora.serve import create_api, jobs, uploads
 from yozora.serve.context import Service
 from yozora.serve.orders import GIVEN, Order
 from yozora.serve.runs import begin
-from yozora.serve.tables import WorkerRow
+from yozora.serve.storage import StorageError
+from yozora.serve.tables import Job, WorkerRow
 
 
 @pytest.fixture
@@ -192,6 +195,44 @@ def test_the_same_key_makes_a_character_once(local: TestClient, service: Service
     assert make("Ball", clips[0], "other").json()["id"] != first["id"]
     assert len(list(service.storage.keys())) == len(local.get("/api/characters").json()["characters"]) == 2
     assert list(service.settings.scratch.iterdir()) == []
+
+
+def test_a_character_that_a_video_waits_to_begin_with_stays(local: TestClient, tmp_path: Path) -> None:
+    Clip(np.zeros((5, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+    files = {"video": ("c.mp4", (tmp_path / "clip.mp4").read_bytes())}
+    made = local.post("/v1/videos/characters", data={"name": "Ball"}, files=files).json()["id"]
+    body = {"prompt": "it rolls", "characters": [{"id": made}], "seconds": "1"}
+    video = local.post("/v1/videos", json=body).json()["id"]
+    refused = local.delete(f"/api/characters/{made}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "character_in_use")
+    assert refused.headers["x-should-retry"] == "false"  # or the official client asks thrice
+    assert local.delete(f"/v1/videos/{video}").status_code == 200
+    assert local.delete(f"/api/characters/{made}").status_code == 204
+
+
+def test_what_cannot_be_cleaned_up_changes_no_answer(
+    local: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+
+    def away(keys: Any) -> None:
+        raise StorageError("the storage is away")
+
+    monkeypatch.setattr(service.storage, "delete", away)
+    form = {"data": {"prompt": "it rolls", "guidance": "x"}, "files": {"input_reference": picture.getvalue()}}
+    assert local.post("/v1/videos", **form).status_code == 400
+
+
+def test_what_older_versions_ordered_is_known_to_need_its_files(local: TestClient, service: Service, sent: str) -> None:
+    body = {"way": "animate", "prompt": "it rolls", "image": sent}
+    name = local.post("/api/videos", json=body).json()["videos"][0]["id"]
+    with service.database.writing() as session:
+        job = session.get(Job, name)
+        assert job is not None
+        job.order = job.order | {"gone": True, "cards": [{"at": 0, "source": "file_x", "was": 1}]}
+        assert uploads.wanted(session) == {sent, "file_x"}
+    assert local.delete(f"/api/uploads/{sent}").status_code == 409
 
 
 def test_a_character_of_a_video_whose_file_has_just_gone_is_missing(local: TestClient, service: Service) -> None:
