@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from yozora.clip import Clip
 from yozora.serve import create_api, jobs, uploads
@@ -133,6 +134,30 @@ def test_events_show_what_a_video_looks_like_by_now(
     assert (told[0][1]["stage"], told[0][1]["progress"]) == ("generate", 30)
     assert told[1][1] == {"step": 3, "jpeg": base64.b64encode(b"a jpeg").decode()}
     assert (told[3][1]["status"], told[3][1]["error"]) == ("failed", "it broke")
+
+
+@pytest.mark.parametrize(("patience", "told"), [(60.0, ["progress", "progress", "done"]), (0.0, ["progress"])])
+def test_events_go_on_after_the_database_was_away(
+    local: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, patience: float, told: list[str]
+) -> None:
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1, previews=True))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None
+    run.report("generate", 0.3, always=True)
+    looks = 0
+
+    def restarted(service: Service, video_id: str, step: int) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise OperationalError("SELECT 1", {}, Exception("the server is starting up"))
+        if looks == 3:
+            run.fail("server_error", "it broke")
+
+    monkeypatch.setattr(create_api, "_preview", restarted)
+    monkeypatch.setattr(create_api, "AWAY", patience)
+    came = local.get(f"/api/videos/{name}/events").text.strip().split("\n\n")
+    assert [part.split("\n")[0].removeprefix("event: ") for part in came] == told
 
 
 def test_metrics_tell_what_workers_hold_of_their_gpus(local: TestClient, service: Service) -> None:
