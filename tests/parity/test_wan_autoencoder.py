@@ -23,7 +23,7 @@ from yozora.models.wan_autoencoder import (
     WanAutoencoder,
     WanAutoencoderConfig,
 )
-from yozora.models.wan_layers import CausalConv, fold, lay, remember, unfold
+from yozora.models.wan_layers import CausalConv, Up, fold, lay, remember, unfold
 
 
 @pytest.fixture(scope="module", params=["2.1", "2.2"])
@@ -100,15 +100,52 @@ def test_a_flat_convolution_is_that_of_volumes(strip: int, monkeypatch: pytest.M
     convolution = CausalConv(8, 5).bfloat16()
     x, memory = torch.randn(2, 8, 3, 6, 7).bfloat16(), torch.randn(2, 8, 2, 8, 7).bfloat16()
     memory[:, :, :, 0] = memory[:, :, :, -1] = 0
-    seen = remember(x, memory)
+    seen, missing = remember(x, memory)
     assert convolution.bias is not None
     volumes = F.conv3d(seen.float(), convolution.weight.float(), convolution.bias.float(), padding=(0, 0, 1))
     assert volumes.shape == (2, 5, 3, 6, 7)
     for _ in range(2):  # as torch lays weights, and as they are laid to be run
-        made, after = convolution(seen)
+        made, after = convolution(seen, missing)
         assert made.dtype == torch.bfloat16 and torch.equal(after, seen[:, :, -2:])
         assert (made.float() - volumes).abs().max() <= 2**-8 * volumes.abs().max()
         lay(convolution, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_what_a_video_begins_with_misses_what_is_zeros(dtype: torch.dtype, frames: int) -> None:
+    torch.manual_seed(0)
+    convolution = CausalConv(8, 5).to(dtype)
+    x = torch.randn(2, 8, frames, 6, 7).to(dtype)
+    seen, missing = remember(x, None)
+    zeros = torch.zeros(2, 8, 2, 8, 7, dtype=dtype)
+    whole, none = remember(x, zeros)
+    assert (missing, none, seen.shape[2], whole.shape[2]) == (2, 0, frames, frames + 2)
+    for _ in range(2):
+        torch.testing.assert_close(convolution(seen, 2)[0], convolution(whole, 0)[0], rtol=2**-7, atol=1e-5)
+        lay(convolution, torch.device("cpu"))
+    first, memory = convolution(*remember(x[:, :, :1], None))
+    if frames > 1:
+        rest, after = convolution(*remember(x[:, :, 1:], memory))
+        together, same = convolution(seen, 2)
+        torch.testing.assert_close(torch.cat((first, rest), dim=2), together, rtol=2**-7, atol=1e-5)
+        assert torch.equal(after, same)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_cells_that_are_doubled_are_convolved_once(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    up = Up(8, 5, doubles=False).to(dtype)
+    images = torch.randn(3, 8, 6, 7).to(dtype)
+    weight, bias = up.space.weight.float(), up.space.bias
+    assert bias is not None
+    doubled = F.interpolate(images.float(), scale_factor=2.0, mode="nearest-exact")
+    exact = F.conv2d(doubled, weight, bias.float(), padding=1)
+    made = up.spread(images)
+    assert made.dtype == torch.float32 and made.shape == exact.shape
+    assert (made - exact).abs().max() <= (2**-7 if dtype == torch.bfloat16 else 1e-6) * exact.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

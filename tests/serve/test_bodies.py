@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 from fastapi import FastAPI
@@ -197,6 +198,45 @@ def test_a_form_is_read_as_utf8_alone(local: TestClient, charset: str) -> None:
     assert answer.status_code == 415 and "UTF-8" in answer.json()["error"]["message"]
     headers["Content-Type"] = "multipart/form-data; boundary=x; charset=UTF-8"
     assert local.post("/v1/videos", content=form, headers=headers).status_code == 400
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n'
+WORDS = "a Bär ほし"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded", f"prompt={WORDS}&seconds=1".encode()),  # as `curl -d` sends it
+        ("application/x-www-form-urlencoded; charset=utf-8", f"prompt={quote(WORDS)}&seconds=1".encode()),
+        ("application/x-www-form-urlencoded", f"prompt={quote_plus(WORDS)}&seconds=1".encode()),
+        *(
+            (f"multipart/form-data; boundary=x{more}", PART + WORDS.encode() + b"\r\n--x--\r\n")
+            for more in ("", "; charset=utf-8", "; charset=us-ascii", "; charset=")
+        ),
+        ('multipart/form-data; boundary="x"', PART + WORDS.encode() + b"\r\n--x--\r\n"),
+    ],
+)
+def test_text_of_any_language_comes_as_it_was_sent(local: TestClient, kind: str, body: bytes) -> None:
+    answer = local.post("/v1/videos", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["prompt"] == WORDS
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"prompt=caf%E9"),
+        ("application/x-www-form-urlencoded", b"prompt=caf\xe9"),
+        ("application/x-www-form-urlencoded", b"&".join(b"a=1" for _ in range(300))),
+        ("multipart/form-data; boundary=x", PART + b"caf\xe9\r\n--x--\r\n"),
+        ("multipart/form-data", PART + b"a\r\n--x--\r\n"),
+    ],
+)
+def test_a_form_that_is_not_utf8_or_no_form_is_refused(local: TestClient, kind: str, body: bytes) -> None:
+    answer = local.post("/v1/videos", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 400, answer.text
+    assert local.get("/v1/videos").json()["data"] == []
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10_000])

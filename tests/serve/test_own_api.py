@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from yozora.clip import Clip
-from yozora.serve import create_api, jobs
+from yozora.serve import create_api, jobs, uploads
 from yozora.serve.context import Service
 from yozora.serve.orders import GIVEN, Order
 from yozora.serve.runs import begin
-from yozora.serve.tables import WorkerRow
+from yozora.serve.storage import StorageError
+from yozora.serve.tables import Job, WorkerRow
 
 
 @pytest.fixture
@@ -132,6 +136,30 @@ def test_events_show_what_a_video_looks_like_by_now(
     assert (told[3][1]["status"], told[3][1]["error"]) == ("failed", "it broke")
 
 
+@pytest.mark.parametrize(("patience", "told"), [(60.0, ["progress", "progress", "done"]), (0.0, ["progress"])])
+def test_events_go_on_after_the_database_was_away(
+    local: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, patience: float, told: list[str]
+) -> None:
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1, previews=True))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None
+    run.report("generate", 0.3, always=True)
+    looks = 0
+
+    def restarted(service: Service, video_id: str, step: int) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise OperationalError("SELECT 1", {}, Exception("the server is starting up"))
+        if looks == 3:
+            run.fail("server_error", "it broke")
+
+    monkeypatch.setattr(create_api, "_preview", restarted)
+    monkeypatch.setattr(create_api, "AWAY", patience)
+    came = local.get(f"/api/videos/{name}/events").text.strip().split("\n\n")
+    assert [part.split("\n")[0].removeprefix("event: ") for part in came] == told
+
+
 def test_metrics_tell_what_workers_hold_of_their_gpus(local: TestClient, service: Service) -> None:
     now = time.time()
     about = {"host": "h", "pid": 1, "version": "1", "models": [], "started_at": now, "seen_at": now}
@@ -192,6 +220,52 @@ def test_the_same_key_makes_a_character_once(local: TestClient, service: Service
     assert make("Ball", clips[0], "other").json()["id"] != first["id"]
     assert len(list(service.storage.keys())) == len(local.get("/api/characters").json()["characters"]) == 2
     assert list(service.settings.scratch.iterdir()) == []
+
+
+def test_a_character_that_a_video_waits_to_begin_with_stays(local: TestClient, tmp_path: Path) -> None:
+    Clip(np.zeros((5, 64, 64, 3), np.uint8), 8.0).write(tmp_path / "clip.mp4")
+    files = {"video": ("c.mp4", (tmp_path / "clip.mp4").read_bytes())}
+    made = local.post("/v1/videos/characters", data={"name": "Ball"}, files=files).json()["id"]
+    body = {"prompt": "it rolls", "characters": [{"id": made}], "seconds": "1"}
+    video = local.post("/v1/videos", json=body).json()["id"]
+    refused = local.delete(f"/api/characters/{made}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "character_in_use")
+    assert refused.headers["x-should-retry"] == "false"  # or the official client asks thrice
+    assert local.delete(f"/v1/videos/{video}").status_code == 200
+    assert local.delete(f"/api/characters/{made}").status_code == 204
+
+
+def test_what_cannot_be_cleaned_up_changes_no_answer(
+    local: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+
+    def away(keys: Any) -> None:
+        raise StorageError("the storage is away")
+
+    monkeypatch.setattr(service.storage, "delete", away)
+    form = {"data": {"prompt": "it rolls", "guidance": "x"}, "files": {"input_reference": picture.getvalue()}}
+    assert local.post("/v1/videos", **form).status_code == 400
+
+
+def test_what_older_versions_ordered_is_known_to_need_its_files(local: TestClient, service: Service, sent: str) -> None:
+    body = {"way": "animate", "prompt": "it rolls", "image": sent}
+    name = local.post("/api/videos", json=body).json()["videos"][0]["id"]
+    with service.database.writing() as session:
+        job = session.get(Job, name)
+        assert job is not None
+        job.order = job.order | {"gone": True, "cards": [{"at": 0, "source": "file_x", "was": 1}]}
+        assert uploads.wanted(session) == {sent, "file_x"}
+    assert local.delete(f"/api/uploads/{sent}").status_code == 409
+
+
+def test_a_character_of_a_video_whose_file_has_just_gone_is_missing(local: TestClient, service: Service) -> None:
+    name = jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id
+    run = begin(service, name, "worker")
+    assert run is not None and run.finish({"video": {"key": "gone", "type": "video/mp4", "bytes": 1}}, {})
+    answer = local.post("/v1/videos/characters", json={"name": "Ball", "video": {"id": name}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), answer.text
 
 
 def test_no_text_with_a_nul_character_is_taken(local: TestClient) -> None:

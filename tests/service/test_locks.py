@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import secrets
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import postgres
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 
-from yozora.serve import jobs, library_api
+from yozora.serve import database, housekeeping, jobs, library_api, uploads, webhooks
 from yozora.serve.context import Service, open_service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import Ticket
@@ -23,7 +26,7 @@ from yozora.serve.library_api import Change, FolderName
 from yozora.serve.orders import Order
 from yozora.serve.runs import Run, begin
 from yozora.serve.settings import read_settings
-from yozora.serve.tables import Account, Job
+from yozora.serve.tables import CANCELLED, Account, Delivery, Job, Upload, Usage
 
 
 @pytest.fixture
@@ -59,6 +62,75 @@ def test_the_account_comes_first(service: Service, name: str) -> None:
         assert session.scalar(locked) == run.job_id
     waits.join(30)
     assert not waits.is_alive()
+
+
+def test_what_is_put_into_the_queue_waits_for_the_account(service: Service) -> None:
+    """Who cancels a video at the same moment has it out again."""
+    made = [jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id for _ in range(2)]
+    with service.database.writing() as session:
+        session.execute(sa.update(Job).values(admitted=False))
+    sweeps = threading.Thread(target=housekeeping.unstick, args=(service,))
+    with service.database.writing() as session:
+        session.execute(sa.select(Account.id).with_for_update(key_share=True))
+        sweeps.start()
+        sweeps.join(0.5)
+        assert sweeps.is_alive()
+        job = session.get(Job, made[0])
+        assert job is not None
+        job.status = CANCELLED
+    sweeps.join(30)
+    with service.database.reading() as session:
+        assert list(session.scalars(sa.select(Job.id).where(Job.admitted))) == [made[1]]
+
+
+def test_who_tells_of_a_video_waits_for_who_removes_its_webhook(service: Service) -> None:
+    run = begin(service, jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id, "worker")
+    assert run is not None and run.finish({}, {})
+    hook = webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/")
+    tells = threading.Thread(target=webhooks.announce, args=(service, run.job_id))
+    with service.database.writing() as session:
+        session.execute(sa.select(Account.id).with_for_update(key_share=True))
+        tells.start()
+        tells.join(0.5)
+        assert tells.is_alive()
+        session.delete(session.merge(hook))
+    tells.join(30)
+    assert not tells.is_alive()
+    with service.database.reading() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(Delivery)) == 0
+
+
+def test_an_upload_whose_time_is_over_while_it_is_ordered_with(service: Service) -> None:
+    """It is there when the order is looked at, and gone when it is kept: so there is no order, for which it would be
+    missing."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+    user, hook = service.local, Order(prompt="a red ball", seconds=1)
+    jobs.create(service, user, hook)
+    old = uploads.receive(service, user, picture.getvalue())
+    with service.database.writing() as session:
+        session.execute(sa.update(Upload).values(created_at=0.0))
+    animated = Order(prompt="it rolls", way="animate", image=old.id, seconds=1)
+    with ThreadPoolExecutor(1) as pool:
+        with service.database.writing() as session:
+            session.execute(sa.select(Usage).with_for_update())  # for which the order waits, after its first look
+            ordered = pool.submit(jobs.create, service, user, animated)
+            with pytest.raises(TimeoutError):
+                ordered.result(0.5)
+            housekeeping.expire(service)
+        with pytest.raises(ApiError, match=old.id) as failure:
+            ordered.result(30)
+    assert failure.value.status == 404
+    with service.database.reading() as session:
+        assert list(session.scalars(sa.select(Job.way))) == ["generate"]
+
+
+def test_no_more_than_may_be_are_made_at_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "MOST", 3)
+    add = partial(webhooks.add_webhook, service, service.local)
+    with ThreadPoolExecutor(8) as pool:
+        told = [pool.submit(add, f"http://127.0.0.1:9/{number}") for number in range(8)]
+    assert sum(each.exception() is None for each in told) == 3
 
 
 def test_processes_that_start_at_once_on_an_empty_database(postgres_server: postgres.Server) -> None:
@@ -141,3 +213,17 @@ def test_nobody_waits_in_a_circle(service: Service) -> None:
         counted = "SELECT pg_stat_clear_snapshot(), deadlocks FROM pg_stat_database WHERE datname = current_database()"
         assert session.execute(sa.text(counted)).one()[1] == 0
         assert not session.scalar(sa.select(sa.func.count()).where(Job.status.in_(("queued", "in_progress"))))
+
+
+def test_who_waits_for_another_that_prepares_the_database_says_so(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    with ThreadPoolExecutor(1) as pool:
+        with service.database._alone():
+            waits = pool.submit(service.database.migrate)
+            with pytest.raises(TimeoutError):
+                waits.result(1)
+        waits.result(30)
+    told = [each.message for each in caplog.records if each.name == database.__name__]
+    assert told == ["another process is preparing the database; waiting until it has ended"]

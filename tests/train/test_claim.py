@@ -38,6 +38,15 @@ def test_another_run_waits_until_the_first_has_ended_even_by_a_kill(tmp_path: Pa
         pass
 
 
+def test_what_one_run_has_it_may_claim_again_and_keeps(tmp_path: Path) -> None:
+    """As fine-tuning does, whose training is one part of it."""
+    with claimed(tmp_path):
+        with claimed(tmp_path / "." / ""):
+            pass
+        other = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path)], capture_output=True, text=True, input="")
+        assert "another run is at work" in other.stderr and other.stdout == ""
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with pytest.raises(ConfigError, match="cannot write to"), claimed(tmp_path):

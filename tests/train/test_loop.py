@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,7 +342,7 @@ def test_what_was_there_is_only_given_up_for_a_whole_checkpoint_of_something_lea
 def test_a_restarted_run_that_is_stopped_before_it_has_learned_exports_nothing(
     tmp_path: Path, torchrun: Torchrun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trained = fit(Regression(), run(tmp_path, steps=5), OPTIM) / "weights.pt"
+    trained = fit(Regression(), run(tmp_path, steps=5, log_every=1), OPTIM) / "weights.pt"
     before = trained.read_bytes()
     torchrun.anew()
     Checkpoints(tmp_path).set_aside()  # as an attempt that was killed while it made its first batch has left it
@@ -351,14 +352,59 @@ def test_a_restarted_run_that_is_stopped_before_it_has_learned_exports_nothing(
         fit(pressed, run(tmp_path, steps=5), OPTIM, resume=False)
     assert "what was there is as it was" in capsys.readouterr().out
     assert trained.read_bytes() == before and steps_of(tmp_path) == [5]
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]  # the curve is as it was, too
 
 
-def test_what_cannot_be_put_back_is_kept_and_said(tmp_path: Path) -> None:
+def test_what_was_given_up_is_gone_though_the_run_was_killed_just_before_it_went(
+    tmp_path: Path, torchrun: Torchrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    torchrun.anew()
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoints, "drop", lambda self: None)
+        fit(Regression(), run(tmp_path, steps=8), OPTIM, resume=False)
+    assert (tmp_path / "checkpoints.before").exists()
+    fit(Regression(), run(tmp_path, steps=8), OPTIM, resume=False)
+    assert steps_of(tmp_path) == [8] and not (tmp_path / "checkpoints.before").exists()
+
+
+def test_what_was_set_aside_stays_until_what_came_after_it_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(Regression(), run(tmp_path, steps=5), OPTIM)
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoints, "drop", lambda self: None)
+        fit(Regression(), run(tmp_path, steps=3), OPTIM, resume=False)
+    damaged = tmp_path / "checkpoints" / "step-000000003"
+    (damaged / ".metadata").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"cannot be read .*; delete it to go on from the one before"):
+        fit(Regression(), run(tmp_path, steps=8), OPTIM)
+    shutil.rmtree(damaged)
+    fit(task := Regression(), run(tmp_path, steps=8), OPTIM)
+    assert min(task.losses) == 5 and not (tmp_path / "checkpoints.before").exists()
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_is_stopped_says_what_goes_on_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: bool
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(stop_at=3), run(tmp_path), OPTIM, resume=resume)
+    command = "the same command" if resume else "the same command without --no-resume"
+    assert f"stopped at step 3; {command} goes on from here" in capsys.readouterr().out
+
+
+def test_what_cannot_be_put_back_is_kept_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(Regression(), run(tmp_path, steps=5), OPTIM)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.set_aside()
     checkpoints.set_aside()  # as by a second run that was killed as early as the first
     (tmp_path / "checkpoints").write_text("in the way")
+    wrong = Regression()
+    wrong.batches = lambda start: _raising(ConfigError("packed: give more tokens"))
+    with pytest.raises(ConfigError, match="give more tokens"):
+        fit(wrong, run(tmp_path, steps=8), OPTIM, resume=False)
+    assert "cannot be put back" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="cannot be put back"):
         fit(Regression(), run(tmp_path, steps=8), OPTIM)
     assert [path.name for path in (tmp_path / "checkpoints.before").glob("*/step-*")] == ["step-000000005"]

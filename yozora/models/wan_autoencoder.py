@@ -179,10 +179,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         stem, stages, middle, head = memory or (None,) * 4
-        x, stem = self.stem(remember(x.to(self.stem.weight.dtype).contiguous(memory_format=LAST), stem))
+        x, stem = self.stem(*remember(x.to(self.stem.weight.dtype).contiguous(memory_format=LAST), stem))
         x, stages = run(self.stages, x, stages)
         x, middle = self.middle(x, middle)
-        x, head = self.head(activate(x, self.norm, head, self.head.weight.dtype))
+        x, head = self.head(*activate(x, self.norm, head, self.head.weight.dtype))
         return self.latent(x).chunk(2, dim=1)[0], (stem, stages, middle, head)
 
 
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
         """`memory` is changed in its place, so that what was used is gone before there is more of the new."""
         memory = memory or [None, None, [None] * len(self.stages), None]
         x = self.latent(x.to(self.latent.weight.dtype).contiguous(memory_format=LAST))
-        x, memory[0] = self.stem(remember(x, memory[0]))
+        x, memory[0] = self.stem(*remember(x, memory[0]))
         x, memory[1] = self.middle(x, memory[1])
         return self.refine(x, 0, memory), memory
 
@@ -217,7 +217,7 @@ class Decoder(nn.Module):
         """The stages from the `number`-th on, and the head. The larger the frames have become, the fewer go on at a
         time, so that little is held at once."""
         if number == len(self.stages):
-            x, memory[3] = self.head(activate(x, self.norm, memory[3], self.head.weight.dtype))
+            x, memory[3] = self.head(*activate(x, self.norm, memory[3], self.head.weight.dtype))
             return x
         made, states = [], memory[2]
         for piece in x.split(max(1, TOGETHER // x[0, 0, 0].numel()), dim=2):

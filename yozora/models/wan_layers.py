@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yozora.models import winograd
 from yozora.models.attention import attend
 
 LAST = torch.channels_last_3d
@@ -31,21 +32,43 @@ class CausalConv(nn.Conv3d):
     def __init__(self, width: int, out: int) -> None:
         super().__init__(width, out, 3, padding=(0, 0, 1))
 
-    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """What `remember` or `activate` made of T frames → T frames, and the memory for the next ones."""
-        made = self.flat(seen) if is_flat(self, seen.device) else super().forward(seen)
+    def forward(self, seen: Tensor, missing: int) -> tuple[Tensor, Tensor]:
+        """What `remember` or `activate` made of T frames → T frames, and the memory for the next ones.
+
+        A video's first two frames miss what would be before them: zeros, with which nothing is multiplied."""
+        clips = seen.permute(0, 2, 3, 4, 1)
+        if is_flat(self, seen.device):
+            made = self.flat(seen, missing)
+        elif winograd.pays(clips[0], self.weight):
+            assert self.bias is not None
+            made = torch.stack([winograd.convolve(clip, self.weight, self.bias, missing) for clip in clips])
+            made = made.permute(0, 4, 1, 2, 3)
+        else:
+            made = self.volumes(seen, missing)
         return made, seen[:, :, -2:].clone(memory_format=torch.preserve_format)
 
-    def flat(self, seen: Tensor) -> Tensor:
+    def volumes(self, seen: Tensor, missing: int) -> Tensor:
+        """The same as torch does it."""
+        parts = []
+        for frame in range(min(missing, seen.shape[2])):  # fewer frames than the kernel has
+            weight = self.weight[:, :, missing - frame :]
+            parts.append(F.conv3d(seen[:, :, : frame + 3 - missing], weight, self.bias, padding=self.padding))
+        if seen.shape[2] > 2:
+            parts.append(F.conv3d(seen, self.weight, self.bias, padding=self.padding))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+    def flat(self, seen: Tensor, missing: int) -> Tensor:
         """The same as convolutions of pictures, whose channels are those of three frames, some rows at a time: in
         bfloat16, oneDNN takes half as long for it as for volumes (96 channels of 256² pixels), and nowhere longer."""
-        weight = self.weight.transpose(1, 2).flatten(1, 2)  # of what `lay` laid, a view
-        batch, _, frames, rows, columns = seen.shape
-        made = seen.new_empty(batch, frames - 2, rows - 2, columns, weight.shape[0])
+        whole = self.weight.transpose(1, 2).flatten(1, 2)  # of what `lay` laid, a view
+        batch, width, frames, rows, columns = seen.shape
+        made = seen.new_empty(batch, frames + missing - 2, rows - 2, columns, whole.shape[0])
         strip = max(1, STRIP // columns)
-        for frame in range(frames - 2):
+        for frame in range(frames + missing - 2):
+            begin, end = max(frame - missing, 0), frame - missing + 3
+            weight = whole[:, (begin - end) * width :].contiguous(memory_format=torch.channels_last)
             for row in range(0, rows - 2, strip):
-                part = seen[:, :, frame : frame + 3, row : row + strip + 2].permute(0, 3, 4, 2, 1)  # [B, r, w, 3, C]
+                part = seen[:, :, begin:end, row : row + strip + 2].permute(0, 3, 4, 2, 1)  # [B, r, w, up to 3, C]
                 answer = F.conv2d(part.flatten(3).permute(0, 3, 1, 2), weight, self.bias, padding=(0, 1))
                 made[:, frame, row : row + strip] = answer.permute(0, 2, 3, 1)
         return made.permute(0, 4, 1, 2, 3)
@@ -64,8 +87,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         first, second = memory or (None, None)
-        h, first = self.conv1(activate(x, self.norm1, first, self.conv1.weight.dtype))
-        h, second = self.conv2(activate(h, self.norm2, second, self.conv2.weight.dtype))
+        h, first = self.conv1(*activate(x, self.norm1, first, self.conv1.weight.dtype))
+        h, second = self.conv2(*activate(h, self.norm2, second, self.conv2.weight.dtype))
         return (x if self.shortcut is None else stream(self.shortcut, x)) + h, (first, second)
 
 
@@ -124,8 +147,31 @@ class Up(nn.Module):
                 doubled = pairs.permute(0, 1, 4, 2, 3, 5).flatten(1, 2).permute(0, 4, 1, 2, 3)
                 x = torch.cat((head, doubled.to(x.dtype)), dim=2) if head.shape[2] else doubled
             after = seen[:, :, -2:].clone(memory_format=torch.preserve_format)
-        images = F.interpolate(as_images(x.to(self.space.weight.dtype)), scale_factor=2.0, mode="nearest-exact")
+        images = as_images(x.to(self.space.weight.dtype))
+        if images.device.type == "cpu":
+            return as_video(self.spread(images), batch), after
+        images = F.interpolate(images, scale_factor=2.0, mode="nearest-exact")
         return as_video(stream(self.space, images), batch), after
+
+    def spread(self, images: Tensor) -> Tensor:
+        """Twice the rows and columns of images [N, C, h, w], float32. Of three cells that the convolution sees along a
+        side, two are the same one: so every other row and column of the answer is a convolution of 2×2."""
+        count, _, rows, columns = images.shape
+        seen, weight = F.pad(images, (1, 1, 1, 1)), self.space.weight.float()
+        made = images.new_empty(count, 2 * rows, 2 * columns, len(weight), dtype=torch.float32)
+        for row, down in enumerate(halves(weight, 2)):
+            for column, both in enumerate(halves(down, 3)):
+                part = seen[:, :, row : row + rows + 1, column : column + columns + 1]
+                answer = F.conv2d(part, both.to(images.dtype), self.space.bias)
+                made[:, row::2, column::2] = answer.permute(0, 2, 3, 1)
+        return made.permute(0, 3, 1, 2)
+
+
+def halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """What three weights along a side are for the first and the second of two cells that are made of one: it, and the
+    one before or after."""
+    before, here, after = weight.unbind(dim)
+    return torch.stack((before, here + after), dim), torch.stack((before + here, after), dim)
 
 
 # ---- types and layouts -----------------------------------------------------------------------------------------------
@@ -149,6 +195,8 @@ def lay(module: nn.Module, device: torch.device) -> None:
     for part in module.modules():
         if isinstance(part, CausalConv) and is_flat(part, device):
             part.weight.data = part.weight.data.permute(0, 3, 4, 2, 1).contiguous().permute(0, 4, 3, 1, 2)
+        elif isinstance(part, CausalConv) and device.type == "cpu":
+            part.weight.data = winograd.lay_weight(part.weight.data)
         elif isinstance(part, nn.Conv3d):
             part.weight.data = part.weight.data.contiguous(memory_format=LAST)
         elif isinstance(part, nn.Conv2d):
@@ -158,13 +206,13 @@ def lay(module: nn.Module, device: torch.device) -> None:
 # ---- shapes, norms ---------------------------------------------------------------------------------------------------
 
 
-def remember(x: Tensor, memory: Tensor | None) -> Tensor:
-    """Two frames of memory (nothing, where a video begins), then the frames of x [B, C, T, h, w]; all with an empty row
-    above and below, [B, C, T + 2, h + 2, w]."""
+def remember(x: Tensor, memory: Tensor | None) -> tuple[Tensor, int]:
+    """The two frames of memory (fewer, or None, where a video begins), then the frames of x [B, C, T, h, w]; all with
+    an empty row above and below, [B, C, up to T + 2, h + 2, w]; and how many frames of memory there are not."""
     return place_frames(x, x.dtype, memory, lambda place, frames: place.copy_(frames))
 
 
-def activate(x: Tensor, scale: Tensor, memory: Tensor | None, dtype: torch.dtype) -> Tensor:
+def activate(x: Tensor, scale: Tensor, memory: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, int]:
     """As `remember`, of x divided by its root mean square over channels, scaled, and through SiLU, as `dtype`."""
     scale, width = scale.float(), x.shape[1]
     size = max(1, PIECE // width) if x.device.type == "cpu" else x.shape[2:].numel()
@@ -178,16 +226,18 @@ def activate(x: Tensor, scale: Tensor, memory: Tensor | None, dtype: torch.dtype
 
 def place_frames(
     x: Tensor, dtype: torch.dtype, memory: Tensor | None, put: Callable[[Tensor, Tensor], object]
-) -> Tensor:
+) -> tuple[Tensor, int]:
     """As `remember`, where `put` fills the place of each frame [h, w, C]."""
     batch, width, frames, rows, columns = x.shape
-    seen = torch.empty((batch, frames + 2, rows + 2, columns, width), dtype=dtype, device=x.device)
-    seen[:, :2] = 0 if memory is None else memory.permute(0, 2, 3, 4, 1)
-    seen[:, 2:, 0] = seen[:, 2:, -1] = 0
+    known = 0 if memory is None else memory.shape[2]
+    seen = torch.empty((batch, known + frames, rows + 2, columns, width), dtype=dtype, device=x.device)
+    if memory is not None:
+        seen[:, :known] = memory.permute(0, 2, 3, 4, 1)
+    seen[:, known:, 0] = seen[:, known:, -1] = 0
     for clip, given in zip(seen, x.permute(0, 2, 3, 4, 1), strict=True):
-        for place, frame in zip(clip[2:, 1:-1], given, strict=True):
+        for place, frame in zip(clip[known:, 1:-1], given, strict=True):
             put(place, frame)
-    return seen.permute(0, 4, 1, 2, 3)
+    return seen.permute(0, 4, 1, 2, 3), 2 - known
 
 
 def as_images(x: Tensor) -> Tensor:

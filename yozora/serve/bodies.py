@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, NoReturn
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, field_validator
@@ -27,6 +29,8 @@ MAX_JSON = 2**25  # bytes of a body that is held in memory: JSON, with the pictu
 SILENCE = 60.0  # seconds in which nothing comes of a body that has not ended
 MAX_FIELDS, MAX_FILES, MAX_DEPTH = 200, 80, 20
 MULTIPART = b"multipart/form-data"  # the one kind of body whose files go to the disk as they come
+LENIENT = "yozora_utf8"
+"""UTF-8 in which bytes that are none become what `_check_text` refuses: the reader of forms takes them for Latin-1."""
 _BRACKETS = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 Body = dict[str, Any]
 """Names to texts, numbers, dicts, lists, and UploadFiles."""
@@ -36,10 +40,15 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
     """A dependency: the body as one dict, whatever form it came in; its files are closed after the answer. Raises
     ApiError."""
     kind = _kind(request)
-    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+    if kind == "application/x-www-form-urlencoded":
         _check_is_utf8(request)
-        ended = _Ended(request)
-        whole = Request(request.scope, ended.receive)
+        yield _checked(_nested(_urlencoded(await request.body())))
+    elif kind == "multipart/form-data":
+        boundary = _check_is_utf8(request)
+        ended = _Ended(request, boundary)
+        said = b"multipart/form-data; boundary=" + _quoted(boundary) + b"; charset=" + LENIENT.encode()
+        headers = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
+        whole = Request({**request.scope, "headers": [*headers, (b"content-type", said)]}, ended.receive)
         async with whole.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
             if not ended:
                 raise invalid("the form is cut off: its last part does not end", code="invalid_form")
@@ -52,21 +61,49 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
         raise _unreadable(kind, "JSON or multipart/form-data")
 
 
-def _check_is_utf8(request: Request) -> None:
-    said = parse_options_header(request.headers.get("content-type", ""))[1].get(b"charset", b"utf-8")
-    if said.lower() not in (b"utf-8", b"utf8", b"us-ascii"):
+def _check_is_utf8(request: Request) -> bytes:
+    """The boundary of the parts. Raises ApiError."""
+    said = parse_options_header(request.headers.get("content-type", ""))[1]
+    if said.get(b"charset", b"").lower() not in (b"", b"utf-8", b"utf8", b"us-ascii"):
         raise ApiError(415, "a form is read as UTF-8 and no other charset", code="unsupported_media_type")
+    boundary = said.get(b"boundary", b"")
+    if not boundary and _kind(request) == "multipart/form-data":
+        raise invalid("the form does not say what divides its parts (boundary)", code="invalid_form")
+    return boundary
+
+
+def _quoted(value: bytes) -> bytes:
+    return b'"' + value.replace(b"\\", rb"\\").replace(b'"', rb"\"") + b'"'
+
+
+def _urlencoded(raw: bytes) -> FormData:
+    """The fields of such a form, whose bytes outside of ASCII may be escaped or not. Raises ApiError."""
+    try:
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except UnicodeDecodeError:
+        raise invalid("the form has text that is not valid (UTF-8)") from None
+    except ValueError:
+        raise invalid(f"the form has more than {MAX_FIELDS} fields", code="invalid_form") from None
+    return FormData([(name, value) for name, value in pairs])
+
+
+def _leniently(name: str) -> codecs.CodecInfo | None:
+    def decode(raw: Any, errors: str = "", /) -> tuple[str, int]:
+        return codecs.utf_8_decode(raw, "surrogateescape", True)
+
+    return codecs.CodecInfo(codecs.utf_8_encode, decode, name=LENIENT) if name == LENIENT else None
+
+
+codecs.register(_leniently)
 
 
 class _Ended:
     """Looks for the end of a form with files in what comes of a request: the reader of forms drops, without a word, a
-    part that does not end. True once it was there; of other bodies always."""
+    part that does not end. True once it was there."""
 
-    def __init__(self, request: Request) -> None:
-        boundary = parse_options_header(request.headers.get("content-type", ""))[1].get(b"boundary", b"")
+    def __init__(self, request: Request, boundary: bytes) -> None:
         self._request, self._mark = request, b"\r\n--" + boundary + b"--"  # the end is at the beginning of a line
-        self._tail = b"\r\n"
-        self._seen = _kind(request) != "multipart/form-data"
+        self._tail, self._seen = b"\r\n", False
 
     def __bool__(self) -> bool:
         return self._seen

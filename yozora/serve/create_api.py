@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -22,6 +23,7 @@ from yozora.serve.access import Asking, KnownFirst, Serving
 from yozora.serve.bodies import Sent
 from yozora.serve.content import Variant, content
 from yozora.serve.context import Service
+from yozora.serve.database import is_outage
 from yozora.serve.errors import invalid, missing
 from yozora.serve.looks import Seen
 from yozora.serve.orders import MAX_VARIATIONS, Order
@@ -34,6 +36,7 @@ __all__ = ["job_object", "router"]
 
 router = APIRouter(prefix="/api", tags=["Creating"], route_class=KnownFirst)
 LOOK = 0.25  # seconds from one look at a video that is followed to the next
+AWAY = 60.0  # seconds that the database may be away before a stream ends
 SILENCE = 15.0  # after which a comment is sent, so that nothing between us and the client hangs up
 
 
@@ -216,13 +219,23 @@ def upload_object(row: Upload) -> dict[str, Any]:
 
 async def _followed(service: Service, videos: Together[str, Seen], video_id: str) -> AsyncIterator[bytes]:
     last: dict[str, Any] | None = None
-    step, silent = -1, 0.0
+    step, silent, away = -1, 0.0, 0.0
     while True:
-        job = await videos.ask(video_id)
-        told = _standing(job, video_id)
-        preview = None
-        if job is not None and job.status == RUNNING:
-            preview = await run_in_threadpool(_preview, service, video_id, step)
+        try:
+            job = await videos.ask(video_id)
+            told = _standing(job, video_id)
+            preview = None
+            if job is not None and job.status == RUNNING:
+                preview = await run_in_threadpool(_preview, service, video_id, step)
+            away = 0.0
+        except SQLAlchemyError as error:
+            if not is_outage(error):
+                raise
+            if away >= AWAY:
+                return  # who still wants to know asks anew
+            away += LOOK
+            await asyncio.sleep(LOOK)
+            continue
         if told != last:
             last, silent = told, 0.0
             yield _event("progress", told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = ["Database", "is_outage", "persist"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x796F7A6F7261  # "yozora": one process at a time changes tables
+_PATIENCE = 10.0  # seconds after which who waits for that says so
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -99,7 +101,11 @@ class Database:
         # outside of any transaction: DBOS builds indexes in a way that waits for all of them to end
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             # asked again and again: whoever waits within a statement is in a transaction that those would wait for
+            say = time.monotonic() + _PATIENCE
             while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": _MIGRATION_LOCK}):
+                if time.monotonic() > say:
+                    _log.warning("another process is preparing the database; waiting until it has ended")
+                    say = math.inf
                 time.sleep(0.2)
             try:
                 yield

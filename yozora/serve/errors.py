@@ -26,6 +26,8 @@ class ApiError(YozoraError):
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.param, self.headers = status, code, param, dict(headers or {})
+        if status == 409:  # which OpenAI's client tries again by itself, though it would be the same
+            self.headers.setdefault("x-should-retry", "false")
 
     @property
     def body(self) -> dict[str, Any]:

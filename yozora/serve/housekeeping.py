@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from yozora.serve.accounts import user_by_id
+from yozora.serve.accounts import lock, user_by_id
 from yozora.serve.context import Service
 from yozora.serve.jobs import admit, held, settle
 from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, Mark, SignIn, Upload
@@ -40,13 +40,18 @@ def expire(service: Service) -> None:
     now = time.time()
     with service.database.writing() as session:
         over = sa.select(Job).where(Job.expires_at < now, Job.status.notin_(UNFINISHED)).order_by(Job.expires_at)
-        keys: list[str] = []
-        for job in session.scalars(over.limit(BATCH).with_for_update(skip_locked=True)):  # who is deleted needs it not
-            keys += [each["key"] for each in job.files.values()]
-            job.files, job.expires_at = {}, None
+        old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours)
+        # who is deleted needs it not; who is held cannot be ordered with, and what was ordered before is seen after
+        jobs, uploads = (
+            session.scalars(each.limit(BATCH).with_for_update(skip_locked=True)).all() for each in (over, old)
+        )
         needed = wanted(session)
-        old = sa.select(Upload).where(Upload.created_at < now - 3600 * service.settings.upload_hours).limit(BATCH)
-        for upload in session.scalars(old.with_for_update(skip_locked=True)):
+        keys: list[str] = []
+        for job in jobs:
+            if job.id not in needed:
+                keys += [each["key"] for each in job.files.values()]
+                job.files, job.expires_at = {}, None
+        for upload in uploads:
             if upload.id not in needed:
                 keys.append(upload.key)
                 session.delete(upload)
@@ -105,6 +110,7 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
                     announce_in(service, session, job)
     for account_id in accounts:
         with service.database.writing() as session:
+            lock(session, account_id)
             admit(service, session, account_id, user_by_id(session, account_id).plan)
 
 

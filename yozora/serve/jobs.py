@@ -361,8 +361,10 @@ def _insert(service: Service, user: User, jobs: list[Job], order: Order, seconds
         for job in jobs:
             seen = dict.fromkeys((found, role) for role, found in sources_of(order))
             session.add_all(Lineage(job_id=job.id, parent_id=parent, role=role) for parent, role in seen)
-        named = {found for _, found in sources_of(order)}
-        session.execute(sa.update(Upload).where(Upload.id.in_(named)).values(ordered_at=time.time()))
+        named = {found for _, found in sources_of(order) if found.startswith("file_")}
+        ordered = sa.update(Upload).where(Upload.id.in_(named)).values(ordered_at=time.time())
+        if gone := named.difference(session.scalars(ordered.returning(Upload.id))):
+            raise missing("file", min(gone))  # its time was over at this very moment
         session.flush()
         admit(service, session, user.id, user.plan)
 

@@ -43,8 +43,11 @@ def set_up(level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("yozora").setLevel(level)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "dbos"):
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-    logging.getLogger("dbos").setLevel(logging.WARNING)
+    dbos = logging.getLogger("dbos")  # which gives itself another way to write where it has none of its own
+    dbos.handlers[:] = [handler]
+    dbos.propagate = False
+    dbos.setLevel(logging.WARNING)

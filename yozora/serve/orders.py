@@ -61,6 +61,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "storyboard": ("cards",),
 }
 _GIVABLE = ("image", "clip", "other", "mask", "cards", "keep")
+ROLES = ("image", "clip", "other", "mask")  # what an order may be given once
 
 
 class Card(Told):
@@ -207,9 +208,15 @@ def parse_order(raw: Mapping[str, Any]) -> Order:
         raise invalid(f"{name or 'the order'}: {first['msg']}", name, code) from None
 
 
+def named_in(stored: Mapping[str, Any]) -> Iterator[str]:
+    """The ids of everything that an order is given which is kept as JSON, of whatever version."""
+    for part in (stored, *stored.get("cards", ())):
+        yield from (found for role in (*ROLES, "source") if isinstance(found := part.get(role), str))
+
+
 def sources_of(order: Order) -> Iterator[tuple[str, str]]:
     """(role, id) of everything an order is given."""
-    for role in ("image", "clip", "other", "mask"):
+    for role in ROLES:
         if (found := getattr(order, role)) is not None:
             yield role, found
     for card in order.cards:

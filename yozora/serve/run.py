@@ -95,6 +95,7 @@ def _serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         app,
         http=Protocol,
         ws="none",
+        lifespan="off",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
@@ -23,7 +24,7 @@ from yozora.errors import MediaError
 from yozora.serve.accounts import User, lock
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError, invalid, missing, wait
-from yozora.serve.orders import Order, sources_of
+from yozora.serve.orders import named_in
 from yozora.serve.storage import StorageError
 from yozora.serve.tables import UNFINISHED, Character, Job, Upload, new_id
 
@@ -46,6 +47,7 @@ MOST_CHARACTERS = 100  # an account
 LONGEST_NAME = 100
 PREFIX = "upload-"  # of what is being looked at, in scratch
 Row = TypeVar("Row", Upload, Character)
+_log = logging.getLogger(__name__)
 
 
 def receive(service: Service, user: User, part: UploadFile | bytes, param: str = "file") -> Upload:
@@ -101,7 +103,7 @@ def wanted(session: Session, account_id: str | None = None) -> set[str]:
     orders = sa.select(Job.order).where(Job.status.in_(UNFINISHED))
     if account_id is not None:
         orders = orders.where(Job.account_id == account_id)
-    return {found for order in session.scalars(orders) for _, found in sources_of(Order.model_validate(order))}
+    return {found for order in session.scalars(orders) for found in named_in(order)}
 
 
 def remove_upload(service: Service, user: User, upload_id: str) -> None:
@@ -118,12 +120,16 @@ def remove_upload(service: Service, user: User, upload_id: str) -> None:
 
 
 def discard(service: Service, upload: Upload) -> None:
-    """Removes an upload with which nothing was ordered."""
+    """Removes an upload with which nothing was ordered. Where that fails, it goes when its time is over: the request's
+    answer stands."""
     unused = sa.delete(Upload).where(Upload.id == upload.id, Upload.ordered_at.is_(None))
-    with service.database.writing() as session:
-        gone = session.scalar(unused.returning(Upload.id))
-    if gone is not None:
-        service.storage.delete([upload.key])
+    try:
+        with service.database.writing() as session:
+            gone = session.scalar(unused.returning(Upload.id))
+        if gone is not None:
+            service.storage.delete([upload.key])
+    except (SQLAlchemyError, StorageError) as error:
+        _log.warning("an upload stays that nothing was ordered with", extra={"reason": str(error).splitlines()[0]})
 
 
 def find_upload(service: Service, user: User, upload_id: str) -> Upload:
@@ -160,9 +166,7 @@ def create_character(
     with _looked_at(service, part, "video") as (path, _, _, _):
         new = new_id("char") if once is None else _id_of(user, once)
         with service.database.reading() as session:
-            own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
-        if own >= MOST_CHARACTERS:
-            raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
+            _check_characters(session, user)
         # a name of its own: the same request may come twice at once
         key = f"{service.folder}/characters/{new}/{secrets.token_hex(8)}"
         character = Character(
@@ -171,13 +175,24 @@ def create_character(
         service.storage.put(character.key, path)
         try:
             with service.database.writing() as session:
+                lock(session, user.id)
+                _check_characters(session, user)
                 session.add(character)
+        except ApiError:
+            service.storage.delete([key])
+            raise
         except IntegrityError:  # the same key, at the same moment
             service.storage.delete([key])
             if made := made_character(service, user, once, fingerprint):
                 return made
             raise
         return character
+
+
+def _check_characters(session: Session, user: User) -> None:
+    own = session.scalar(sa.select(sa.func.count()).where(Character.account_id == user.id)) or 0
+    if own >= MOST_CHARACTERS:
+        raise invalid(f"you have {own} characters already: DELETE /api/characters/ID removes one", "name")
 
 
 def find_character(service: Service, user: User, character_id: str) -> Character:
@@ -193,10 +208,15 @@ def list_characters(service: Service, user: User) -> list[Character]:
 
 
 def delete_character(service: Service, user: User, character_id: str) -> None:
-    """Removes a character and its clip. Raises ApiError."""
-    character = find_character(service, user, character_id)
+    """Removes a character and its clip. Raises ApiError, also while a video waits to begin with it."""
     with service.database.writing() as session:
-        session.execute(sa.delete(Character).where(Character.id == character_id))
+        lock(session, user.id)
+        character = session.get(Character, character_id)
+        if character is None or character.account_id != user.id:
+            raise missing("character", character_id)
+        if character_id in wanted(session, user.id):
+            raise ApiError(409, "a video is waiting to begin with this character", code="character_in_use")
+        session.delete(character)
     service.storage.delete([character.key])
 
 

@@ -29,6 +29,7 @@ from yozora.serve.errors import ApiError, invalid, missing
 from yozora.serve.looks import Seen
 from yozora.serve.orders import parse_order
 from yozora.serve.schemas import CHARACTER, CREATE, EDIT, EXTEND, FILE, PARTS, POLLED, REMIX, answers, failures, takes
+from yozora.serve.storage import FileGone
 from yozora.serve.tables import CANCELLED, COMPLETED, FAILED, UNFINISHED, Character, Job, Upload
 from yozora.serve.uploads import (
     create_character,
@@ -317,7 +318,10 @@ def _bytes_of(service: Service, user: User, given: Any, param: str) -> UploadFil
         if "video" not in job.files:
             raise invalid(f"the video {job.id} is {job.status}", param, "video_not_ready")
         file = job.files["video"]
-        return b"".join(service.storage.read(file["key"], 0, int(file["bytes"])))
+        try:
+            return b"".join(service.storage.read(file["key"], 0, int(file["bytes"])))
+        except FileGone:
+            raise missing("video any more of the video", job.id) from None
     raise invalid(f"{param} is a file", param, "missing_required_parameter")
 
 

@@ -58,6 +58,7 @@ def add_webhook(service: Service, user: User, url: str) -> Webhook:
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook = Webhook(id=new_id("hook"), account_id=user.id, url=url, secret=secret, created_at=time.time())
     with service.database.writing() as session:
+        lock(session, user.id)
         own = session.scalar(sa.select(sa.func.count()).where(Webhook.account_id == user.id)) or 0
         if own >= MOST:
             raise invalid(f"you have {own} webhooks already: remove one first")
@@ -85,6 +86,9 @@ def delete_webhook(service: Service, user: User, webhook_id: str) -> None:
 def announce(service: Service, job_id: str) -> None:
     """Tells every webhook of the account that a job is over; once, however often this is called."""
     with service.database.writing() as session:
+        account_id = session.scalar(sa.select(Job.account_id).where(Job.id == job_id))
+        if account_id is not None:
+            lock(session, account_id)  # no webhook of it goes meanwhile
         job = session.get(Job, job_id)
         if job is not None and job.status not in UNFINISHED:
             announce_in(service, session, job)

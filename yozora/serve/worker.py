@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -74,7 +75,7 @@ class Worker:
         }
         DBOS(config=config)
         DBOS.workflow(name=MAKE)(lambda job_id: self._make(job_id))  # DBOS takes functions, not methods
-        DBOS.workflow(name=DELIVER)(lambda name: attempt(self.service, name))
+        DBOS.workflow(name=DELIVER)(lambda name: self._deliver(name))
         DBOS.listen_queues([QUEUE, WEBHOOKS])
         DBOS.launch()
         poll = self.settings.poll_seconds
@@ -95,7 +96,8 @@ class Worker:
         _log.info("worker started", extra={"worker": self.id, "device": str(self.models.device)})
 
     def stop(self) -> None:
-        """Takes no more, stops what runs within a sampling step, and leaves it to the others."""
+        """Takes no more, stops what runs within a sampling step, and leaves it to the others; waits for what receivers
+        of webhooks are being told."""
         self._stop.set()
         for thread in self._threads:
             thread.join(self.settings.heartbeat_seconds + 5)
@@ -117,12 +119,22 @@ class Worker:
     # ---- workflows ---------------------------------------------------------------------------------------------------
 
     def _make(self, job_id: str) -> None:
+        with self._counted():
+            if self._behind:
+                _step_back()
+            make_video(self.service, self.models, self.id, self._stop.is_set, job_id)
+
+    def _deliver(self, name: str) -> None:
+        with self._counted():
+            if not self._stop.is_set():  # else its turn comes to nothing, and is given again
+                attempt(self.service, name)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
         with self._count:
             self._running += 1
-        if self._behind:
-            _step_back()
         try:
-            make_video(self.service, self.models, self.id, self._stop.is_set, job_id)
+            yield
         finally:
             with self._count:
                 self._running -= 1

@@ -74,7 +74,7 @@ class Checkpoints:
             there = [path for path, whole in ((self.folder, self.last), (self.before, self.before.exists())) if whole]
             try:
                 if self.last:
-                    self._drop()  # else what is aside is the last that there is
+                    self.drop()  # else what is aside is the last that there is
                 for path in there:
                     self.aside.mkdir(exist_ok=True)
                     path.rename(self.aside / path.name)
@@ -94,19 +94,18 @@ class Checkpoints:
         if self.mesh.size == 1:
             with suppress(ConfigError):
                 self.finish()
-        if self.mesh.first and self.aside.exists():
+        if self.mesh.first and self.aside.exists() and not self.last:
             try:
-                if not self.last:
-                    shutil.rmtree(self.folder, ignore_errors=True)
-                    for path in self.aside.iterdir():
-                        path.rename(self.folder.parent / path.name)
-                self._drop()
+                shutil.rmtree(self.folder, ignore_errors=True)
+                for path in self.aside.iterdir():
+                    path.rename(self.folder.parent / path.name)
+                self.aside.rmdir()
             except OSError as error:
                 return f"{self.aside} cannot be put back ({error.strerror}): rename what is in it by hand"
         return ""
 
-    def _drop(self) -> None:
-        """Deletes what was set aside."""
+    def drop(self) -> None:
+        """Deletes what was set aside: what came after it is whole, and can be read."""
         if self.mesh.first:
             shutil.rmtree(self.aside, ignore_errors=True)
 
@@ -145,7 +144,7 @@ class Checkpoints:
             problem = _reason(error)
         if problem := next(filter(None, self.mesh.gather(problem)), None):
             raise self._unwritten(problem)
-        self._drop()
+        self.drop()
 
     def load(self, state: State, order: list[list[str]], sizes: Said | None = None) -> dict[str, Any] | None:
         """Reads the last whole one into the tensors of `state` and returns its progress; None where there is none.

@@ -15,6 +15,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
+_held: set[Path] = set()  # by this process, which would lose a lock by closing the same file once more
 
 
 @contextmanager
@@ -29,12 +30,18 @@ def claimed(folder: Path, mesh: Mesh = ALONE) -> Iterator[None]:
 
 
 def _take(folder: Path, stack: ExitStack) -> str:
-    """Locks the folder until the stack is closed. Returns what is in the way, "" for nothing."""
+    """Locks the folder until the stack is closed, unless this process has it. Returns what is in the way, "" for
+    nothing."""
+    place = folder.resolve()
+    if place in _held:
+        return ""
     try:
         file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         return f"cannot write to {folder} ({error.strerror}); choose another folder"
     stack.callback(os.close, file)
+    _held.add(place)
+    stack.callback(_held.discard, place)
     if sys.platform == "win32":
         return ""  # which has no such locks
     try:

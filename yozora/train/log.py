@@ -43,7 +43,7 @@ class Log:
 
     Figures are means over the steps that have them. Of `tokens` and `flops` (of all passes of a step) it tells how many
     a second, and which part of what the devices reach in matrix products alone (MFU). What TensorBoard was told before
-    of steps after `begun` is hidden: they are made again."""
+    of steps after `begun` is hidden once one of them is made again."""
 
     def __init__(self, run: Run, device: torch.device, mesh: Mesh = ALONE, begun: int = 0):
         self.run, self.device, self.mesh = run, device, mesh
@@ -118,15 +118,26 @@ class _TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ConfigError("training logs need TensorBoard: pip install 'yozora[train]'") from None
-        self.folder, self.before = run.out / "tensorboard", threading.excepthook
+        self.folder, self.before, self.begun = run.out / "tensorboard", threading.excepthook, begun
+        self.hidden = False  # what is there of later steps
         with self._writing():
-            self.writer = SummaryWriter(str(self.folder), purge_step=begun + 1)
+            self.writer = SummaryWriter(str(self.folder))
         threading.excepthook = self._unless_written_by
 
     def __call__(self, means: dict[str, float], step: int) -> None:
         with self._writing():
+            if "loss" in means and not self.hidden:
+                self._hide()
             for name, value in means.items():
                 self.writer.add_scalar(name, value, step)
+
+    def _hide(self) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+
+        events = self.writer.file_writer
+        assert events is not None
+        events.add_event(Event(session_log=SessionLog(status=SessionLog.START)), self.begun + 1)
+        self.hidden = True
 
     def show(self, files: dict[str, Path], step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]

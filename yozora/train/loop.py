@@ -125,22 +125,25 @@ def _fit(state: _Training, resume: bool) -> Path:
     elif not checkpoints.is_of(state.launch):  # else it is the beginning of this very run, which was started again
         checkpoints.set_aside()
     try:
-        _learn(state)
+        _learn(state, "the same command" if resume else "the same command without --no-resume")
     except BaseException:
-        checkpoints.restore()
+        if problem := checkpoints.restore():
+            print(problem, flush=True)
         raise
     return state.export()
 
 
-def _learn(state: _Training) -> None:
-    """The steps of `fit`. Raises as that does."""
+def _learn(state: _Training, again: str) -> None:
+    """The steps of `fit`; `again` is what goes on from where they end. Raises as that does."""
     task, run, mesh, checkpoints = state.task, state.run, state.mesh, state.checkpoints
     step = state.resume()
     learned = step > 0
+    if learned:
+        checkpoints.drop()
     log = Log(run, state.device, mesh, step)
     if step >= run.steps:
         log.say(f"step {step} of {run.steps} was reached before: give more steps, or --no-resume to begin anew")
-    with _stop_flag() as stopped, _ended(task.batches(step)) as batches:
+    with _stop_flag(again) as stopped, _ended(task.batches(step)) as batches:
         stop, saved = False, time.monotonic()
         while step < run.steps and not stop:
             waited = time.monotonic()
@@ -174,7 +177,7 @@ def _learn(state: _Training) -> None:
         if stop and step < run.steps:
             if learned:
                 state.export()  # what there is so far can be used, too
-                log.say(f"stopped at step {step}; the same command goes on from here")
+                log.say(f"stopped at step {step}; {again} goes on from here")
             else:
                 log.say("stopped before anything was learned; what was there is as it was")
             raise KeyboardInterrupt
@@ -205,7 +208,7 @@ class _Training:
         half = runs_in_half(self.device, run.precision)
         self.optimisers = Optimisers(task.model, optim, task.is_hidden, task.rate, half)
         self.checkpoints = Checkpoints(run.out, mesh)
-        self.launch = sorted(filter(None, mesh.gather(launch())))
+        self.launch = sorted(set(filter(None, mesh.gather(launch()))))
         self.lost = 0  # steps in a row that were not finite
 
     def learn(self, step: int, batch: Any) -> dict[str, float]:
@@ -323,8 +326,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 @contextmanager
-def _stop_flag() -> Iterator[list[int]]:
-    """A list that is empty until SIGINT or SIGTERM arrives.
+def _stop_flag(again: str) -> Iterator[list[int]]:
+    """A list that is empty until SIGINT or SIGTERM arrives; `again` is what goes on from there.
 
     A signal to the whole group of processes ends the data workers, too, of which torch complains with a RuntimeError at
     any point of the main program: then the run ends there, with its last checkpoint."""
@@ -338,7 +341,7 @@ def _stop_flag() -> Iterator[list[int]]:
     except RuntimeError as error:
         if not stopped or "DataLoader worker" not in str(error):
             raise
-        print("stopped; the same command goes on from the last checkpoint", flush=True)
+        print(f"stopped; {again} goes on from the last checkpoint", flush=True)
         raise KeyboardInterrupt from None
     finally:
         for number, handler in before.items():

@@ -115,11 +115,21 @@ def launch() -> str:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ""
     told = os.environ.get("TORCHELASTIC_ERROR_FILE")  # in a new folder of each torchrun: FOLDER/attempt_0/1/error.json
-    agent = Path(told).parents[2] if told and len(Path(told).parents) > 3 else os.getppid()
+    agent = Path(told).parents[2] if told and len(Path(told).parents) > 3 else _named(os.getppid())
     return f"{socket.gethostname()} {agent} {number}"
 
 
 _launches = itertools.count()  # trainings of this process, which come in the same order when it is started again
+
+
+def _named(process: int) -> str:
+    """A process, and, where the system tells, when it began: numbers come again."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+        return f"{process} {boot} {stat.rpartition(')')[2].split()[19]}"
+    except (OSError, ValueError, IndexError):
+        return str(process)
 
 
 def _attempt() -> int:
