@@ -108,15 +108,7 @@ def wanted(session: Session, account_id: str | None = None) -> set[str]:
 
 def remove_upload(service: Service, user: User, upload_id: str) -> None:
     """Removes somebody's own upload before its time. Raises ApiError, also while a video waits to be made from it."""
-    with service.database.writing() as session:
-        lock(session, user.id)
-        upload = session.get(Upload, upload_id)
-        if upload is None or upload.account_id != user.id:
-            raise missing("file", upload_id)
-        if upload_id in wanted(session, user.id):
-            raise ApiError(409, "a video is waiting to be made from this file", code="upload_in_use")
-        session.delete(upload)
-    service.storage.delete([upload.key])
+    _remove(service, user, Upload, "file", upload_id, "upload_in_use")
 
 
 def discard(service: Service, upload: Upload) -> None:
@@ -209,21 +201,25 @@ def list_characters(service: Service, user: User) -> list[Character]:
 
 def delete_character(service: Service, user: User, character_id: str) -> None:
     """Removes a character and its clip. Raises ApiError, also while a video waits to begin with it."""
-    with service.database.writing() as session:
-        lock(session, user.id)
-        character = session.get(Character, character_id)
-        if character is None or character.account_id != user.id:
-            raise missing("character", character_id)
-        if character_id in wanted(session, user.id):
-            raise ApiError(409, "a video is waiting to begin with this character", code="character_in_use")
-        session.delete(character)
-    service.storage.delete([character.key])
+    _remove(service, user, Character, "character", character_id, "character_in_use")
 
 
 def _id_of(user: User, once: str) -> str:
     """The id of the character that an account makes under a key; as hard to guess as the account's own."""
     digest = hashlib.sha256(f"{user.id} {once}".encode()).hexdigest()
     return f"char_{digest[:32]}"
+
+
+def _remove(service: Service, user: User, table: type[Row], what: str, name: str, in_use: str) -> None:
+    with service.database.writing() as session:
+        lock(session, user.id)
+        row = session.get(table, name)
+        if row is None or row.account_id != user.id:
+            raise missing(what, name)
+        if name in wanted(session, user.id):
+            raise ApiError(409, f"a video is waiting to be made from this {what}", code=in_use)
+        session.delete(row)
+    service.storage.delete([row.key])
 
 
 def _own(service: Service, user: User, table: type[Row], what: str, name: str) -> Row:
