@@ -100,3 +100,24 @@ def test_a_video_whose_workflow_came_to_nothing_fails_and_that_is_told(service: 
         events = [each.event for each in session.scalars(sa.select(Delivery))]
     assert status == {stuck: ("failed", "server_error"), waits: ("queued", None)}
     assert [(event["type"], event["data"]) for event in events] == [("video.failed", {"id": stuck})]
+
+
+def test_who_was_not_told_of_a_video_is_told_by_the_sweep(service: Service) -> None:
+    """Once, and neither of what ended before the webhook was there nor of what its own workflow may still tell."""
+    made = [jobs.create(service, service.local, Order(prompt="a red ball", seconds=1))[0].id for _ in range(3)]
+    for name in made:
+        run = begin(service, name, "worker")
+        assert run is not None and run.finish({}, {})
+    hook = webhooks.add_webhook(service, service.local, "http://127.0.0.1:9/")
+    now = time.time()
+    with service.database.writing() as session:
+        session.merge(hook).created_at = now - 1000
+        for name, ago in zip(made, (300, 2000, 5), strict=True):
+            job = session.get(Job, name)
+            assert job is not None
+            job.finished_at = now - ago
+    for _ in range(2):
+        sweep(service)
+    with service.database.reading() as session:
+        told = [delivery.event["data"]["id"] for delivery in session.scalars(sa.select(Delivery))]
+    assert told == made[:1]

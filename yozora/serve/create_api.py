@@ -234,6 +234,10 @@ async def _followed(service: Service, videos: Together[str, Seen], video_id: str
             if away >= AWAY:
                 return  # who still wants to know asks anew
             away += LOOK
+            silent += LOOK
+            if silent >= SILENCE:
+                silent = 0.0
+                yield b": still here\n\n"
             await asyncio.sleep(LOOK)
             continue
         if told != last:

@@ -121,7 +121,7 @@ def discard(service: Service, upload: Upload) -> None:
         if gone is not None:
             service.storage.delete([upload.key])
     except (SQLAlchemyError, StorageError) as error:
-        _log.warning("an upload stays that nothing was ordered with", extra={"reason": str(error).splitlines()[0]})
+        _log.warning("an upload stays that nothing was ordered with", extra={"reason": str(error)[:300]})
 
 
 def find_upload(service: Service, user: User, upload_id: str) -> Upload:
