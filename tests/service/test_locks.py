@@ -105,8 +105,8 @@ def test_an_upload_whose_time_is_over_while_it_is_ordered_with(service: Service)
     missing."""
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(picture, "PNG")
-    user, hook = service.local, Order(prompt="a red ball", seconds=1)
-    jobs.create(service, user, hook)
+    user = service.local
+    jobs.create(service, user, Order(prompt="a red ball", seconds=1))  # so that there is a row of its usage
     old = uploads.receive(service, user, picture.getvalue())
     with service.database.writing() as session:
         session.execute(sa.update(Upload).values(created_at=0.0))

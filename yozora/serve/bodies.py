@@ -44,11 +44,11 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
         _check_is_utf8(request)
         yield _checked(_nested(_urlencoded(await request.body())))
     elif kind == "multipart/form-data":
-        boundary = _check_is_utf8(request)
-        ended = _Ended(request, boundary)
-        said = b"multipart/form-data; boundary=" + _quoted(boundary) + b"; charset=" + LENIENT.encode()
-        headers = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
-        whole = Request({**request.scope, "headers": [*headers, (b"content-type", said)]}, ended.receive)
+        _check_is_utf8(request)
+        ended = _Ended(request)
+        said = f"{request.headers['content-type']}; charset={LENIENT}"  # the last one counts
+        headers = [(b"content-type", said.encode("latin-1"))]
+        whole = Request({**request.scope, "headers": headers}, ended.receive)
         async with whole.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_TEXT) as form:
             if not ended:
                 raise invalid("the form is cut off: its last part does not end", code="invalid_form")
@@ -61,19 +61,14 @@ async def read_body(request: Request) -> AsyncIterator[Body]:
         raise _unreadable(kind, "JSON or multipart/form-data")
 
 
-def _check_is_utf8(request: Request) -> bytes:
-    """The boundary of the parts. Raises ApiError."""
-    said = parse_options_header(request.headers.get("content-type", ""))[1]
-    if said.get(b"charset", b"").lower() not in (b"", b"utf-8", b"utf8", b"us-ascii"):
+def _check_is_utf8(request: Request) -> None:
+    if _option(request, b"charset").lower() not in (b"", b"utf-8", b"utf8", b"us-ascii"):
         raise ApiError(415, "a form is read as UTF-8 and no other charset", code="unsupported_media_type")
-    boundary = said.get(b"boundary", b"")
-    if not boundary and _kind(request) == "multipart/form-data":
-        raise invalid("the form does not say what divides its parts (boundary)", code="invalid_form")
-    return boundary
 
 
-def _quoted(value: bytes) -> bytes:
-    return b'"' + value.replace(b"\\", rb"\\").replace(b'"', rb"\"") + b'"'
+def _option(request: Request, name: bytes) -> bytes:
+    """What is said of a body's type besides its name."""
+    return parse_options_header(request.headers.get("content-type", ""))[1].get(name, b"")
 
 
 def _urlencoded(raw: bytes) -> FormData:
@@ -101,8 +96,9 @@ class _Ended:
     """Looks for the end of a form with files in what comes of a request: the reader of forms drops, without a word, a
     part that does not end. True once it was there."""
 
-    def __init__(self, request: Request, boundary: bytes) -> None:
-        self._request, self._mark = request, b"\r\n--" + boundary + b"--"  # the end is at the beginning of a line
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._mark = b"\r\n--" + _option(request, b"boundary") + b"--"  # the end is at the beginning of a line
         self._tail, self._seen = b"\r\n", False
 
     def __bool__(self) -> bool:

@@ -221,10 +221,10 @@ async def _followed(service: Service, videos: Together[str, Seen], video_id: str
     last: dict[str, Any] | None = None
     step, silent, away = -1, 0.0, 0.0
     while True:
+        told, preview = last, None
         try:
             job = await videos.ask(video_id)
             told = _standing(job, video_id)
-            preview = None
             if job is not None and job.status == RUNNING:
                 preview = await run_in_threadpool(_preview, service, video_id, step)
             away = 0.0
@@ -234,19 +234,13 @@ async def _followed(service: Service, videos: Together[str, Seen], video_id: str
             if away >= AWAY:
                 return  # who still wants to know asks anew
             away += LOOK
-            silent += LOOK
-            if silent >= SILENCE:
-                silent = 0.0
-                yield b": still here\n\n"
-            await asyncio.sleep(LOOK)
-            continue
-        if told != last:
+        if told is not None and told != last:
             last, silent = told, 0.0
             yield _event("progress", told)
         if preview is not None:
             step, silent = preview.step, 0.0
             yield _event("preview", {"step": step, "jpeg": base64.b64encode(preview.picture).decode()})
-        if told["status"] not in UNFINISHED:
+        if told is not None and told["status"] not in UNFINISHED:
             yield _event("done", told)
             return
         if silent >= SILENCE:

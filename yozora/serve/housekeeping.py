@@ -14,15 +14,14 @@ from yozora.serve.accounts import lock, user_by_id
 from yozora.serve.context import Service
 from yozora.serve.errors import ApiError
 from yozora.serve.jobs import admit, held, settle
-from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, Mark, SignIn, Upload, Webhook
+from yozora.serve.tables import FAILED, QUEUED, UNFINISHED, Character, Delivery, Job, Mark, SignIn, Upload
 from yozora.serve.uploads import PREFIX, wanted
-from yozora.serve.webhooks import ENDED, announce, announce_in, revive
+from yozora.serve.webhooks import ENDED, announce_in, announce_late, revive
 
-__all__ = ["clear_scratch", "expire", "orphans", "sweep", "tell", "unstick"]
+__all__ = ["clear_scratch", "expire", "orphans", "sweep", "unstick"]
 
 BATCH = 500
 DELIVERY_DAYS = 30
-UNTOLD_SECONDS = 3600.0  # after which nobody waits to be told of a video any more
 MARK_SECONDS = 86400.0  # that a list can be gone on with from a video that is not in it any more
 _KEY = re.compile(r"(videos|uploads|characters)/([a-z]+_[0-9a-f]{32})(/.*)?")
 _log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def sweep(service: Service) -> None:
     clear_scratch(service)
     unstick(service)
     revive(service)
-    tell(service)
+    announce_late(service)
 
 
 def expire(service: Service) -> None:
@@ -115,22 +114,6 @@ def unstick(service: Service, older_than: float = 60.0) -> None:
         with contextlib.suppress(ApiError), service.database.writing() as session:  # it may have gone meanwhile
             lock(session, account_id)
             admit(service, session, account_id, user_by_id(session, account_id).plan)
-
-
-def tell(service: Service, older_than: float = 120.0) -> None:
-    """Webhooks are told of videos whose own workflow could not do it, as often as it tried."""
-    now = time.time()
-    delivery = sa.func.replace(Job.id, "video_", "evt_", type_=sa.String).concat(".").concat(Webhook.id)
-    untold = sa.select(Job.id).join(Webhook, Webhook.account_id == Job.account_id).where(
-        Job.status.notin_(UNFINISHED),
-        Job.finished_at.between(now - UNTOLD_SECONDS, now - older_than),
-        Webhook.created_at < Job.finished_at,
-        ~sa.exists().where(Delivery.id == delivery),
-    )  # fmt: skip
-    with service.database.reading() as session:
-        names = list(session.scalars(untold.distinct().limit(BATCH)))
-    for name in names:
-        announce(service, name)
 
 
 def _unknown(service: Service, keys: list[str]) -> list[str]:

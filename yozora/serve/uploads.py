@@ -170,12 +170,10 @@ def create_character(
                 lock(session, user.id)
                 _check_characters(session, user)
                 session.add(character)
-        except ApiError:
+        except BaseException as error:
             service.storage.delete([key])
-            raise
-        except IntegrityError:  # the same key, at the same moment
-            service.storage.delete([key])
-            if made := made_character(service, user, once, fingerprint):
+            same_moment = isinstance(error, ApiError | IntegrityError)  # perhaps of the same key
+            if same_moment and (made := made_character(service, user, once, fingerprint)):
                 return made
             raise
         return character

@@ -35,6 +35,7 @@ __all__ = [
     "add_webhook",
     "announce",
     "announce_in",
+    "announce_late",
     "attempt",
     "delete_webhook",
     "list_webhooks",
@@ -45,6 +46,7 @@ __all__ = [
 DELIVER = "deliver_event"
 TIMEOUT = 10.0  # seconds that a delivery may take in all
 MOST = 10  # webhooks an account
+LATE = 3600.0  # seconds after which nobody waits to be told of a video any more
 BATCH = 500  # deliveries that are looked at together
 ENDED = ("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS")  # states of workflows that come to no more
 WAITING = "waiting"  # a delivery that was not made yet
@@ -113,6 +115,22 @@ def announce_in(service: Service, session: Session, job: Job) -> None:
             )
             session.flush()
             _enqueue(service, session, webhook.account_id, name, 1, 0)
+
+
+def announce_late(service: Service, older_than: float = 60.0) -> None:
+    """Tells of videos that are over of which their own workflow could not."""
+    now = time.time()
+    event = sa.func.replace(Job.id, "video_", "evt_", type_=sa.String)  # as in `announce_in`
+    untold = sa.select(Job.id).join(Webhook, Webhook.account_id == Job.account_id).where(
+        Job.status.notin_(UNFINISHED),
+        Job.finished_at.between(now - LATE, now - older_than),
+        Webhook.created_at < Job.finished_at,
+        ~sa.exists().where(Delivery.id == event.concat(".").concat(Webhook.id)),
+    )  # fmt: skip
+    with service.database.reading() as session:
+        names = list(session.scalars(untold.distinct().limit(BATCH)))
+    for name in names:
+        announce(service, name)
 
 
 def attempt(service: Service, name: str) -> None:

@@ -29,7 +29,6 @@ __all__ = ["make_video"]
 
 STOP, FAIL = "stop", "fail"
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before a step is tried again that found no room or no storage
-TELL_AGAIN = (1.0, 5.0, 25.0)  # seconds before those who asked are told once more, where that failed
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +37,7 @@ def make_video(service: Service, models: Models, worker: str, stopping: Callable
     run = begin(service, job_id, worker, stopping)
     if run is None:
         return
-    place, last, untold = 0, len(STEPS) - 1, 0
+    place, last = 0, len(STEPS) - 1
     try:
         while place <= last:
             step = STEPS[place]
@@ -48,15 +47,9 @@ def make_video(service: Service, models: Models, worker: str, stopping: Callable
                 verdict = perform(run, models, step)
                 if verdict[0] == FAIL:  # which another run might not: what follows must not depend on it
                     verdict = NEXT
-            if verdict[0] == STOP:
-                break
-            if verdict[0] == FAIL and place == last:  # the video is what it is
-                if untold == len(TELL_AGAIN):
-                    _log.error("nobody could be told of a video", extra={"job_id": job_id})
-                    break
-                DBOS.sleep(TELL_AGAIN[untold])
-                untold += 1
-            elif verdict[0] == FAIL:
+            if verdict[0] == STOP or (verdict[0] == FAIL and place == last):
+                break  # the video is what it is, and a sweep tells those who were not told
+            if verdict[0] == FAIL:
                 DBOS.run_step({"name": FAIL}, lambda said=verdict: run.fail(said[1], said[2]))
                 place = last  # those who asked are told of failures, too
             elif verdict[0] == AGAIN:

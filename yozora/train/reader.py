@@ -75,16 +75,14 @@ class FilmedScenes(Source[LabelledClips]):
         return self.kept[number]
 
     def _film(self, number: int) -> LabelledClips:
+        if self.config.materials_only:
+            none = torch.empty(0, self.network.frames, 4, self.network.side, self.network.side, dtype=torch.uint8)
+            unnamed = torch.empty(0, len(self.network.heads), dtype=torch.long)
+            return LabelledClips(none, unnamed, *self._close_up(number))
         world = self.config.world
         random = np.random.default_rng((self.config.run.seed, number))
         bucket, mix = pick_bucket(world.buckets, random), load_mix(world.mix)
         clips, names = [], []
-        if self.config.materials_only:
-            frames, side = self.network.frames, self.network.side
-            clips = torch.empty(0, frames, 4, side, side, dtype=torch.uint8)
-            return LabelledClips(
-                clips, torch.empty(0, len(self.network.heads), dtype=torch.long), *self._close_up(number)
-            )
         for seed in random.integers(0, HELD_OUT_SEEDS, bucket.batch):
             scene = sample_scene(int(seed) + self.first_seed, mix)
             film = render(scene, bucket.width, bucket.height, bucket.frames, world.fps, threads=1)
