@@ -1,6 +1,8 @@
 """A library of clips: put in, found, taken out, and refused where it does not fit."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,50 @@ def test_what_is_taken_out_is_gone_from_the_disk(library: Library) -> None:
     assert not on_disk()
     assert len(library) == 3 and library.remove("clip *") == 3 and len(library) == 0
     assert library.search("a red ball") == [] and library.nearest_copy(secret.latents) is None
+
+
+def test_one_of_many_that_is_taken_out_is_gone_from_the_disk(library: Library) -> None:
+    library.add([entry(n, f"A red ball, the {n}th of many.") for n in range(60)])
+    library.tidy()
+    secret = entry(7, "").latents.numpy().tobytes()
+    written = [path for path in library.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert written, "the test must find what it looks for while it is there"
+    assert library.remove("clip 7") == 1 and len(library) == 59
+    assert not [path for path in library.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert torch.equal(library.latents("clip 59"), entry(59, "").latents)
+
+
+def test_only_stars_and_question_marks_stand_for_others(library: Library) -> None:
+    library.add([replace(entry(n, "A red ball."), source=source) for n, source in enumerate(("a [1]/x", "a 1/x"), 5)])
+    assert library.remove("a [1]/*") == 1
+    assert library.marks().keys() == {"file 0", "file 1", "file 2", "file 6"}
+
+
+def test_whoever_has_it_open_goes_on_when_another_takes_clips_out(library: Library) -> None:
+    other = open_library(library.folder)
+    assert library.remove("clip 1") == 1
+    assert len(other) == 2 and [match.source for match in other.search(TEXTS[0], 1)] == ["clip 0"]
+    other.add([entry(4, "A green cone.")])
+    assert library.marks().keys() == {"file 0", "file 2", "file 4"}
+
+
+def test_clips_come_and_go_at_the_same_time(library: Library) -> None:
+    def come(first: int) -> None:
+        own = open_library(library.folder)
+        for number in range(first, first + 8):
+            own.add([entry(number, "A green cone.")])
+
+    def go() -> None:
+        own, left = open_library(library.folder), {f"clip {n}" for n in range(3)}
+        while left:
+            left -= {source for source in left if own.remove(source)}
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(come, 100), pool.submit(go), pool.submit(come, 200)]:
+            done.result()
+    numbers = [*range(100, 108), *range(200, 208)]
+    assert library.marks().keys() == {f"file {n}" for n in numbers}
+    assert all(torch.equal(library.latents(f"clip {n}"), entry(n, "").latents) for n in numbers)
 
 
 def test_a_copy_is_no_distance_away(library: Library) -> None:

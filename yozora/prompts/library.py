@@ -7,13 +7,13 @@ other pictures: `check_latents` says whether they may be used; its captions alwa
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +29,10 @@ from yozora.models.folder import read_json, write_json
 from yozora.prompts.nearest import embed, load_embedder
 from yozora.world.words.seen import FACTS
 
-NOTE, TABLE = "library.json", "clips"
+if sys.platform != "win32":
+    import fcntl
+
+NOTE, TABLE, LOCK = "library.json", "clips", ".lock"
 FORMAT = 1
 WIDTH = 384  # of a sentence embedding
 LOOK = (2, 2, 2)  # moments, rows and columns that latents are averaged to, for finding clips that look alike
@@ -37,6 +40,8 @@ INDEX_FROM = 50_000  # clips: below, every one is compared
 STALE = 0.2  # of a large library's clips that may be outside its index before that is made anew
 PROBES, REFINE = 40, 20  # parts of an index that are looked into; how many times more are compared exactly than asked
 MEASURED = 16  # clips that look alike whose latents are compared in full
+FRAGMENT = 32  # bits by which a row's number tells the file that it lies in
+MOVED = 0.12  # of the rows of a file that must be gone for LanceDB to write it anew, with something to spare (0.1)
 SHOWN = ("source", "caption", "facts", "width", "height", "frames", "fps")
 
 
@@ -101,7 +106,16 @@ class Library:
             self._table = _connect(folder).open_table(TABLE)
 
     def __len__(self) -> int:
-        return self._table.count_rows()
+        with self._using():
+            return self._table.count_rows()
+
+    @contextmanager
+    def _using(self, alone: bool = False) -> Iterator[None]:
+        """The library as it is by now, whoever has changed it. Others read and add meanwhile, unless it is had
+        `alone`, as it must be where old versions go, which they would still be at."""
+        with _explained(self.folder), _locked(self.folder, alone):
+            self._table.checkout_latest()
+            yield
 
     def check_latents(self, version: str) -> str:
         """Why the latents of this library are of no use to the autoencoder of a version (see
@@ -123,7 +137,7 @@ class Library:
         """As `search`, for an embedding float32 `[384]`; `exact`: without the index."""
         if count < 1:
             raise ConfigError(f"{count} clips cannot be searched for: use 1 or more")
-        with _explained(self.folder):
+        with self._using():
             query = self._nearest(vector, "embedding", "cosine", exact)
             if where:
                 query = query.where(_condition(where), prefilter=True)
@@ -141,7 +155,7 @@ class Library:
         """Which clip `latents` `[C, T, h, w]` are nearest to, among the MEASURED that look most alike and are of the
         same shape; None where there is none."""
         shape = "x".join(map(str, latents.shape))
-        with _explained(self.folder):
+        with self._using():
             query = self._nearest(look_of(latents).numpy(), "look", "l2", exact=False)
             query = query.where(f"shape = '{shape}'", prefilter=True).select(["source", "_distance"])
             alike = [row["source"] for row in query.limit(MEASURED).to_list()]
@@ -153,7 +167,7 @@ class Library:
 
     def marks(self) -> dict[str, str]:
         """Every origin that it has clips of, and the mark of the version that they are of."""
-        with _explained(self.folder):
+        with self._using():
             rows = self._table.search().select(["origin", "mark"]).to_arrow()
         return dict(zip(rows["origin"].to_pylist(), rows["mark"].to_pylist(), strict=True))
 
@@ -165,7 +179,7 @@ class Library:
 
         meanings = embed_texts([entry.caption for entry in entries])
         rows = [_row(entry, meaning) for entry, meaning in zip(entries, meanings, strict=True)]
-        with _explained(self.folder):
+        with self._using():
             table = pyarrow.Table.from_pylist(rows, schema=_schema(self.look_width))
             gone = _among("origin", {entry.origin for entry in entries})
             merge = self._table.merge_insert("source").when_matched_update_all().when_not_matched_insert_all()
@@ -173,44 +187,59 @@ class Library:
 
     def remove(self, pattern: str) -> int:
         """Takes out the clips whose source is `pattern`, in which * and ? stand for any, and off the disk; returns how
-        many there were."""
-        with _explained(self.folder):
-            named = self._table.search().select(["source"]).to_arrow()["source"].to_pylist()
-            gone = [source for source in named if source == pattern or fnmatch.fnmatchcase(source, pattern)]
+        many there were. Raises ConfigError."""
+        meant = re.compile("".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in pattern), re.DOTALL)
+        with self._using(alone=True):
+            rows = self._table.search().with_row_id(True).select(["source", "_rowid"]).to_arrow()
+            at = dict(zip(rows["source"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
+            gone = [source for source in at if source == pattern or meant.fullmatch(source)]
             for start in range(0, len(gone), 1000):
                 self._table.delete(_among("source", gone[start : start + 1000]))
             if gone:
+                self._move(
+                    set(at.values()) - {at[source] for source in gone}, {at[source] >> FRAGMENT for source in gone}
+                )
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # that others who read it now may fail
+                    warnings.simplefilter("ignore")  # that others who read it now would fail: there are none
                     self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
         return len(gone)
 
+    def _move(self, rows: set[int], files: set[int]) -> None:
+        """Writes so many of the rows of some files elsewhere that these are written anew when they are next joined,
+        without what is gone: of fewer LanceDB only notes that they are."""
+        for file in files:
+            own = sorted(row for row in rows if row >> FRAGMENT == file)
+            if own:
+                last = own[int(MOVED * len(own))]
+                self._table.update(f"_rowid >= {own[0]} AND _rowid <= {last}", values_sql={"source": "source"})
+
     def tidy(self) -> None:
         """Joins what came in small parts, and makes or renews the index of a large library. Run after adding."""
-        with _explained(self.folder):
+        with self._using():
             self._table.optimize()
-            if len(self) < INDEX_FROM:
+            clips = self._table.count_rows()
+            if clips < INDEX_FROM:
                 return
             from lancedb.index import IvfPq
 
             metrics: dict[str, Literal["cosine", "l2"]] = {"embedding": "cosine", "look": "l2"}
             for column, metric in metrics.items():
-                if self._unindexed(column) > STALE * len(self):
+                if self._unindexed(column) > STALE * clips:
                     self._table.create_index(
                         column, config=IvfPq(distance_type=metric, num_sub_vectors=_parts(self, column))
                     )
 
     def stats(self) -> Stats:
         """What there is in it."""
-        with _explained(self.folder):
+        with self._using():
             rows = self._table.search().select(["width", "height", "frames"]).to_arrow().to_pylist()
+            indexed = self._unindexed("embedding") < len(rows)
         sizes: dict[str, int] = {}
         for row in rows:
             name = f"{row['width']}x{row['height']}, {row['frames']} frames"
             sizes[name] = sizes.get(name, 0) + 1
         size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        indexed = self._unindexed("embedding") < len(self)
-        return Stats(len(self), self.model, self.version, dict(sorted(sizes.items())), indexed, size)
+        return Stats(len(rows), self.model, self.version, dict(sorted(sizes.items())), indexed, size)
 
     def _nearest(self, vector: np.ndarray, column: str, metric: str, exact: bool) -> Any:
         """A query for what is nearest to a vector."""
@@ -222,11 +251,11 @@ class Library:
         for index in self._table.list_indices():
             if index.columns == [column] and (said := self._table.index_stats(index.name)):
                 return said.num_unindexed_rows
-        return len(self)
+        return self._table.count_rows()
 
     def _read(self, sources: Sequence[str]) -> dict[str, Tensor]:
         """Latents by the names of their clips."""
-        with _explained(self.folder):
+        with self._using():
             query = self._table.search().where(_among("source", sources)).select(["source", "shape", "latents"])
             rows = query.limit(len(sources)).to_list()
         return {row["source"]: _unpacked(row["latents"], row["shape"]) for row in rows}
@@ -357,6 +386,20 @@ def _connect(folder: Path) -> Any:
     except ModuleNotFoundError as error:
         raise YozoraError(f"a library needs {error.name}: pip install 'yozora[understand]'") from None
     return lancedb.connect(folder)
+
+
+@contextmanager
+def _locked(folder: Path, alone: bool) -> Iterator[None]:
+    """In the block nobody has a library alone, or, `alone`, nobody else uses it; waits until that is so. Where nobody
+    can write there is nobody to wait for, and some disks know no locks."""
+    with ExitStack() as stack:
+        for mode in ("ab", "rb"):  # whoever may only read waits, too
+            with suppress(OSError):
+                file = stack.enter_context((folder / LOCK).open(mode))
+                if sys.platform != "win32":
+                    fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+                break
+        yield
 
 
 @contextmanager
