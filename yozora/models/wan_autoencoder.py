@@ -29,11 +29,17 @@ from yozora.models.wan_layers import (
     Up,
     activate,
     average,
+    closed,
     fold,
+    opened,
     remember,
     repeat,
+    taken,
     unfold,
 )
+
+State = tuple[Any, ...]
+"""A stream's: a memory (see `wan_layers`), in tuples."""
 
 MAX_WIDTH = 2**16
 TOGETHER = 2**14  # cells of frames that go through a stage of the decoder at a time
@@ -123,7 +129,7 @@ class WanAutoencoder(Streams):
             raise CanvasError(f"the autoencoder takes 1 + {self.config.temporal}k frames, not {frames.shape[2]}")
         return self.encode_chunk(frames, None)[0]
 
-    def encode_chunk(self, frames: Tensor, state: Memory | None) -> tuple[Tensor, Memory]:
+    def encode_chunk(self, frames: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The next frames of a stream: 1 + 4k of them at its start (`state` None), 4k later."""
         cell, step = self.config.spatial, self.config.temporal
         if frames.shape[-2] % cell or frames.shape[-1] % cell:
@@ -133,27 +139,23 @@ class WanAutoencoder(Streams):
         pieces = list(frames[:, :, int(state is None) :].split(step, dim=2))
         if state is None:
             pieces = [frames[:, :, :1], *(piece for piece in pieces if piece.shape[2])]
-        made = []
+        made, memory = [], opened(state)
         for piece in pieces:
-            latents, state = self.encoder(fold(piece, self.config.patch), state)
+            latents, memory = self.encoder(fold(piece, self.config.patch), memory)
             made.append(latents.float())
-        assert state is not None
         mean, std = self._statistics(frames.device)
-        return (torch.cat(made, dim=2) - mean) / std, state
+        return (torch.cat(made, dim=2) - mean) / std, closed(memory)
 
-    def decode_chunk(self, latents: Tensor, state: Memory | None) -> tuple[Tensor, Memory]:
+    def decode_chunk(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
         """The next latent frames of a stream: n of them give 4n frames, and 4n - 3 at its start (`state` None). Frames
         are in -1..1, but not clamped."""
         mean, std = self._statistics(latents.device)
         latents = latents.float() * std + mean
-        made, memory = [], None
-        if state is not None:  # which stays the caller's
-            memory, state = [*state[:2], list(state[2]), *state[3:]], None
+        made, memory = [], opened(state)
         for latent in latents.split(1, dim=2):
             frames, memory = self.decoder(latent, memory)
             made.append(unfold(frames, self.config.patch))
-        assert memory is not None
-        return torch.cat(made, dim=2), (*memory[:2], tuple(memory[2]), *memory[3:])
+        return torch.cat(made, dim=2), closed(memory)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(each, device=device) for each in (self.config.mean, self.config.std))
@@ -178,12 +180,12 @@ class Encoder(nn.Module):
         self.latent = nn.Conv3d(2 * config.channels, 2 * config.channels, 1)
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        stem, stages, middle, head = memory or (None,) * 4
+        stem, stages, middle, head = taken(memory, 4)
         x, stem = self.stem(*remember(x.to(self.stem.weight.dtype).contiguous(memory_format=LAST), stem))
         x, stages = run(self.stages, x, stages)
         x, middle = self.middle(x, middle)
         x, head = self.head(*activate(x, self.norm, head, self.head.weight.dtype))
-        return self.latent(x).chunk(2, dim=1)[0], (stem, stages, middle, head)
+        return self.latent(x).chunk(2, dim=1)[0], [stem, stages, middle, head]
 
 
 class Decoder(nn.Module):
@@ -205,15 +207,14 @@ class Decoder(nn.Module):
         self.norm = nn.Parameter(torch.ones(width))
         self.head = CausalConv(width, 3 * config.patch**2)
 
-    def forward(self, x: Tensor, memory: list[Any] | None) -> tuple[Tensor, list[Any]]:
-        """`memory` is changed in its place, so that what was used is gone before there is more of the new."""
+    def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
         memory = memory or [None, None, [None] * len(self.stages), None]
         x = self.latent(x.to(self.latent.weight.dtype).contiguous(memory_format=LAST))
         x, memory[0] = self.stem(*remember(x, memory[0]))
         x, memory[1] = self.middle(x, memory[1])
         return self.refine(x, 0, memory), memory
 
-    def refine(self, x: Tensor, number: int, memory: list[Any]) -> Tensor:
+    def refine(self, x: Tensor, number: int, memory: Memory) -> Tensor:
         """The stages from the `number`-th on, and the head. The larger the frames have become, the fewer go on at a
         time, so that little is held at once."""
         if number == len(self.stages):
@@ -221,9 +222,7 @@ class Decoder(nn.Module):
             return x
         made, states = [], memory[2]
         for piece in x.split(max(1, TOGETHER // x[0, 0, 0].numel()), dim=2):
-            own, states[number] = states[number], None
-            piece, states[number] = self.stages[number](piece, own)
-            del own
+            piece, states[number] = self.stages[number](piece, states[number])
             made.append(self.refine(piece, number + 1, memory))
         return torch.cat(made, dim=2)
 
@@ -241,13 +240,13 @@ class DownStage(nn.Module):
         self.sample = None if halves is None else Down(out, halves)
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        blocks, sample = memory or (None, None)
+        blocks, sample = taken(memory, 2)
         y, blocks = run(self.blocks, x, blocks)
         if self.sample is not None:
             y, sample = self.sample(y, sample)
         if self.residual:
             y = y + average(x, self.out, 1 if self.halves is None else 2, 2 if self.halves else 1)
-        return y, (blocks, sample)
+        return y, [blocks, sample]
 
 
 class UpStage(nn.Module):
@@ -260,14 +259,14 @@ class UpStage(nn.Module):
         self.sample = None if doubles is None else Up(out, after, doubles)
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        blocks, sample = memory or (None, None)
+        blocks, sample = taken(memory, 2)
         y, blocks = run(self.blocks, x, blocks)
         begins = sample is None
         if self.sample is not None:
             y, sample = self.sample(y, sample)
         if self.residual:
             y = y + repeat(x, self.out, 2 if self.doubles else 1, begins)
-        return y, (blocks, sample)
+        return y, [blocks, sample]
 
 
 class Middle(nn.Module):
@@ -280,16 +279,16 @@ class Middle(nn.Module):
         self.second = ResidualBlock(width, width)
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        first, second = memory or (None, None)
+        first, second = taken(memory, 2)
         x, first = self.first(x, first)
         x, second = self.second(self.attention(x), second)
-        return x, (first, second)
+        return x, [first, second]
 
 
 def run(layers: nn.ModuleList, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
     """Layers one after the other, each with its own part of the memory (None: a video begins)."""
     after = []
-    for layer, each in zip(layers, memory or (None,) * len(layers), strict=True):
-        x, each = layer(x, each)
-        after.append(each)
-    return x, tuple(after)
+    for layer, own in zip(layers, taken(memory, len(layers)), strict=True):
+        x, own = layer(x, own)
+        after.append(own)
+    return x, after

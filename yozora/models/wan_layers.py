@@ -22,8 +22,9 @@ PIECE = 2**17  # numbers normed at a time on a CPU
 NARROW = 16  # channels
 STRIP = 2**13  # cells of a frame that a flat convolution makes at a time
 
-Memory = tuple[Any, ...]
-"""What a part remembers of the frames before: tensors, in tuples nested as the parts are."""
+Memory = list[Any]
+"""What a part remembers of the frames before: tensors, in lists nested as the parts are. A part that is given its own
+empties it as it goes (see `taken`), so that the old is gone before there is more of the new."""
 
 
 class CausalConv(nn.Conv3d):
@@ -86,10 +87,10 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv3d(width, out, 1) if width != out else None
 
     def forward(self, x: Tensor, memory: Memory | None) -> tuple[Tensor, Memory]:
-        first, second = memory or (None, None)
+        first, second = taken(memory, 2)
         h, first = self.conv1(*activate(x, self.norm1, first, self.conv1.weight.dtype))
         h, second = self.conv2(*activate(h, self.norm2, second, self.conv2.weight.dtype))
-        return (x if self.shortcut is None else stream(self.shortcut, x)) + h, (first, second)
+        return (x if self.shortcut is None else stream(self.shortcut, x)) + h, [first, second]
 
 
 class Attention(nn.Module):
@@ -201,6 +202,27 @@ def lay(module: nn.Module, device: torch.device) -> None:
             part.weight.data = part.weight.data.contiguous(memory_format=LAST)
         elif isinstance(part, nn.Conv2d):
             part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def taken(memory: Memory | None, count: int) -> Memory:
+    """A memory's `count` parts (None each, where a video begins), of which it keeps none."""
+    parts = list(memory or [None] * count)
+    if memory:
+        memory.clear()
+    return parts
+
+
+def opened(state: Any) -> Any:
+    """A stream's state, which is nested tuples and stays as it is, as a memory."""
+    return [opened(part) for part in state] if isinstance(state, tuple) else state
+
+
+def closed(memory: Any) -> Any:
+    """The inverse of `opened`."""
+    return tuple(closed(part) for part in memory) if isinstance(memory, list) else memory
 
 
 # ---- shapes, norms ---------------------------------------------------------------------------------------------------
