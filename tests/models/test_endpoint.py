@@ -55,6 +55,10 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b" ")
                 except OSError:
                     return
+        elif kind == "headers":
+            with contextlib.suppress(OSError):
+                while not server.over.wait(0.05):
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         elif kind == "silent":
             server.over.wait(5)
         else:

@@ -17,6 +17,17 @@ from yozora.prompts.writer import load_writer
         "a crimson ball that never moves left",
         "pas une balle rouge, mais un cube écarlate",
         "una pelota escarlata sin nieve",
+        "a crimson ball which cannot bounce",
+        "a crimson ball that won’t bounce",
+        "crimson cubes that aren't on the grass",
+        "a crimson cube instead of a ball",
+        "anything but a crimson ball",
+        "ein roter Würfel statt einer Kugel",
+        "weder ein roter Würfel noch eine Kugel",
+        "une boule rouge qui ne rebondit plus",
+        "ni une boule rouge ni un cube",
+        "un cube rouge au lieu d'une boule",
+        "un cubo rojo en vez de una pelota",
     ],
 )
 def test_a_prompt_that_denies_something_is_left_alone(prompt: str) -> None:
@@ -26,9 +37,27 @@ def test_a_prompt_that_denies_something_is_left_alone(prompt: str) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a crimson ball does not move", "eine Kugel ohne Bewegung", "une boule sans bouger", "una bola sin moverse"],
+    [
+        "a crimson ball does not move",
+        "eine Kugel ohne Bewegung",
+        "une boule sans bouger",
+        "una bola sin moverse",
+    ],
 )
 def test_to_be_still_is_no_denial(prompt: str) -> None:
     assert denial(prompt) == ""
     understood = load_writer().understand(prompt)
     assert understood is not None and understood.subjects[0].motion == "still"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a crimson ball here and now, nothing else",
+        "eine rote Kugel, die noch rollt, sonst nichts",
+        "plus une boule rouge est grande, plus elle rebondit, rien d'autre",
+        "una pelota roja que nada en el agua",
+    ],
+)
+def test_words_that_only_look_like_it_deny_nothing(prompt: str) -> None:
+    assert denial(prompt) == ""

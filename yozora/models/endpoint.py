@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Protocol
@@ -98,11 +100,23 @@ class Endpoint:
         return content
 
     def _post(self, asked: Mapping[str, Any], until: float) -> bytes:
-        """What comes back. Raises OSError, HTTPException, ValueError; TimeoutError at `until`, by the monotonic
-        clock."""
+        """What comes back. Raises OSError, HTTPException, ValueError; TimeoutError at `until`, by the monotonic clock:
+        a socket's own limit is one of each piece that it reads, and begins anew with every header line."""
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError
+        answer: Future[bytes] = Future()
+
+        def send() -> None:
+            try:
+                answer.set_result(self._send(asked, left, until))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=send, name=self.name, daemon=True).start()  # left behind where nobody waits any more
+        return answer.result(left)
+
+    def _send(self, asked: Mapping[str, Any], left: float, until: float) -> bytes:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(asked).encode(), headers)
         with urllib.request.build_opener(_Stay).open(request, timeout=left) as response:

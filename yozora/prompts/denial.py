@@ -6,17 +6,20 @@ import re
 
 from yozora.prompts.nearest import guess_language
 
+SHORT = r"(?:do|does|did|is|are|was|were|ca|could|wo|would|should|has|have)n['’]t"
 DENIES = {
-    "en": r"not|no|never|without|neither|nor|don['’]t|isn['’]t|doesn['’]t",
-    "de": r"nicht|kein(?:e[mnrs]?)?|ohne|nie|niemals",
-    "fr": r"pas|sans|jamais|aucune?",
-    "es": r"no|sin|nunca|jamás|ning[uú]na?",
+    "en": rf"not|cannot|no|none|nothing|nobody|never|without|neither|nor|{SHORT}|instead of|rather than|anything but",
+    "de": r"nichts?|kein(?:e[mnrs]?)?|ohne|nie|niemals|niemand|weder|nirgend(?:s|wo)|(?:an)?statt|anstelle",
+    "fr": r"pas|sans|jamais|aucune?|rien|ni|nulle part|(?:ne |n['’])\w+ plus|au lieu d[eu’']|plutôt qu[e’']",
+    "es": r"no|sin|nunca|jamás|ning[uú]na?|ningún|nadie|ni|tampoco|en (?:vez|lugar) del?",
 }
 STILL = {  # to be still is told by a denial, and that text or music are not wanted goes without saying
-    "en": r"(?:not|no|never|without|doesn['’]t|isn['’]t)(?: any)? "
-    r"(?:mov\w+(?! (?:to|left|right|towards|away))|motion|text|music|sound)|nothing else",
-    "de": r"(?:bewegt|rührt) sich(?: \w+){0,4} nicht|ohne (?:jede )?(?:bewegung|sich zu|text|musik|ton)\w*",
-    "fr": r"bouge(?:ant)? pas|sans (?:bouger|mouvement|cesse|rien faire|arrêt|texte|musique)",
+    "en": r"nothing (?:else|happens|moves)|(?:not|no|never|without|doesn['’]t|isn['’]t)(?: any)? "
+    r"(?:mov\w+(?! (?:to|left|right|towards|away))|motion|text|music|sound)",
+    "de": r"nichts (?:anderes|weiter|sonst)|sonst nichts|"
+    r"(?:bewegt|rührt) sich(?: \w+){0,4} nicht|ohne (?:jede )?(?:bewegung|sich zu|text|musik|ton)\w*",
+    "fr": r"de nulle part|rien d['’]autre|"
+    r"bouge(?:ant)? pas|sans (?:bouger|mouvement|cesse|rien faire|arrêt|texte|musique)",
     "es": r"no se mueve|no hace nada|sin (?:mover\w*|movimiento|hacer nada|parar|cesar|texto|música)",
 }
 
