@@ -44,3 +44,8 @@ def needing(what: str, extras: str) -> Iterator[None]:
         if error.name and error.name.startswith("yozora"):
             raise
         raise YozoraError(f"{what} {error.name}: pip install 'yozora[{extras}]'") from None
+
+
+def printable(text: object) -> str:
+    """A text in one line, without signs that no terminal shows, or that could take one over."""
+    return "".join(sign for sign in " ".join(str(text).split()) if sign.isprintable())

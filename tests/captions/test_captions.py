@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from yozora.captions.background import hardly_changes, stands_still
 from yozora.captions.board import board_of, write_board
 from yozora.captions.camera import camera_of, filmed
 from yozora.captions.chat import FRAMES, ChatCaptioner
-from yozora.captions.files import listed
+from yozora.captions.files import LIST, listed
 from yozora.captions.seeing import Read, see
 from yozora.captions.world import WorldCaptioner
 from yozora.clip import Clip
@@ -91,6 +94,27 @@ def test_a_caption_becomes_a_storyboard_that_is_read_again(film: Clip, tmp_path:
         write_board("", tmp_path / "board.mp4")
     with pytest.raises(ConfigError, match="cannot write"):
         write_board("", tmp_path / "none" / "board.toml")
+
+
+@pytest.mark.parametrize(
+    ("shape", "fps", "size", "seconds"),
+    [
+        ((3, 108, 190, 3), 8, "192x112", 0.375),
+        ((62, 16, 16, 3), 1, "16x16", 60),
+        ((1, 16, 4800, 3), 8, "4096x16", 0.125),
+    ],
+)
+def test_a_storyboard_of_any_clip_may_be_asked_for(
+    shape: tuple[int, ...], fps: float, size: str, seconds: float, tmp_path: Path
+) -> None:
+    file, clip = tmp_path / "board.toml", Clip(np.zeros(shape, np.uint8), fps)
+    events = [Event(start=at, end=at, what=f"a ball, the {at:g}th") for at in (0.2, 0.2, 0.201, *range(1, 61))]
+    said = Caption(short="A ball.", dense="A ball of red.", events=tuple(events))
+    write_board(board_of(said, clip, "a\x1b \udcff.mp4"), file)
+    board = read_board(file)
+    assert board.asked.get("size") == size and board.seconds == seconds
+    later = [cue.prompt for cue in board.cues if cue.start == 0.2]
+    assert later == (["a ball, the 0.2th. a ball, the 0.2th. a ball, the 0.201th."] if seconds > 0.3 else [])
 
 
 FILMED = [("pan", "left", 0.35), ("tilt", "up", 0.28), ("dolly", "in", 2.0), ("orbit", "right", 0.8)]
@@ -228,3 +252,20 @@ def test_control_characters_from_an_endpoint_are_refused(film: Clip) -> None:
     with replying(json.dumps(said), json.dumps(said | {"short": "A\ndog.", "events": None})) as eyes:
         caption = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5)).caption(film)
     assert len(eyes.asked) == 2 and caption == Caption(short="A dog.", dense="A dog sits.")
+
+
+def test_what_an_endpoint_says_to_happen_is_within_the_clip_and_in_order(film: Clip) -> None:
+    events = [{"start": 1, "end": 30_000, "what": "it sits"}, {"start": 0, "end": 1, "what": "it runs"}]
+    events += [{"start": film.seconds + 1, "end": 9, "what": "it is gone"}]
+    with replying(json.dumps({"short": "A dog.", "dense": "A dog sits.", "events": events})) as eyes:
+        caption = ChatCaptioner(Endpoint("eyes", eyes.url, seconds=5)).caption(film)
+    assert caption.timed == f"0.0–1.0 s: it runs; 1.0–{film.seconds:.1f} s: it sits"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_name_that_is_no_text_is_said_and_the_others_go_on(film: Clip, tmp_path: Path) -> None:
+    film.write(tmp_path / "b.mp4")
+    shutil.copy(tmp_path / "b.mp4", os.fsencode(tmp_path) + b"/a\xff.mp4")
+    odd, plain = caption_files(tmp_path, WorldCaptioner(), tmp_path / LIST)
+    assert odd.caption is None and "no UTF-8" in odd.reason and plain.name == "b.mp4" and plain.caption
+    assert listed(tmp_path / LIST) == {"b.mp4"}

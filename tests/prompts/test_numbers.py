@@ -19,7 +19,12 @@ from yozora.prompts.writer import load_writer
         ("at 3 o'clock, at 5 pm", "en", 0),
         ("um 3 Uhr", "de", 0),
         ("2.5 seconds at 3:30 in 16:9", "en", 0),
-        ("25 balls", "en", 0),
+        ("25 balls", "en", 25),
+        ("a dozen balls", "en", 12),
+        ("sieben Bälle", "de", 7),
+        ("un cube neuf, huit balles", "fr", 8),
+        ("once pelotas", "es", 11),
+        ("a ball on 35 mm film turns 90 degrees in 100 frames, filmed in the 70s", "en", 0),
     ],
 )
 def test_things_are_counted_and_time_is_not(text: str, language: str, count: int) -> None:
@@ -32,6 +37,7 @@ def test_seconds_are_read_and_minutes() -> None:
         "2,5 Sekunden": 2.5,
         "two minutes of a ball": 120,
         "trois secondes": 3,
+        "ten seconds of a ball": 10,
         "1.5 min": 90,
         "0 seconds": None,
         "100 minutes": None,
@@ -47,3 +53,10 @@ def test_seconds_are_read_and_minutes() -> None:
 def test_time_is_still_seen_once_unknown_words_are_left_out(prompt: str) -> None:
     read = load_writer().understand(prompt)
     assert read is not None and read.caption == "A red ball."
+
+
+@pytest.mark.parametrize("prompt", ["12 crimson balls", "a dozen crimson balls", "twelve crimson balls"])
+def test_of_many_things_two_are_told_and_that_is_said(prompt: str) -> None:
+    read = load_writer().understand(prompt)
+    assert read is not None and read.caption == "A red ball and another red ball."
+    assert any(note.startswith("12 things are asked for and 2 shown") for note in read.notes)

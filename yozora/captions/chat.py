@@ -34,8 +34,12 @@ class ChatCaptioner:
         return self.chat.name
 
     def caption(self, clip: Clip) -> Caption:
-        """Asked twice at most. Raises ModelError for two answers that are none."""
-        return ask(self.chat, self._messages(clip), Caption)
+        """Asked twice at most. What is said to happen once the clip is over does not. Raises ModelError for two answers
+        that are none."""
+        said = ask(self.chat, self._messages(clip), Caption)
+        inside = (event for event in said.events if event.start < clip.seconds)
+        events = [event.model_copy(update={"end": min(event.end, clip.seconds)}) for event in inside]
+        return said.model_copy(update={"events": tuple(sorted(events, key=lambda event: event.start))})
 
     def _messages(self, clip: Clip) -> list[Message]:
         where = np.unique(np.linspace(0, len(clip.frames) - 1, FRAMES).round().astype(int))

@@ -68,6 +68,9 @@ def _caption(
                 for name, file in files:
                     if name in done:
                         continue
+                    if not _is_text(name):
+                        yield Captioned(name, None, "a list cannot hold its name, which is no UTF-8: rename it")
+                        continue
                     try:
                         caption = captioner.caption(Clip.read(file))
                     except (MediaError, ModelError) as error:
@@ -78,7 +81,7 @@ def _caption(
                     yield Captioned(name, caption)
         finally:
             _tidy(output)
-            if not there and not output.stat().st_size:  # nothing could be captioned
+            if not there and output.exists() and not output.stat().st_size:  # nothing could be captioned
                 output.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write {output} ({error.strerror}); name another file with -o") from None
@@ -132,6 +135,15 @@ def _is_cut_off(last: bytes) -> bool:
     except ValueError:
         return last[: len(START)] == START[: len(last)]
     return False
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file's name can be written as text: the system's are bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _tidy(output: Path) -> None:

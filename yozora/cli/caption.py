@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,4 +83,4 @@ def _show(path: Path, captioner: Captioner, board: Path | None) -> None:
     if said.timed:
         print(said.timed)
     if board:
-        print(f"{board}: edit it, then: yozora storyboard {board} -o new.mp4")
+        print(f"{board}: edit it, then: yozora storyboard {shlex.quote(str(board))} -o new.mp4")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yozora.errors import ConfigError, needing
+from yozora.errors import ConfigError, needing, printable
 
 if TYPE_CHECKING:
     from yozora.prompts.stock import Added
@@ -81,7 +81,7 @@ def search(
         if as_json:
             print(json.dumps(asdict(match), ensure_ascii=False))
         else:
-            print(f"{match.similarity:.2f}  {match.source}  {match.caption}")
+            print(f"{match.similarity:.2f}  {printable(match.source)}  {printable(match.caption)}")
 
 
 @library.command()

@@ -18,7 +18,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from yozora.errors import ConfigError, ModelError
+from yozora.errors import ConfigError, ModelError, printable
 
 PREFIX = "openai:"
 KEY = "OPENAI_API_KEY"  # of the environment
@@ -85,14 +85,14 @@ class Endpoint:
             content = json.loads(text)["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
             error.close()
-            raise ModelError(f"{self.url} answered {error.code} {_printable(error.reason)}") from None
+            raise ModelError(f"{self.url} answered {error.code} {printable(error.reason)[:160]}") from None
         except TimeoutError:
             raise ModelError(f"{self.url} took longer than {self.seconds:g} s") from None
         except (OSError, HTTPException) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 raise ModelError(f"{self.url} took longer than {self.seconds:g} s") from None
-            raise ModelError(f"{self.url} cannot be reached ({_printable(reason)})") from None
+            raise ModelError(f"{self.url} cannot be reached ({printable(reason)[:160]})") from None
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise ModelError(f"{self.url} did not answer in the form of OpenAI's chat completions") from None
         if not isinstance(content, str):
@@ -121,11 +121,6 @@ class Endpoint:
         request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(asked).encode(), headers)
         with urllib.request.build_opener(_Stay).open(request, timeout=left) as response:
             return _read(response, until)
-
-
-def _printable(reason: object) -> str:
-    """The beginning of what went wrong, without what could take over a terminal."""
-    return "".join(sign for sign in str(reason)[:160] if sign.isprintable())
 
 
 def _is_address(url: str) -> bool:

@@ -11,6 +11,13 @@ LONGEST = 3600  # seconds that a prompt may ask for
 SECONDS = r"s|secs?|seconds?|sekunden?|secondes?|segundos?"
 MINUTES = r"min|mins|minutes?|minuten?|minutos?"
 OTHER = r"h|hours?|stunden?|heures?|horas?|o['’]?\s?clock|uhr|days?|tagen?|jours?|días?|am|pm|fps|frames?|percent|%"
+LENGTHS = r"mm|cm|m|km|k|px|degrees?|grad|degrés?|grados?|°|years?|jahren?|ans?|años?"
+MANY = {  # more things than the world has; that in French 9 and new are one word is why it is missing
+    "en": {"seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "dozen": 12},
+    "de": {"sieben": 7, "acht": 8, "neun": 9, "zehn": 10, "elf": 11, "zwölf": 12, "dutzend": 12},
+    "fr": {"sept": 7, "huit": 8, "dix": 10, "onze": 11, "douze": 12, "douzaine": 12},
+    "es": {"siete": 7, "ocho": 8, "nueve": 9, "diez": 10, "once": 11, "doce": 12, "docena": 12},
+}
 AMOUNT = r"\d{1,4}(?:[.,]\d+)?"
 
 
@@ -40,15 +47,20 @@ def seconds_told(text: str) -> float | None:
 @functools.cache
 def number_names(language: str) -> dict[str, int]:
     """Words for numbers of a language, and what they say; but for 1, which are articles."""
-    return {word: int(number) for number, word in load_asked(language)["counts"].items() if number != "1"}
+    told = {word: int(number) for number, word in load_asked(language)["counts"].items() if number != "1"}
+    return told | MANY[language]
 
 
 @functools.cache
 def _counting(language: str) -> re.Pattern[str]:
-    """A number from 2 to 6, or a word for one, that is no part of another and counts no stretch of time."""
+    """A number from 2 to 99, or a word for one, that is no part of another, counts no stretch of time and measures
+    nothing."""
     names = "|".join(number_names(language))
-    part, time = r"(?<![\d.,:'’])(?<!\d-)", rf"(?![\d'’]|[.,:]\d|\s*-?\s*(?:(?:{SECONDS}|{MINUTES}|{OTHER})(?!\w)))"
-    return re.compile(rf"{part}\b(?:[2-6]|{names})\b{time}", re.IGNORECASE)
+    part, time = (
+        r"(?<![\d.,:'’])(?<!\d-)",
+        rf"(?![\d'’]|[.,:]\d|\s*-?\s*(?:(?:{SECONDS}|{MINUTES}|{OTHER}|{LENGTHS})(?!\w)))",
+    )
+    return re.compile(rf"{part}\b(?:[1-9]\d|[2-9]|{names})\b{time}", re.IGNORECASE)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from yozora.create.beside import Beside, why_not
 from yozora.create.canvas import Canvas
 from yozora.create.generator import Generator
 from yozora.create.settings import Settings
-from yozora.errors import CanvasError
+from yozora.errors import CanvasError, ConfigError
 from yozora.prompts.agree import FIRM, disagreement, likeness, way_of, with_count
 from yozora.prompts.lexicon import study
 from yozora.prompts.library import Copy, Library, Match, embed_texts
@@ -71,7 +71,9 @@ def read_facts(prompt: str) -> dict[str, str]:
 
 def search_by_facts(library: Library, text: str, count: int = 5) -> list[Match]:
     """The clips that show what a text states, the nearest in meaning first, and behind them the nearest of all others:
-    embeddings alone tell a red ball from a blue one, and left from right, only dimly."""
+    embeddings alone tell a red ball from a blue one, and left from right, only dimly. Raises ConfigError."""
+    if count < 1:
+        raise ConfigError(f"{count} clips cannot be searched for: use 1 or more")
     vector, stated = embed_texts([text])[0], _stated(read_facts(text))
     first = library.search_vector(vector, count, stated) if stated else []
     if len(first) == count:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from yozora.errors import ModelError, SceneError
+from yozora.errors import ModelError, SceneError, printable
 from yozora.prompts.agree import with_count
 from yozora.prompts.denial import denial
 from yozora.prompts.grounding import complete
@@ -70,7 +70,7 @@ class WorldWriter:
             notes = (*notes, f"{count} things are asked for and {TOLD} shown: captions tell of no more")
         facts, taken, source = complete(facts, similar if count <= TOLD and not study(prompt).unread else ())
         if taken:
-            notes = (*notes, f"from the library: {taken} (as in {source[-80:]})")
+            notes = (*notes, f"from the library: {taken} (as in {printable(source)[-80:]})")
         elif as_it_is:
             return None
         try:
