@@ -1,10 +1,12 @@
 """Words that the rewriter was not trained on."""
 
 import importlib.util
+import itertools
 
 import pytest
 
-from yozora.prompts.nearest import Meaning, guess_language, in_words, is_caption, nearest, put_known
+from yozora.prompts.lexicon import LexiconReader
+from yozora.prompts.nearest import COMPARED, Meaning, guess_language, in_words, is_caption, nearest, put_known
 from yozora.world.words import words_of
 
 SAID = "a red ball the rolls across meadow runs over crimson bounces ein roter rennt über die wiese"
@@ -75,3 +77,11 @@ def test_embeddings_find_what_is_near_in_meaning() -> None:
     dog = nearest("poodle")
     assert dog is not None and (dog.kind, dog.value, dog.colour) == ("shape", "capsule", "brown")
     assert nearest("nevertheless") is None
+
+
+def test_of_a_long_prompt_not_every_word_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = list[str]()
+    monkeypatch.setattr("yozora.prompts.nearest.nearest", compared.append)  # finds nothing
+    strange = ["".join(letters) for letters in itertools.product("bdfgh", repeat=6)][:500]
+    read = put_known(f"{' '.join(strange)} {'x' * 5000} a ball", LexiconReader(), "en")
+    assert compared == strange[:COMPARED] and read.text == "a ball" and read.left == (*strange, "x" * 5000)

@@ -27,7 +27,8 @@ from yozora.world.words import LANGUAGES, Noun, load_asked, load_words, words_of
 MISSPELT = 0.85  # of likeness of letters, from which on a word is taken for another
 NEAR = 0.5  # cosine of two words' embeddings, from which on they are taken for alike
 KINDS = ("shape", "colour", "ground")  # what a word can be taken for
-SHORT = 4  # letters: shorter words say too little to be compared
+SHORT, LONG = 4, 40  # letters: shorter words say too little to be compared, and longer ones are none
+COMPARED = 64  # words of a prompt, at most, of which another is looked for: each takes some hundredths of a second
 STOP = {  # words that say nothing by themselves
     "en": "a an the on in at of to onto into over with and is it its by for from like under our this that",
     "de": "ein eine einen einem einer der die das den dem des auf in im am ins bei mit und zu zur zum von durch über",
@@ -84,6 +85,9 @@ def put_known(prompt: str, vocabulary: Vocabulary, language: str, kinds: Contain
         if thing is None:
             if len(word) < SHORT:
                 return match[0]
+            if len(word) > LONG or len(left) + len(notes) >= COMPARED:
+                left.append(match[0])
+                return ""
             likely = _by_letter(vocabulary.words & _words_of(language)).get(word[0], ())
             if near := difflib.get_close_matches(word, likely, 1, MISSPELT):
                 return near[0]
