@@ -30,14 +30,17 @@ from understanding import read_prompts, spread
 
 import yozora
 from yozora.create import Generator
-from yozora.create.begin import Begin
+from yozora.create.begin import SHARE, Begin
 from yozora.create.beside import Beside
 from yozora.create.ways import text_to_video
-from yozora.evaluate import following_prompts, inspect_clip
+from yozora.evaluate import following_prompts
+from yozora.evaluate.following import Prompt
+from yozora.evaluate.reading import load_reader, read_clip
 from yozora.models.registry import autoencoder_version
 from yozora.prompts import load_rewriter
 from yozora.prompts.library import TABLE, WIDTH, Library, copy_distance, create_library, open_library
-from yozora.prompts.retrieval import clips_beside, coder_of, search_by_facts, warm_start
+from yozora.prompts.retrieval import clips_beside, coder_of, read_facts, search_by_facts, warm_start
+from yozora.world.describe import facts
 from yozora.world.words.partial import tell_facts
 
 WAYS = {  # prompts filled in, clips shown, begun from one
@@ -47,7 +50,7 @@ WAYS = {  # prompts filled in, clips shown, begun from one
     "c: warm": (False, False, True),
     "all": (True, True, True),
 }
-JUDGED = ("colour", "shape", "direction")
+JUDGED = ("colour", "shape", "direction", "ground")
 CHANNELS = 4
 PART = 50_000  # vectors written at a time
 QUERIES = 100  # that are made of them, at most
@@ -77,7 +80,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
-    parser.add_argument("--share", type=float, default=0.25)
+    parser.add_argument("--share", type=float, default=SHARE)
     parser.add_argument("--name", default="library", help="of the JSON file")
     options = parser.parse_args()
     results: dict[str, Any] = {"settings": {name: str(value) for name, value in vars(options).items()}}
@@ -90,7 +93,7 @@ def main() -> None:
             results["captions"] = search_captions(library, options.captions)
         generator = yozora.load(options.model)
         free = [Asked(each.text, each.facts) for each in spread(read_prompts("en"), options.prompts)]
-        plain = [Asked(each.text, each.facts) for each in following_prompts(options.plain)]
+        plain = [Asked(each.text, each.facts | stated_ground(each)) for each in following_prompts(options.plain)]
         ways = [way for way in WAYS if way == "none" or way in options.ways]
         if generator.bundle.retrieval is None:
             ways = [way for way in ways if way != "b: shown"]
@@ -99,6 +102,11 @@ def main() -> None:
             if prompts:
                 results[name] = film_all(generator, library, prompts, ways, options, name)
     write_results(options.name, results)
+
+
+def stated_ground(prompt: Prompt) -> dict[str, str]:
+    """The ground of a scene's caption, where it states one."""
+    return {"ground": facts(prompt.scene)["ground"]} if "ground" in read_facts(prompt.text) else {}
 
 
 # ---- search ----------------------------------------------------------------------------------------------------------
@@ -277,6 +285,7 @@ class Filming:
         self.version = autoencoder_version(options.model)
         self.coder = coder_of(generator, self.version)
         self.rewriters = {filled: load_rewriter(library=library if filled else None) for filled in (False, True)}
+        self.reader = load_reader()
         self.made: dict[tuple[str, ...], dict[str, Any]] = {}
         self.passes = 0
         for network in (generator.bundle.transformer, generator.bundle.few_steps):
@@ -313,8 +322,9 @@ class Filming:
             (clip,) = self.generator.run_many(
                 canvas, [seed], steps=self.options.steps, solver=self.options.solver, begin=begin, beside=beside
             )
-            found = inspect_clip(clip)
-            shown.append({name: getattr(found, name) for name in JUDGED})
+            reading = read_clip(clip, self.reader)
+            seen = {name: getattr(reading.finding, name) for name in JUDGED if name != "ground"}
+            shown.append(seen | {"ground": reading.names["ground"]})
             latents.append(self.coder.encode(clip.frames))
             copy = self.library.nearest_copy(latents[-1])
             assert copy is not None

@@ -83,7 +83,7 @@ def test_the_recipe_says_so(generator: Generator, latents: torch.Tensor) -> None
 
 
 def test_longer_latents_are_cut_and_others_are_refused(generator: Generator, latents: torch.Tensor) -> None:
-    assert _run(generator, Begin(torch.cat([latents, latents], 1)))[0] == 6
+    assert _run(generator, Begin(torch.cat([latents, latents], 1), 0.25))[0] == 6
     for wrong in (latents[:, :2], latents[:3], latents[:, :, :2]):
         with pytest.raises(CanvasError, match="no start for a canvas"):
             _run(generator, Begin(wrong))

@@ -20,6 +20,7 @@ CLIP = "A red ball rolls to the left on the sand."
     [
         ("A red ball rolls to the left.", ""),
         ("A ball rolls on the grass.", ""),  # ground may differ
+        ("A large metal ball rolls on the sand.", ""),  # and so may size and material
         ("A red ball moves to the left.", ""),
         ("ein roter Ball rollt nach links", ""),
         ("A blue ball rolls to the left.", "colour"),

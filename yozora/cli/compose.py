@@ -129,7 +129,7 @@ def _shelf(recipe: Recipe, file: Path, options: Options) -> Shelf | None:
     said, named, share, guidance = recipe.library, Named(), 0.0, None
     match said:
         case {"begin": str(source), "share": int() | float() as share}:
-            named = Named(begin=source)
+            named = Named(begin=source, ground=str(said.get("ground", "")))
     match said:
         case {"beside": [*sources], "retrieval_guidance": int() | float() as guidance}:
             named = replace(named, beside=tuple(map(str, sources)))

@@ -28,7 +28,7 @@ def generate(
     ] = None,
     warm: Annotated[
         float, typer.Option(metavar="SHARE", help="Steps that a close clip of the library saves; 0: none.")
-    ] = 0.25,
+    ] = 0.4,
     retrieval_guidance: Annotated[
         float | None,
         typer.Option(metavar="SCALE", help="How much clips of the library count that the model is shown; 0: none."),

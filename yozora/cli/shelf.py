@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Named:
-    """The clips that a recipe names: that which sampling began from ("": none), and those that the model was shown."""
+    """The clips that a recipe names: that which sampling began from ("": none), the ground that it was put onto ("":
+    its own), and those that the model was shown."""
 
     begin: str = ""
+    ground: str = ""
     beside: tuple[str, ...] = ()
 
 
@@ -48,7 +50,7 @@ class Shelf:
     def begin(self, canvas: Canvas, generator: Generator, settings: Settings) -> Begin | None:
         """What sampling begins from, if anything; says so on stderr."""
         from yozora.create.begin import Begin
-        from yozora.prompts.retrieval import coder_of, warm_start
+        from yozora.prompts.retrieval import begun_from, coder_of, warm_start
 
         reason = self.library.check_latents(self.version)
         if reason:
@@ -58,9 +60,9 @@ class Shelf:
         if self.again:
             if reason:
                 raise ConfigError(f"this was made with clips of a library, but {reason}")
-            self.said = {"path": str(self.library.folder)}
-            source = self.again.begin
-            return Begin(self.library.latents(source), self.share, source) if source else None
+            source, ground = self.again.begin, self.again.ground
+            self.said = {"path": str(self.library.folder)} | ({"ground": ground} if ground else {})
+            return Begin(begun_from(self.library, source, ground), self.share, source) if source else None
         warm = warm_start(self.library, canvas, generator, self.version, self.share)
         self.said = {"path": str(self.library.folder), **warm.to_dict()}
         if warm.begin is None or warm.match is None:
@@ -68,7 +70,8 @@ class Shelf:
                 print(f"library: begun from noise: {warm.reason}", file=sys.stderr)
             return None
         skipped = warm.begin.skipped(settings.steps)
-        said = f"{skipped} of {settings.steps} steps skipped"
+        onto = f"put onto another ground ({warm.ground}), " if warm.ground else ""
+        said = f"{onto}{skipped} of {settings.steps} steps skipped"
         print(f"library: begun from {warm.match.source} ({warm.match.caption!r}), {said}", file=sys.stderr)
         return warm.begin
 
@@ -113,6 +116,8 @@ class Shelf:
     def line(self, video: Video) -> str:
         """How like the library a video is."""
         said = video.made.library
+        if self.coder is None:
+            return "not compared with the library: its latents are of another version"
         if "nearest" not in said:
             return "not compared with the library: it has no clip of this size and length"
         return f"nearest clip of the library: {said['nearest']}, {said['distance']:.2f} away (0: a copy)"

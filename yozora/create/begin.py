@@ -16,7 +16,7 @@ from yozora.create.limits import check_number
 from yozora.create.sizes import Native
 from yozora.errors import CanvasError
 
-SHARE = 0.25  # of the steps that a warm start skips, unless told
+SHARE = 0.4  # of the steps that a warm start skips, unless told
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,7 +61,9 @@ class Endpoint:
     @classmethod
     def parse(cls, text: str, seconds: float = 60.0) -> Endpoint:
         """`openai:MODEL@URL`, with the key in the environment's OPENAI_API_KEY. Raises ConfigError."""
-        model, _, url = text.removeprefix(PREFIX).rpartition("@")
+        model, at, url = text.removeprefix(PREFIX).rpartition("@")
+        if not at:
+            raise ConfigError(f"{text} is no endpoint: write {PREFIX}MODEL@https://HOST/v1")
         return cls(model, url.rstrip("/"), os.environ.get(KEY, "").strip(), seconds)
 
     @property

@@ -1,8 +1,8 @@
 """Does a clip of a library show what a prompt asks for? Two sets of facts compared, and the first that disagrees named.
 
 What a prompt states of count, shapes, colours and motion the clip must state, too, and alike. What a prompt leaves
-unsaid of style, camera, time and weather is meant as usual. All else (ground, size, material) may differ: a clip is
-begun from under so much noise that it is painted over.
+unsaid of style, camera, time and weather is meant as usual. All else (ground, size, material) may differ: size and
+material are painted over, for a clip is begun from under much noise, and for grounds see `other_ground`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ def likeness(asked: Mapping[str, str], shown: Mapping[str, str]) -> int:
     """How many more of the facts that may differ are the same than are not."""
     both = [asked[name] == shown[name] for name in LOOSE if name in asked and name in shown]
     return 2 * sum(both) - len(both)
+
+
+def other_ground(asked: Mapping[str, str], shown: Mapping[str, str]) -> str:
+    """The ground that is asked for, where a clip does not show it; "" where it does, or none is asked for."""
+    ground = asked.get("ground", "")
+    return "" if shown.get("ground", "") == ground else ground
 
 
 def differs(asked: Mapping[str, str], shown: Mapping[str, str]) -> bool:

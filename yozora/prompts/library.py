@@ -146,10 +146,26 @@ class Library:
 
     def latents(self, source: str) -> Tensor:
         """The latents of a clip, float16 `[C, T, h, w]`. Raises ConfigError where there is none of that name."""
-        found = self._read([source])
+        found = self.read([source])
         if source not in found:
-            raise ConfigError(f"{self.folder} has no clip {source[:120]!r}: `yozora library search` shows what it has")
+            raise self._missing(source)
         return found[source]
+
+    def read(self, sources: Sequence[str]) -> dict[str, Tensor]:
+        """The latents of clips, float16 `[C, T, h, w]`, by their names; of those that there are."""
+        with self._using():
+            query = self._table.search().where(_among("source", sources)).select(["source", "shape", "latents"])
+            rows = query.limit(len(sources)).to_list()
+        return {row["source"]: _unpacked(row["latents"], row["shape"]) for row in rows}
+
+    def match(self, source: str) -> Match:
+        """What is known of a clip, as if it had been searched for by its name. Raises ConfigError where there is
+        none."""
+        with self._using():
+            rows = self._table.search().where(_among("source", [source])).select([*SHOWN]).limit(1).to_list()
+        if not rows:
+            raise self._missing(source)
+        return _match(rows[0])
 
     def nearest_copy(self, latents: Tensor) -> Copy | None:
         """Which clip `latents` `[C, T, h, w]` are nearest to, among the MEASURED that look most alike and are of the
@@ -161,7 +177,7 @@ class Library:
             alike = [row["source"] for row in query.limit(MEASURED).to_list()]
         if not alike:
             return None
-        distances = {source: copy_distance(latents, other) for source, other in self._read(alike).items()}
+        distances = {source: copy_distance(latents, other) for source, other in self.read(alike).items()}
         source = min(distances, key=distances.__getitem__)
         return Copy(source, distances[source])
 
@@ -241,6 +257,9 @@ class Library:
         size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         return Stats(len(rows), self.model, self.version, dict(sorted(sizes.items())), indexed, size)
 
+    def _missing(self, source: str) -> ConfigError:
+        return ConfigError(f"{self.folder} has no clip {source[:120]!r}: `yozora library search` shows what it has")
+
     def _nearest(self, vector: np.ndarray, column: str, metric: str, exact: bool) -> Any:
         """A query for what is nearest to a vector."""
         query = self._table.search(vector.astype(np.float32), vector_column_name=column).distance_type(metric)
@@ -252,13 +271,6 @@ class Library:
             if index.columns == [column] and (said := self._table.index_stats(index.name)):
                 return said.num_unindexed_rows
         return self._table.count_rows()
-
-    def _read(self, sources: Sequence[str]) -> dict[str, Tensor]:
-        """Latents by the names of their clips."""
-        with self._using():
-            query = self._table.search().where(_among("source", sources)).select(["source", "shape", "latents"])
-            rows = query.limit(len(sources)).to_list()
-        return {row["source"]: _unpacked(row["latents"], row["shape"]) for row in rows}
 
 
 def open_library(folder: str | Path) -> Library:
@@ -347,7 +359,7 @@ def _row(entry: Entry, meaning: np.ndarray) -> dict[str, Any]:
 def _match(row: Mapping[str, Any]) -> Match:
     facts = {name: value for name, value in row["facts"].items() if value is not None}
     size = (row["width"], row["height"])
-    similarity = 1 - float(row["_distance"])
+    similarity = 1 - float(row.get("_distance", 0.0))
     return Match(row["source"], row["caption"], facts, similarity, size, row["frames"], row["fps"])
 
 

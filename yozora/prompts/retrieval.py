@@ -1,7 +1,9 @@
 """What a library has to do with a prompt: captions that fill in what it leaves open, and a clip to begin from.
 
 Facts are read in the prompt and compared with those of the clips (`agree`): of those that fit, the nearest in meaning
-count. A clip that disagrees in count, shape, colour or motion is never begun from, however near its caption is.
+count. A clip that disagrees in count, shape, colour or motion is never begun from, however near its caption is. One
+that shows another ground than is asked for is put onto that, for grounds fill a picture and show through the noise:
+what clips on its own have in common is exchanged for what clips on the other have.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from yozora.create.begin import SHARE, Begin
 from yozora.create.beside import Beside, why_not
@@ -18,7 +22,7 @@ from yozora.create.canvas import Canvas
 from yozora.create.generator import Generator
 from yozora.create.settings import Settings
 from yozora.errors import CanvasError, ConfigError
-from yozora.prompts.agree import FIRM, disagreement, likeness, way_of, with_count
+from yozora.prompts.agree import FIRM, USUAL, disagreement, likeness, other_ground, way_of, with_count
 from yozora.prompts.lexicon import study
 from yozora.prompts.library import Copy, Library, Match, embed_texts
 from yozora.prompts.rewriting import Similar
@@ -27,6 +31,7 @@ from yozora.prompts.stock import Coder
 CLOSE = 0.4  # cosine of meanings, from which on a clip that agrees with a prompt is begun from
 LOOKED_AT = 64  # clips that are compared with a prompt by their facts
 GROUNDING = 8  # captions that a rewriter is shown
+ON_GROUND = (8, 48)  # clips, at least and at most, that say what a ground looks like
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,20 @@ class Found:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What sampling begins from; `begin` is None where it begins from noise, for `reason`."""
+    """What sampling begins from; `begin` is None where it begins from noise, for `reason`. `ground`: that which the
+    clip was put onto, which has another; "" where it stayed on its own."""
 
     begin: Begin | None = None
     match: Match | None = None
     reason: str = ""
+    ground: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """What a recipe says besides the `Begin`'s own."""
         if self.match is None:
             return {"reason": self.reason}
-        return {"caption": self.match.caption, "similarity": round(self.match.similarity, 4)}
+        said = {"caption": self.match.caption, "similarity": round(self.match.similarity, 4)}
+        return said | ({"ground": self.ground} if self.ground else {})
 
 
 class Similars:
@@ -99,7 +107,7 @@ def find_close(library: Library, prompt: str, size: tuple[int, int], frames: int
     agreeing = [match for match in fitting if not disagreement(asked, match.facts)]
     if not agreeing:
         return Found(reason=f"the nearest clip disagrees in {disagreement(asked, fitting[0].facts)}")
-    best = max(agreeing, key=lambda match: (likeness(asked, match.facts), match.similarity))
+    best = max(agreeing, key=lambda m: (not other_ground(asked, m.facts), likeness(asked, m.facts), m.similarity))
     if best.similarity < CLOSE:
         return Found(reason=f"no clip is close: the nearest that agrees is {best.similarity:.2f} near")
     return Found(best)
@@ -119,12 +127,40 @@ def warm_start(library: Library, canvas: Canvas, generator: Generator, version: 
     found = find_close(library, canvas.prompt, canvas.size, canvas.frames)
     if found.match is None:
         return WarmStart(reason=found.reason)
-    begin = Begin(library.latents(found.match.source), share, found.match.source)
+    ground = other_ground(read_facts(canvas.prompt), found.match.facts)
     try:
+        begin = Begin(begun_from(library, found.match.source, ground), share, found.match.source)
         begin.check(canvas, generator.native, generator.bundle.autoencoder.config.channels)
-    except CanvasError as error:
+    except (CanvasError, ConfigError) as error:
         return WarmStart(reason=str(error))
-    return WarmStart(begin, found.match)
+    return WarmStart(begin, found.match, ground=ground)
+
+
+def begun_from(library: Library, source: str, ground: str = "") -> Tensor:
+    """The latents of a clip, float16 `[C, T, h, w]`; put onto a `ground`, if one is given. Raises ConfigError where
+    there is no such clip, or where too few clips are on either ground to say what that looks like."""
+    latents = library.latents(source)
+    if not ground:
+        return latents
+    match = library.match(source)
+    onto, off = (_ground(library, name, match) for name in (ground, match.facts.get("ground", "")))
+    return (latents.float() + onto - off).half()
+
+
+def _ground(library: Library, ground: str, match: Match) -> Tensor:
+    """What clips on a ground that are filmed as another is have in common, float32 `[C, 1, h, w]`."""
+    fewest, most = ON_GROUND
+    usual = {name: match.facts.get(name, usual) for name, usual in USUAL.items()}
+    found = library.search(f"A thing on the {ground}.", 8 * most, {"ground": ground})
+    alike = [
+        one.source
+        for one in found
+        if one.size == match.size and all(one.facts.get(name, USUAL[name]) == said for name, said in usual.items())
+    ]
+    if len(alike) < fewest:
+        raise ConfigError(f"too few clips of the library show what the ground is like ({ground or 'unknown'})")
+    shown = [each.float().mean(1, keepdim=True) for each in library.read(alike[:most]).values()]
+    return torch.stack(shown).mean(0)
 
 
 @dataclass(frozen=True)
@@ -151,7 +187,8 @@ def clips_beside(
     if "shape" not in asked:
         return ClipsBeside(reason="nothing in the prompt can be compared with a clip's facts")
     matches = library.search(canvas.prompt, LOOKED_AT, _stated(asked))
-    agreeing = [match for match in matches if not disagreement(asked, match.facts)]
+    fitting = [match for match in matches if not other_ground(asked, match.facts)]
+    agreeing = [match for match in fitting if not disagreement(asked, match.facts)]
     if not agreeing:
         return ClipsBeside(reason="no clip of the library shows what the prompt states")
     assert generator.bundle.retrieval is not None
