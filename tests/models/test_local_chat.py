@@ -42,3 +42,13 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match="cannot be loaded"):
         LocalChat(tmp_path).answer([{"role": "user", "content": "a ball"}])
+
+
+def test_an_error_that_says_nothing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise NotImplementedError
+
+    chat = LocalChat(folder)
+    monkeypatch.setattr(chat._loaded[1], "generate", fail)
+    with pytest.raises(ModelError, match=r"cannot answer \(NotImplementedError\)"):
+        chat.answer([{"role": "user", "content": "a ball"}])

@@ -22,6 +22,8 @@ from yozora.prompts.writer import load_writer
         "crimson cubes that aren't on the grass",
         "a crimson cube instead of a ball",
         "anything but a crimson ball",
+        "a crimson ball that stops bouncing",
+        "keinerlei rote Kugeln, ein Würfel",
         "ein roter Würfel statt einer Kugel",
         "weder ein roter Würfel noch eine Kugel",
         "une boule rouge qui ne rebondit plus",

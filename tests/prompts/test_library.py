@@ -125,6 +125,16 @@ def test_clips_come_and_go_at_the_same_time(library: Library) -> None:
     assert all(torch.equal(library.latents(f"clip {n}"), entry(n, "").latents) for n in numbers)
 
 
+def test_several_that_make_a_library_at_once_have_one(tmp_path: Path) -> None:
+    def begin(number: int) -> None:
+        create_library(tmp_path / "new", "tiny", "v1", 4).add([entry(number, "A red ball.")])
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(begin, number) for number in range(4)]:
+            done.result()
+    assert open_library(tmp_path / "new").marks().keys() == {f"file {n}" for n in range(4)}
+
+
 def test_a_copy_is_no_distance_away(library: Library) -> None:
     own = entries()[2].latents
     copy = library.nearest_copy(own + 0.01 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0)).half())

@@ -8,8 +8,9 @@ from yozora.prompts.nearest import guess_language
 
 SHORT = r"(?:do|does|did|is|are|was|were|ca|could|wo|would|should|has|have)n['’]t"
 DENIES = {
-    "en": rf"not|cannot|no|none|nothing|nobody|never|without|neither|nor|{SHORT}|instead of|rather than|anything but",
-    "de": r"nichts?|kein(?:e[mnrs]?)?|ohne|nie|niemals|niemand|weder|nirgend(?:s|wo)|(?:an)?statt|anstelle",
+    "en": rf"not|cannot|no|none|nothing|nobody|never|without|neither|nor|{SHORT}|instead of|rather than|anything but"
+    r"|lack(?:s|ing)?|stop(?:s|ped)? \w+ing",
+    "de": r"nichts?|kein(?:e[mnrs]?)?|ohne|nie|niemals|niemand|keinerlei|weder|nirgend(?:s|wo)|(?:an)?statt|anstelle",
     "fr": r"pas|sans|jamais|aucune?|rien|ni|nulle part|(?:ne |n['’])\w+ plus|au lieu d[eu’']|plutôt qu[e’']",
     "es": r"no|sin|nunca|jamás|ning[uú]na?|ningún|nadie|ni|tampoco|en (?:vez|lugar) del?",
 }

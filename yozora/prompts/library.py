@@ -32,7 +32,7 @@ from yozora.world.words.seen import FACTS
 if sys.platform != "win32":
     import fcntl
 
-NOTE, TABLE, LOCK = "library.json", "clips", ".lock"
+NOTE, TABLE, LOCK = "library.json", "clips", "library.lock"
 FORMAT = 1
 WIDTH = 384  # of a sentence embedding
 LOOK = (2, 2, 2)  # moments, rows and columns that latents are averaged to, for finding clips that look alike
@@ -209,15 +209,13 @@ class Library:
             rows = self._table.search().with_row_id(True).select(["source", "_rowid"]).to_arrow()
             at = dict(zip(rows["source"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
             gone = [source for source in at if source == pattern or meant.fullmatch(source)]
+            out = {at[source] for source in gone}
+            self._move(set(at.values()) - out, {row >> FRAGMENT for row in out})
             for start in range(0, len(gone), 1000):
                 self._table.delete(_among("source", gone[start : start + 1000]))
-            if gone:
-                self._move(
-                    set(at.values()) - {at[source] for source in gone}, {at[source] >> FRAGMENT for source in gone}
-                )
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # that others who read it now would fail: there are none
-                    self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            with warnings.catch_warnings():  # also where nothing is gone: what was broken off is brought to its end
+                warnings.simplefilter("ignore")  # that others who read it now would fail: there are none
+                self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
         return len(gone)
 
     def _move(self, rows: set[int], files: set[int]) -> None:
@@ -286,15 +284,19 @@ def open_library(folder: str | Path) -> Library:
 
 
 def create_library(folder: str | Path, model: str, version: str, channels: int) -> Library:
-    """A new, empty library for clips of a model whose latents have so many channels; `version`: see
-    `Library.check_latents`. What clips there are in the folder stay: it must hold none. Raises ConfigError."""
+    """A new, empty library for clips of a model whose latents have so many channels (or the one that another has made
+    there meanwhile); `version`: see `Library.check_latents`. What clips there are in the folder stay: it must hold none.
+    Raises ConfigError."""
     folder = Path(folder)
     width = channels * int(np.prod(LOOK))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not (folder / f"{TABLE}.lance").exists():
+        there = {path.name for path in folder.iterdir()} - {LOCK}
+        if there and f"{TABLE}.lance" not in there:
             raise ConfigError(f"{folder} holds something that is no library: name another folder")
-        with _explained(folder):
+        with _explained(folder), _locked(folder, alone=True):
+            if (folder / NOTE).exists():  # by another, meanwhile
+                return open_library(folder)
             database = _connect(folder)
             if (folder / f"{TABLE}.lance").exists() and database.open_table(TABLE).count_rows():
                 raise ConfigError(
@@ -302,8 +304,8 @@ def create_library(folder: str | Path, model: str, version: str, channels: int) 
                     f"folder, or put its {NOTE} back"
                 )
             database.create_table(TABLE, schema=_schema(width), mode="overwrite")
-        # the note comes last: a folder with one is a whole library
-        write_json(folder / NOTE, {"format": FORMAT, "model": model, "version": version, "look": width})
+            # the note comes last: a folder with one is a whole library
+            write_json(folder / NOTE, {"format": FORMAT, "model": model, "version": version, "look": width})
     except OSError as error:
         raise ConfigError(f"cannot write {folder} ({error.strerror or error}); name another folder") from None
     return open_library(folder)

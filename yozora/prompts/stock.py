@@ -80,7 +80,7 @@ def library_for(folder: str | Path, coder: Coder) -> Library:
     """The library in a folder, made where there is none. Raises ConfigError where it is one of another version."""
     folder = Path(folder)
     if not (folder / NOTE).exists():
-        return create_library(folder, coder.model, coder.version, coder.channels)
+        create_library(folder, coder.model, coder.version, coder.channels)
     library = open_library(folder)
     if library.check_latents(coder.version):
         raise ConfigError(
