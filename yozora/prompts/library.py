@@ -285,8 +285,8 @@ def open_library(folder: str | Path) -> Library:
 
 def create_library(folder: str | Path, model: str, version: str, channels: int) -> Library:
     """A new, empty library for clips of a model whose latents have so many channels (or the one that another has made
-    there meanwhile); `version`: see `Library.check_latents`. What clips there are in the folder stay: it must hold none.
-    Raises ConfigError."""
+    there meanwhile); `version`: see `Library.check_latents`. What clips there are in the folder stay: it must hold
+    none. Raises ConfigError."""
     folder = Path(folder)
     width = channels * int(np.prod(LOOK))
     try:
