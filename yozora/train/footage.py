@@ -143,8 +143,8 @@ def list_folder(
     if silent:
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         raise ConfigError(
-            f"nothing is said of {silent[0]}{more}: write a caption into {silent[0].with_suffix('.txt')}, or give one "
-            "for all (caption) or a captioner"
+            f"nothing is said of {silent[0]}{more}: write a caption into {silent[0].with_suffix('.txt')}, give one for "
+            "all (caption), or let `yozora caption` say what there is to see in its folder"
         )
     return items
 
