@@ -53,7 +53,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--dial", type=float, nargs="+", default=[0.06, 0.1])
+    parser.add_argument("--dial", type=float, nargs="+", default=[0.055, 0.065])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--solver", default="unipc")
     parser.add_argument("--guidance", type=float, default=3.0)

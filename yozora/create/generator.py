@@ -58,8 +58,8 @@ def load(
 ) -> Generator:
     """The Generator of a shipped model or a folder. `device` "auto" is the GPU where there is one; `dtype` None is
     bfloat16 where the device is quick at it, else float32. `lora`: one or several LoRA files, "FILE" or "FILE:SCALE".
-    `reuse`: up to how large a change of what the first block says, relative to its size, a step uses the work of the
-    last one again (see `yozora.diffusion.reuse`); 0 is off, and exact.
+    `reuse`: up to how large a change of what the first block says, relative to its size, a step's answer is
+    carried on from the last two (see `yozora.diffusion.reuse`); 0 is off, and exact.
     `interval`: guidance is at these noise levels only, and elsewhere a step is one pass instead of two.
     Of open weights, `weights` ("int8", "fp8") stores matrices in eight bits, `offload` ("cpu", "disk") says where those
     of a block wait until it runs, and `compiled` compiles blocks. `tile`: frames are decoded in tiles of so many pixels

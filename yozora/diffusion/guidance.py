@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yozora.diffusion.levels import whole_levels
 from yozora.diffusion.path import spread_levels
-from yozora.diffusion.reuse import Pair, Reuse
+from yozora.diffusion.reuse import Reuse
 from yozora.models.shared import Halved, Shared
 from yozora.models.transformer import KeyValue, Transformer
 
@@ -62,23 +62,16 @@ def guided(
     if projected:
         interval = max(interval[0], DETAIL), interval[1]
 
-    own = None if mask is None else mask[:batch]
-
     def velocity(latents: Tensor, levels: Tensor, _: Tensor) -> Tensor:
         if interval != (0.0, 1.0) and not interval[0] <= float(levels.max()) <= interval[1]:
-            return model(latents, levels, plain, own)
-        if isinstance(model, Reuse):
-            with_text, push = model.guided(latents, levels, Pair(both, mask, plain, own))
-        else:
-            answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
-            with_text, without = answer.chunk(2)
-            if not projected:
-                return torch.lerp(without, with_text, guidance)
-            push = with_text - without
+            return model(latents, levels, plain, None if mask is None else mask[:batch])
+        answer = model(torch.cat((latents, latents)), torch.cat((levels, levels)), both, mask)
+        with_text, without = answer.chunk(2)
         if projected:
             early = levels.flatten(1).amax(1).view(-1, 1, 1, 1, 1) >= DETAIL
-            push = torch.where(early, across(push, latents, with_text, levels), 0.0)
-        return with_text + (guidance - 1) * push
+            push = across(with_text - without, latents, with_text, levels)
+            return with_text + (guidance - 1) * torch.where(early, push, 0.0)
+        return torch.lerp(without, with_text, guidance)
 
     return velocity
 
