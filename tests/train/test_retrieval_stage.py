@@ -93,6 +93,18 @@ def test_pictures_have_neighbours_of_any_length(pool: Path, tiny_model: Path, tm
         RetrievalTask(stage(tmp_path / "few", tiny_model, tmp_path, buckets=few)).source.lesson(0)
 
 
+def test_at_first_clips_are_shown_themselves(pool: Path, tiny_model: Path, tmp_path: Path) -> None:
+    buckets = [{"width": 64, "height": 64, "frames": 9, "batch": 4, "exact": True}]
+    task = RetrievalTask(stage(pool, tiny_model, tmp_path, buckets=buckets, own=1.0))
+
+    def themselves(step: int, kind: str = "") -> list[bool]:
+        lesson = task.source.lesson(step, kind)
+        ends = lesson.own.latents[:, None, :, [0, -1]]
+        return (lesson.clips == ends).flatten(1).all(1).tolist()
+
+    assert all(themselves(0)) and not any(themselves(3)) and not any(themselves(0, "right"))
+
+
 def test_only_the_adapter_learns_and_a_model_with_it_makes_videos(pool: Path, tiny_model: Path, tmp_path: Path) -> None:
     task = RetrievalTask(stage(pool, tiny_model, tmp_path))
     loss, _ = task.loss(task.source.lesson(0), torch.Generator().manual_seed(0))

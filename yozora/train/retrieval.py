@@ -47,11 +47,13 @@ KINDS = {"none": (0.0, 1.0), "right": (0.0, 0.0), "wrong": (1.0, 0.0)}  # of cli
 class RetrievalStage(FlowLessons):
     """`yozora train retrieval`: what shows the transformer of `start_from`, a model folder or an exported run, clips.
 
-    Each is shown `model.clips` others, a share (`wrong`) of which are any, and a share (`drop_clips`) left out. [model]
-    are settings of `yozora.models.retrieval.RetrievalConfig`.
+    Each is shown `model.clips` others, a share (`wrong`) of which are any, and a share (`drop_clips`) left out. At first a
+    share (`own`) of them are the clip itself, of which most is to be learned; by the middle of the run none. [model] are
+    settings of `yozora.models.retrieval.RetrievalConfig`.
     """
 
     start_from: Path
+    own: float = Field(default=0.5, ge=0, le=1)
     wrong: float = Field(default=0.25, ge=0, le=1)
     drop_clips: float = Field(default=0.2, ge=0, lt=1)
     model: dict[str, Any] = Field(default_factory=dict)
@@ -96,7 +98,8 @@ class Neighbours(PoolBatches):
         drawn = [self.pool.take(pool[n], bucket.frames) for n in chosen]
         captions, layouts = self._say(drawn, random), self._layouts(drawn)
         wrong, dropped = KINDS.get(kind, (config.wrong, config.drop_clips))
-        clips = torch.stack([self._beside(int(n), pool, among, wrong, random) for n in chosen])
+        own = 0.0 if kind else config.own * max(0.0, 1 - 2 * step / config.run.steps)
+        clips = torch.stack([self._beside(int(n), pool, among, (own, wrong), random) for n in chosen])
         shown = torch.from_numpy(random.random((bucket.batch, self.count)) >= dropped)
         latents = torch.stack([clip.latents.float() for clip in drawn])
         return Lesson(Captioned(latents, captions, None if layouts is None else torch.stack(layouts)), clips, shown)
@@ -130,15 +133,19 @@ class Neighbours(PoolBatches):
         number: int,
         pool: Sequence[PooledClip],
         alike: Sequence[np.ndarray],
-        wrong: float,
+        shares: tuple[float, float],
         random: np.random.Generator,
     ) -> Tensor:
-        """The latents `[K, C, moments, h, w]` of what one clip is shown: of whole clips, of whatever length."""
+        """The latents `[K, C, moments, h, w]` of what one clip is shown: of whole clips, of whatever length. `shares` of
+        these are the clip itself, and of the others wrong ones."""
+        own, wrong = shares
         right = alike[number]
         found = []
         for _ in range(self.count):
             off = random.random() < wrong or not len(right)
             other = int(random.integers(len(pool))) if off else int(right[random.integers(len(right))])
+            if random.random() < own:
+                other = number
             found.append(moments_of(self.pool.latents_of(pool[other]).float(), self.moments))
         return torch.stack(found)
 
