@@ -92,6 +92,20 @@ def test_one_of_many_that_is_taken_out_is_gone_from_the_disk(library: Library) -
     assert torch.equal(library.latents("clip 59"), entry(59, "").latents)
 
 
+def test_one_of_an_indexed_library_is_gone_from_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "INDEX_FROM", 512)
+    library = create_library(tmp_path / "library", "tiny", "v1", 4)
+    library.add([entry(n, f"A ball, the {n}th of many.") for n in range(600)])
+    library.tidy()
+    assert library.stats().indexed
+    for number in (10, 300, 599):  # the first of these among the rows that are written elsewhere
+        secret = entry(number, "").latents.numpy().tobytes()
+        assert [path for path in library.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+        assert library.remove(f"clip {number}") == 1
+        assert not [path for path in library.folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    assert len(library) == 597 and torch.equal(library.latents("clip 11"), entry(11, "").latents)
+
+
 def test_only_stars_and_question_marks_stand_for_others(library: Library) -> None:
     library.add([replace(entry(n, "A red ball."), source=source) for n, source in enumerate(("a [1]/x", "a 1/x"), 5)])
     assert library.remove("a [1]/*") == 1

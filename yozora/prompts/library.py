@@ -210,7 +210,7 @@ class Library:
             at = dict(zip(rows["source"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
             gone = [source for source in at if source == pattern or meant.fullmatch(source)]
             out = {at[source] for source in gone}
-            self._move(set(at.values()) - out, {row >> FRAGMENT for row in out})
+            self._move(set(at.values()), out)
             for start in range(0, len(gone), 1000):
                 self._table.delete(_among("source", gone[start : start + 1000]))
             with warnings.catch_warnings():  # also where nothing is gone: what was broken off is brought to its end
@@ -218,19 +218,24 @@ class Library:
                 self._table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
         return len(gone)
 
-    def _move(self, rows: set[int], files: set[int]) -> None:
-        """Writes so many of the rows of some files elsewhere that these are written anew when they are next joined,
-        without what is gone: of fewer LanceDB only notes that they are."""
-        for file in files:
-            own = sorted(row for row in rows if row >> FRAGMENT == file)
+    def _move(self, rows: set[int], out: set[int]) -> None:
+        """Writes so many of the other rows of the files with rows that go `out` elsewhere that these files are written
+        anew when they are next joined, without what is gone: of fewer LanceDB only notes that they are."""
+        for file in {row >> FRAGMENT for row in out}:
+            own = sorted(row for row in rows - out if row >> FRAGMENT == file)
             if own:
                 last = own[int(MOVED * len(own))]
-                self._table.update(f"_rowid >= {own[0]} AND _rowid <= {last}", values_sql={"source": "source"})
+                between = ", ".join(str(row) for row in sorted(out) if own[0] < row < last)
+                where = f"_rowid >= {own[0]} AND _rowid <= {last}" + (
+                    f" AND _rowid NOT IN ({between})" if between else ""
+                )
+                self._table.update(where, values_sql={"source": "source"})
 
     def tidy(self) -> None:
         """Joins what came in small parts, and makes or renews the index of a large library. Run after adding."""
-        with self._using():
+        with self._using(alone=True):  # or what others put in meanwhile breaks it off
             self._table.optimize()
+        with self._using():
             clips = self._table.count_rows()
             if clips < INDEX_FROM:
                 return

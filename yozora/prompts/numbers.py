@@ -11,7 +11,10 @@ LONGEST = 3600  # seconds that a prompt may ask for
 SECONDS = r"s|secs?|seconds?|sekunden?|secondes?|segundos?"
 MINUTES = r"min|mins|minutes?|minuten?|minutos?"
 OTHER = r"h|hours?|stunden?|heures?|horas?|o['’]?\s?clock|uhr|days?|tagen?|jours?|días?|am|pm|fps|frames?|percent|%"
-LENGTHS = r"mm|cm|m|km|k|px|degrees?|grad|degrés?|grados?|°|years?|jahren?|ans?|años?"
+LENGTHS = (
+    r"mm|cm|m|km|k|px|ft|feet|foot|inch(?:es)?|miles?|mph|km/h|met(?:er|re|ro)s?|metern|mètres?|zentimetern?|kilometern?|"
+    r"times|mal|fois|veces|degrees?|grad|degrés?|grados?|°|years?|jahren?|ans?|años?"
+)
 MANY = {  # more things than the world has; that in French 9 and new are one word is why it is missing
     "en": {"seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "dozen": 12},
     "de": {"sieben": 7, "acht": 8, "neun": 9, "zehn": 10, "elf": 11, "zwölf": 12, "dutzend": 12},
@@ -39,7 +42,7 @@ def seconds_told(text: str) -> float | None:
     if found is None:
         return None
     named = {name: number for language in LANGUAGES for name, number in number_names(language).items()}
-    amount = float(named.get(found[1].lower()) or found[1].replace(",", "."))
+    amount = named[found["name"].lower()] if found["name"] else float(found["digits"].replace(",", "."))
     seconds = amount * (60 if found["minutes"] else 1)
     return seconds if 0 < seconds <= LONGEST else None
 
@@ -55,16 +58,16 @@ def number_names(language: str) -> dict[str, int]:
 def _counting(language: str) -> re.Pattern[str]:
     """A number from 2 to 99, or a word for one, that is no part of another, counts no stretch of time and measures
     nothing."""
-    names = "|".join(number_names(language))
-    part, time = (
-        r"(?<![\d.,:'’])(?<!\d-)",
-        rf"(?![\d'’]|[.,:]\d|\s*-?\s*(?:(?:{SECONDS}|{MINUTES}|{OTHER}|{LENGTHS})(?!\w)))",
-    )
-    return re.compile(rf"{part}\b(?:[1-9]\d|[2-9]|{names})\b{time}", re.IGNORECASE)
+    few = "|".join(word for word in number_names(language) if word not in MANY[language])
+    part = r"(?<![\d.,:'’#])(?<!\d-)(?<!number )(?<!nummer )(?<!numéro )(?<!número )(?<!gib )(?<!gebt )"
+    time = rf"(?![\d'’]|-\w|[.,:]\d|\s*-?\s*(?:(?:{SECONDS}|{MINUTES}|{OTHER}|{LENGTHS})(?!\w)))"
+    many = rf"(?:[1-9]\d|[7-9]|{'|'.join(MANY[language])})(?=\s+[^\W\d])"  # which may name a road or a size, too
+    return re.compile(rf"{part}\b(?:[2-6]|{few}|{many})\b{time}", re.IGNORECASE)
 
 
 @functools.cache
 def _lasting() -> re.Pattern[str]:
     """A number, or a word for one, and seconds or minutes."""
     names = "|".join(name for language in LANGUAGES for name in number_names(language))
-    return re.compile(rf"\b({AMOUNT}|{names})\s*-?\s*(?:(?:{SECONDS})|(?P<minutes>{MINUTES}))\b", re.IGNORECASE)
+    number = rf"(?:(?P<digits>{AMOUNT})\s*-?\s*|(?P<name>{names})(?:\s+|-))"  # a dozen and an s are no twelve seconds
+    return re.compile(rf"\b{number}(?:(?:{SECONDS})|(?P<minutes>{MINUTES}))\b", re.IGNORECASE)

@@ -47,9 +47,9 @@ KINDS = {"none": (0.0, 1.0), "right": (0.0, 0.0), "wrong": (1.0, 0.0)}  # of cli
 class RetrievalStage(FlowLessons):
     """`yozora train retrieval`: what shows the transformer of `start_from`, a model folder or an exported run, clips.
 
-    Each is shown `model.clips` others, a share (`wrong`) of which are any, and a share (`drop_clips`) left out. At first a
-    share (`own`) of them are the clip itself, of which most is to be learned; by the middle of the run none. [model] are
-    settings of `yozora.models.retrieval.RetrievalConfig`.
+    Each is shown `model.clips` others, a share (`wrong`) of which are any, and a share (`drop_clips`) left out. At
+    first a share (`own`) of them are the clip itself, of which most is to be learned; by the middle of the run none.
+    [model] are settings of `yozora.models.retrieval.RetrievalConfig`.
     """
 
     start_from: Path
@@ -136,8 +136,8 @@ class Neighbours(PoolBatches):
         shares: tuple[float, float],
         random: np.random.Generator,
     ) -> Tensor:
-        """The latents `[K, C, moments, h, w]` of what one clip is shown: of whole clips, of whatever length. `shares` of
-        these are the clip itself, and of the others wrong ones."""
+        """The latents `[K, C, moments, h, w]` of what one clip is shown: of whole clips, of whatever length. `shares`
+        of these are the clip itself, and of the others wrong ones."""
         own, wrong = shares
         right = alike[number]
         found = []
