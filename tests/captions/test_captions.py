@@ -265,7 +265,7 @@ def test_what_an_endpoint_says_to_happen_is_within_the_clip_and_in_order(film: C
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
 def test_a_name_that_is_no_text_is_said_and_the_others_go_on(film: Clip, tmp_path: Path) -> None:
     film.write(tmp_path / "b.mp4")
-    shutil.copy(tmp_path / "b.mp4", os.fsencode(tmp_path) + b"/a\xff.mp4")
+    shutil.copy(tmp_path / "b.mp4", tmp_path / os.fsdecode(b"a\xff.mp4"))
     odd, plain = caption_files(tmp_path, WorldCaptioner(), tmp_path / LIST)
     assert odd.caption is None and "no UTF-8" in odd.reason and plain.name == "b.mp4" and plain.caption
     assert listed(tmp_path / LIST) == {"b.mp4"}

@@ -23,6 +23,9 @@ from yozora.prompts.writer import load_writer
         "a crimson cube instead of a ball",
         "anything but a crimson ball",
         "a crimson ball that stops bouncing",
+        "a crimson ball that dont bounce and mustn't roll",
+        "a crimson ball refuses to bounce",
+        "una pelota roja que deja de rebotar",
         "keinerlei rote Kugeln, ein Würfel",
         "ein roter Würfel statt einer Kugel",
         "weder ein roter Würfel noch eine Kugel",
@@ -56,6 +59,8 @@ def test_to_be_still_is_no_denial(prompt: str) -> None:
     "prompt",
     [
         "a crimson ball here and now, nothing else",
+        "a crimson ball stops during the evening",
+        "a crimson ball stops at the wall",
         "eine rote Kugel, die noch rollt, sonst nichts",
         "plus une boule rouge est grande, plus elle rebondit, rien d'autre",
         "una pelota roja que nada en el agua",

@@ -139,6 +139,20 @@ def test_clips_come_and_go_at_the_same_time(library: Library) -> None:
     assert all(torch.equal(library.latents(f"clip {n}"), entry(n, "").latents) for n in numbers)
 
 
+def test_what_two_put_in_at_once_is_there_once(library: Library) -> None:
+    added = [entry(n, "A green cone.") for n in range(10, 14)]
+
+    def come() -> None:
+        own = open_library(library.folder)
+        for _ in range(3):
+            own.add(added)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(come), pool.submit(come)]:
+            done.result()
+    assert len(library) == 7
+
+
 def test_several_that_make_a_library_at_once_have_one(tmp_path: Path) -> None:
     def begin(number: int) -> None:
         create_library(tmp_path / "new", "tiny", "v1", 4).add([entry(number, "A red ball.")])

@@ -1,6 +1,7 @@
 """A clip that is begun from stands on the ground that is asked for."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from yozora.cli.generate import generate
 from yozora.create.begin import SHARE
 from yozora.errors import ConfigError
+from yozora.prompts.agree import other_ground
 from yozora.prompts.library import Entry, Library, create_library
 from yozora.prompts.retrieval import ON_GROUND, begun_from, find_close, warm_start
 
@@ -54,6 +56,15 @@ def test_of_a_ground_that_few_clips_show_nothing_is_known(library: Library) -> N
         begun_from(library, "grass 0", "snow")
     with pytest.raises(ConfigError, match="no clip 'grass 99999'"):
         begun_from(library, "grass 99999", "sand")
+
+
+def test_a_clip_whose_ground_is_not_known_is_begun_from_as_it_is(library: Library) -> None:
+    told = {"count": "1", "shape": "sphere", "colour": "pink", "motion": "bounce"}
+    odd = replace(entry(7000, "pink", "grass"), facts=told, caption="A pink ball bounces.")
+    library.add([odd])
+    found = find_close(library, "A pink ball bounces on the sand.", (64, 64), 9)
+    assert found.match is not None and found.match.source == odd.source
+    assert other_ground({"ground": "sand"}, found.match.facts) == ""
 
 
 def test_the_same_ground_goes_before_all_else_that_may_differ(library: Library) -> None:

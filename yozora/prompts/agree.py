@@ -44,9 +44,9 @@ def likeness(asked: Mapping[str, str], shown: Mapping[str, str]) -> int:
 
 
 def other_ground(asked: Mapping[str, str], shown: Mapping[str, str]) -> str:
-    """The ground that is asked for, where a clip does not show it; "" where it does, or none is asked for."""
+    """The ground that is asked for, where a clip is known to show another; "" else."""
     ground = asked.get("ground", "")
-    return "" if shown.get("ground", "") == ground else ground
+    return "" if shown.get("ground", ground) == ground else ground
 
 
 def differs(asked: Mapping[str, str], shown: Mapping[str, str]) -> bool:

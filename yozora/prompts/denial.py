@@ -6,13 +6,17 @@ import re
 
 from yozora.prompts.nearest import guess_language
 
-SHORT = r"(?:do|does|did|is|are|was|were|ca|could|wo|would|should|has|have)n['’]t"
+SHORT = (
+    r"(?:(?:do|does|did|is|are|was|were|ai|ca|could|wo|would|should|must|need|sha|has|have)n['’]|(?:ca|do|does|is)n)t"
+)
 DENIES = {
     "en": rf"not|cannot|no|none|nothing|nobody|never|without|neither|nor|{SHORT}|instead of|rather than|anything but"
-    r"|lack(?:s|ing)?|stop(?:s|ped)? \w+ing",
-    "de": r"nichts?|kein(?:e[mnrs]?)?|ohne|nie|niemals|niemand|keinerlei|weder|nirgend(?:s|wo)|(?:an)?statt|anstelle",
-    "fr": r"pas|sans|jamais|aucune?|rien|ni|nulle part|(?:ne |n['’])\w+ plus|au lieu d[eu’']|plutôt qu[e’']",
-    "es": r"no|sin|nunca|jamás|ning[uú]na?|ningún|nadie|ni|tampoco|en (?:vez|lugar) del?",
+    r"|lack(?:s|ing)?|(?:refuses to|avoids) \w+"
+    r"|stop(?:s|ped)? (?!during|evening|morning|spring|being)\w+ing",
+    "de": r"nichts?|kein(?:e[mnrs]?)?|ohne|nie|niemals|niemand|nimmer|keinerlei|weder"
+    r"|nirgend(?:s|wo)|(?:an)?statt|anstelle",
+    "fr": r"pas|sans|jamais|aucune?|rien|ni|nulle part|(?:ne |n['’])\w+ (?:plus|guère)|au lieu d[eu’']|plutôt qu[e’']",
+    "es": r"no|sin|nunca|jamás|ning[uú]na?|ningún|nadie|ni|tampoco|deja de|en (?:vez|lugar) del?",
 }
 STILL = {  # to be still is told by a denial, and that text or music are not wanted goes without saying
     "en": r"nothing (?:else|happens|moves)|(?:not|no|never|without|doesn['’]t|isn['’]t)(?: any)? "

@@ -112,7 +112,7 @@ class Library:
     @contextmanager
     def _using(self, alone: bool = False) -> Iterator[None]:
         """The library as it is by now, whoever has changed it. Others read and add meanwhile, unless it is had
-        `alone`, as it must be where old versions go, which they would still be at."""
+        `alone`, as it is where something is changed."""
         with _explained(self.folder), _locked(self.folder, alone):
             self._table.checkout_latest()
             yield
@@ -195,7 +195,7 @@ class Library:
 
         meanings = embed_texts([entry.caption for entry in entries])
         rows = [_row(entry, meaning) for entry, meaning in zip(entries, meanings, strict=True)]
-        with self._using():
+        with self._using(alone=True):  # two that put in the same at once would both find that it is not there
             table = pyarrow.Table.from_pylist(rows, schema=_schema(self.look_width))
             gone = _among("origin", {entry.origin for entry in entries})
             merge = self._table.merge_insert("source").when_matched_update_all().when_not_matched_insert_all()
@@ -207,10 +207,10 @@ class Library:
         meant = re.compile("".join({"*": ".*", "?": "."}.get(sign, re.escape(sign)) for sign in pattern), re.DOTALL)
         with self._using(alone=True):
             rows = self._table.search().with_row_id(True).select(["source", "_rowid"]).to_arrow()
-            at = dict(zip(rows["source"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
-            gone = [source for source in at if source == pattern or meant.fullmatch(source)]
-            out = {at[source] for source in gone}
-            self._move(set(at.values()), out)
+            at = list(zip(rows["source"].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
+            out = {source: row for source, row in at if source == pattern or meant.fullmatch(source)}
+            self._move({row for _, row in at}, {row for source, row in at if source in out})
+            gone = list(out)
             for start in range(0, len(gone), 1000):
                 self._table.delete(_among("source", gone[start : start + 1000]))
             with warnings.catch_warnings():  # also where nothing is gone: what was broken off is brought to its end
