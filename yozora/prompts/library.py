@@ -7,13 +7,10 @@ other pictures: `check_latents` says whether they may be used; its captions alwa
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -26,13 +23,11 @@ from torch import Tensor
 
 from yozora.errors import ConfigError, YozoraError
 from yozora.models.folder import read_json, write_json
+from yozora.prompts.lance import LOCK, connect, explained, locked
 from yozora.prompts.nearest import embed, load_embedder
 from yozora.world.words.seen import FACTS
 
-if sys.platform != "win32":
-    import fcntl
-
-NOTE, TABLE, LOCK = "library.json", "clips", "library.lock"
+NOTE, TABLE = "library.json", "clips"
 FORMAT = 1
 WIDTH = 384  # of a sentence embedding
 LOOK = (2, 2, 2)  # moments, rows and columns that latents are averaged to, for finding clips that look alike
@@ -102,20 +97,12 @@ class Library:
     def __init__(self, folder: Path, note: Mapping[str, Any]) -> None:
         self.folder, self.model, self.version = folder, note["model"], note["version"]
         self.look_width: int = note["look"]
-        with _explained(folder):
-            self._table = _connect(folder).open_table(TABLE)
+        with explained(folder):
+            self._table = connect(folder).open_table(TABLE)
 
     def __len__(self) -> int:
         with self._using():
             return self._table.count_rows()
-
-    @contextmanager
-    def _using(self, alone: bool = False) -> Iterator[None]:
-        """The library as it is by now, whoever has changed it. Others read and add meanwhile, unless it is had
-        `alone`, as it is where something is changed."""
-        with _explained(self.folder), _locked(self.folder, alone):
-            self._table.checkout_latest()
-            yield
 
     def check_latents(self, version: str) -> str:
         """Why the latents of this library are of no use to the autoencoder of a version (see
@@ -260,6 +247,14 @@ class Library:
         size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         return Stats(len(rows), self.model, self.version, dict(sorted(sizes.items())), indexed, size)
 
+    @contextmanager
+    def _using(self, alone: bool = False) -> Iterator[None]:
+        """The library as it is by now, whoever has changed it. Others read and add meanwhile, unless it is had
+        `alone`, as it is where something is changed."""
+        with explained(self.folder), locked(self.folder, alone):
+            self._table.checkout_latest()
+            yield
+
     def _missing(self, source: str) -> ConfigError:
         return ConfigError(f"{self.folder} has no clip {source[:120]!r}: `yozora library search` shows what it has")
 
@@ -299,10 +294,10 @@ def create_library(folder: str | Path, model: str, version: str, channels: int) 
         there = {path.name for path in folder.iterdir()} - {LOCK}
         if there and f"{TABLE}.lance" not in there:
             raise ConfigError(f"{folder} holds something that is no library: name another folder")
-        with _explained(folder), _locked(folder, alone=True):
+        with explained(folder), locked(folder, alone=True):
             if (folder / NOTE).exists():  # by another, meanwhile
                 return open_library(folder)
-            database = _connect(folder)
+            database = connect(folder)
             if (folder / f"{TABLE}.lance").exists() and database.open_table(TABLE).count_rows():
                 raise ConfigError(
                     f"{folder} holds clips, but no {NOTE} that says which model they belong to: name another "
@@ -395,38 +390,3 @@ def _quoted(text: str) -> str:
 def _parts(library: Library, column: str) -> int:
     """Into how many parts an index cuts a vector: of eight numbers each."""
     return (WIDTH if column == "embedding" else library.look_width) // 8
-
-
-def _connect(folder: Path) -> Any:
-    """Raises YozoraError where LanceDB is not installed."""
-    os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of its own affairs
-    try:
-        import lancedb
-    except ModuleNotFoundError as error:
-        raise YozoraError(f"a library needs {error.name}: pip install 'yozora[understand]'") from None
-    return lancedb.connect(folder)
-
-
-@contextmanager
-def _locked(folder: Path, alone: bool) -> Iterator[None]:
-    """In the block nobody has a library alone, or, `alone`, nobody else uses it; waits until that is so. Where nobody
-    can write there is nobody to wait for, and some disks know no locks."""
-    with ExitStack() as stack:
-        for mode in ("ab", "rb"):  # whoever may only read waits, too
-            with suppress(OSError):
-                file = stack.enter_context((folder / LOCK).open(mode))
-                if sys.platform != "win32":
-                    fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-                break
-        yield
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turns what LanceDB complains of into one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = re.sub(r",? /\S+:\d+:\d+", "", reason)[:200]  # where in its own source
-        raise ConfigError(f"the library {folder} cannot be used ({reason}); copy or make it again") from None
