@@ -289,10 +289,10 @@ class Filming:
         self.made: dict[tuple[str, ...], dict[str, Any]] = {}
         self.passes = 0
         for network in (generator.bundle.transformer, generator.bundle.few_steps):
-            if network is not None:
-                network.register_forward_hook(self._count)
+            if network is not None:  # what is shown clips runs the blocks by itself
+                network.blocks[0].register_forward_pre_hook(self._count)
 
-    def _count(self, _network: Any, given: tuple[Any, ...], _said: Any) -> None:
+    def _count(self, _block: Any, given: tuple[Any, ...]) -> None:
         self.passes += len(given[0])
 
     def film(self, prompt: Asked, way: str) -> dict[str, Any]:
