@@ -66,7 +66,25 @@ def test_an_answer_that_is_carried_lies_on_the_line_and_held_tokens_stay() -> No
     reuse, none = Reuse(network(), 1.0), torch.zeros(1)
     before = Full(torch.tensor([[0.8, 0.0]]), torch.zeros(1, 1, 2, 1, 1), none)
     reuse._past = [before, Full(torch.tensor([[0.6, 0.0]]), torch.ones(1, 1, 2, 1, 1), none)]
-    assert reuse._carry(torch.tensor([[0.5, 0.0]])).flatten().tolist() == pytest.approx([1.5, 1.0])
+    carried = reuse._carry(reuse._ahead(torch.tensor([[0.5, 0.0]])))
+    assert carried.flatten().tolist() == pytest.approx([1.5, 1.0])
+    assert reuse._ahead(torch.tensor([[0.5, 0.1]])).isinf().tolist() == [[False, True]]  # it has just joined
+
+
+def test_a_token_that_joins_by_a_short_step_is_not_carried_far() -> None:
+    model, levels = network(), schedule(STEPS, 3.0)
+    generator = torch.Generator().manual_seed(1)
+    noise, known = (torch.randn(1, 4, 3, 4, 4, generator=generator) for _ in range(2))
+    text = torch.randn(1, 5, 16, generator=generator)
+    hold = torch.tensor([[1 - float(levels[20]) - 1e-5, 0.0, 0.0]], dtype=torch.float64)
+
+    def end(network: Transformer | Reuse) -> torch.Tensor:
+        velocity = guided(network, (text, None), (torch.zeros_like(text), None), 3.0)
+        *_, step = sample(velocity, noise, levels, known=known, hold=hold)
+        return step.latents
+
+    exact, reuse = end(model), Reuse(model, 0.3)
+    assert (end(reuse) - exact).norm() < 0.1 * exact.norm() and reuse.full < reuse.calls
 
 
 def test_where_guidance_ends_nothing_is_carried_over() -> None:

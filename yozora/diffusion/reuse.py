@@ -18,6 +18,7 @@ from yozora.models.shared import Shared
 from yozora.models.transformer import KeyValue, Transformer
 
 MOST = 2  # steps that may be carried one after the other
+FAR = MOST + 1  # lengths of the last step: a held token may have joined by a very short one, and is carried no further
 
 
 class Full(NamedTuple):
@@ -50,9 +51,9 @@ class Reuse:
         x = self.model.blocks[0](entered.x, *entered.given[0])
         first = x - entered.x
         self.calls += 1
-        if self._may_be_carried(first):
+        if self._may_be_carried(first) and (ahead := self._ahead(levels)).max() <= FAR:
             self.carried += 1
-            return self._carry(levels)
+            return self._carry(ahead)
         for block, given in zip(list(self.model.blocks)[1:], entered.given[1:], strict=True):
             x = block(x, *given)
         answer = self.model.leave(x, entered).to(latents.dtype)
@@ -72,10 +73,14 @@ class Reuse:
             sums = self.model.total(sums)
         return bool(sums[0] < self.dial * sums[1])
 
-    def _carry(self, levels: Tensor) -> Tensor:
-        """The answer on the line through the last two; the last one where a token's level has not changed."""
+    def _ahead(self, levels: Tensor) -> Tensor:
+        """How far levels are ahead of the last ones, in lengths of the last step; 0 where a token's level stays."""
         before, last = self._past
         step = last.levels - before.levels
-        ahead = torch.where(step != 0, (levels - last.levels) / step, 0.0)
+        return torch.where(step != 0, (levels - last.levels) / step, torch.where(levels == last.levels, 0.0, torch.inf))
+
+    def _carry(self, ahead: Tensor) -> Tensor:
+        """The answer on the line through the last two, so far ahead."""
+        before, last = self._past
         ahead = spread_levels(ahead, last.answer).to(last.answer.dtype)
         return torch.addcmul(last.answer, ahead, last.answer - before.answer)
