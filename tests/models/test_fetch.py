@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from yozora.errors import ModelError
-from yozora.models.fetch import fetch_model, fetched, is_hub_name
+from yozora.models.fetch import FETCHED, fetch_model, fetched, is_hub_name
 from yozora.models.registry import find_model
 
 NAME, COMMIT = "someone/tiny-wan", "0123456789abcdef0123456789abcdef01234567"
@@ -174,6 +174,18 @@ def test_an_interrupted_download_goes_on(hub: Hub, tmp_path: Path) -> None:
     ranges = [asked for _, path, asked in hub.asked if path.endswith("safetensors") and asked]
     assert any(int(asked.removeprefix("bytes=").split("-")[0]) > 0 for asked in ranges)
     assert not list(place.glob(".*"))
+
+
+def test_nothing_of_an_earlier_commit_stays(hub: Hub, tmp_path: Path) -> None:
+    partial = tmp_path / "yozora" / "models" / "someone" / ".tiny-wan.fetching"
+    for old in ("transformer/diffusion_pytorch_model.safetensors.index.json", "old/part.safetensors"):
+        (partial / old).parent.mkdir(parents=True, exist_ok=True)
+        (partial / old).write_text("{}")
+    assert fetch(hub, tmp_path).returncode == 0
+    folder = tmp_path / "yozora" / "models" / NAME
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    told = json.loads((folder / FETCHED).read_text())["files"]
+    assert there == {*told, FETCHED} and not (folder / "old").exists()
 
 
 def test_a_file_that_is_not_what_the_hub_says_is_refused(hub: Hub, tmp_path: Path) -> None:

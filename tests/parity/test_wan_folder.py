@@ -205,6 +205,19 @@ def test_loras_of_other_programs(names: str, layout: str, tmp_path: Path) -> Non
         assert torch.allclose(changed[name], expected, atol=1e-6), name
 
 
+@pytest.mark.parametrize("ending", [".modulation.diff", ".diff_m"])
+def test_a_lora_that_changes_modulation(ending: str, tmp_path: Path) -> None:
+    tiny_transformer().save_pretrained(tmp_path / "model")
+    plain, path = load_wan_transformer(tmp_path / "model"), tmp_path / "l.safetensors"
+    tables = {name: plain.state_dict()[f"{name}.table"] for name in ("blocks.0", "head")}
+    changes = {name: torch.randn(1, *table.shape) for name, table in tables.items()}
+    save_file({f"diffusion_model.{name}{ending}": change for name, change in changes.items()}, path)
+    changed = load_wan_transformer(tmp_path / "model", changes=WanChanges([LoraUse(path, 0.5)], plain.config))
+    for name, table in tables.items():
+        assert torch.allclose(changed.state_dict()[f"{name}.table"], table + 0.5 * changes[name][0], atol=1e-6)
+    assert torch.equal(changed.state_dict()["blocks.1.table"], plain.state_dict()["blocks.1.table"])
+
+
 def test_a_lora_as_diffusers_reads_it(folders: dict[str, Path], tmp_path: Path) -> None:
     """The converter of diffusers and ours agree on where the names of the original release belong."""
     library: Any = importlib.import_module("diffusers.loaders.lora_conversion_utils")
@@ -293,9 +306,11 @@ def test_a_shift_that_is_no_number_is_not_another_shift(folders: dict[str, Path]
     folder = tmp_path / "model"
     shutil.copytree(folders["2.1"], folder)
     scheduler = folder / "scheduler" / "scheduler_config.json"
-    for shift, kept in ((7, 7.0), (None, 3.0)):
+    for shift, kept, large in ((7, 7.0, 7.0), (None, 3.0, 5.0), (3, 3.0, 5.0)):
         scheduler.write_text(json.dumps({"flow_shift": shift}))
         assert read_parts(folder)[0].shift == kept
+        card = load(folder).bundle.card
+        assert (card.shift_for((832, 480)), card.shift_for((1280, 720))) == (kept, large)
     scheduler.write_text('{"flow_shift": "5"}')
     with pytest.raises(ModelError, match="its flow_shift is '5', which is no number"):
         read_parts(folder)

@@ -98,6 +98,12 @@ def fetch_model(
                 (partial / path).unlink(missing_ok=True)
                 raise ModelError(f"{path} did not arrive whole: fetch again, which goes on with the rest")
         told = {"name": name, "commit": commit, "files": {path: asdict(known) for path, known in files.items()}}
+        for path in sorted(partial.rglob("*"), reverse=True):  # what an earlier commit had, and the hub's own notes
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.relative_to(partial).as_posix() not in files:
+                path.unlink()
         (partial / FETCHED).write_text(json.dumps(told, indent=2) + "\n")
         os.replace(partial, folder)
     except ModelError:

@@ -99,7 +99,7 @@ def card_fields(folder: Path, parts: WanParts, config: TransformerConfig) -> Map
     name = next((name for name, preset in PRESETS.items() if preset == config), None)
     alike = name or ("wan2.2-5b" if parts.per_token else "wan2.1-1.3b")
     fields = COMMON | CARDS[alike] | {"one_level": not parts.per_token}
-    if parts.shift is not None:
-        fields |= {"shift": parts.shift}
+    if parts.shift not in (None, fields["shift"]):  # another than as released: then it is that of every size
+        fields |= {"shift": parts.shift, "large_shift": None}
     levels = "noise levels of its own for every token" if parts.per_token else "one noise level a clip"
     return {"name": name or folder.name, "description": f"open weights (Wan); {levels}"} | fields

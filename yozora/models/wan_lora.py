@@ -28,6 +28,7 @@ ENDINGS = {  # of a tensor's name → which part of a change it is
     ".lora_B.weight": UP, ".lora_B.default.weight": UP, ".lora_up.weight": UP,
     ".alpha": ALPHA, ".diff": WHOLE, ".diff_b": BIAS, ".lora_B.bias": BIAS,
 }  # fmt: skip
+MODULATION = ".diff_m"  # of a block or the head: what its `modulation`, a tensor by itself, is changed by
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class WanChanges(Mapping[str, Tensor]):
         for use in uses:
             _, tensors = read_file(use.path)
             own = all(name.split(".lora_")[0] + ".weight" in self._shapes for name in tensors)
-            for piece in own_pieces(use) if own else pieces_of(use, tensors, modules):
+            for piece in own_pieces(use) if own else pieces_of(use, tensors, modules, self._shapes):
                 shape = self._shapes.get(piece.name)
                 if shape is None or (piece.rows * piece.count, piece.numbers * piece.count) != (
                     shape[0],
@@ -100,11 +101,16 @@ def own_pieces(use: LoraUse) -> list[Piece]:
 
 
 def pieces_of(
-    use: LoraUse, tensors: Mapping[str, Tensor], modules: Mapping[str, tuple[str, int, int]]
+    use: LoraUse,
+    tensors: Mapping[str, Tensor],
+    modules: Mapping[str, tuple[str, int, int]],
+    shapes: Mapping[str, torch.Size],
 ) -> Iterator[Piece]:
-    """What another program's LoRA adds. Raises ModelError."""
+    """What another program's LoRA adds to tensors of these shapes. Raises ModelError."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
+        if key.endswith(MODULATION):
+            key = f"{key.removesuffix(MODULATION)}.modulation.diff"
         ending = next((ending for ending in ENDINGS if key.endswith(ending)), None)
         module = key.removesuffix(ending or "")
         for prefix in PREFIXES:
@@ -130,9 +136,13 @@ def pieces_of(
             yield Piece(f"{name}.weight", index, count, len(up), len(up) * down.shape[1], product)
         for kind, tail in ((WHOLE, "weight"), (BIAS, "bias")):
             if kind in parts and parts[kind].ndim:
-                whole = parts[kind]
+                whole, tensor = parts[kind], f"{name}.{tail}"
+                if kind == WHOLE and name in shapes:  # which is no module, but a tensor by itself
+                    tensor = name
+                    if whole.shape[-len(shapes[name]) :] == shapes[name] and whole.numel() == shapes[name].numel():
+                        whole = whole.reshape(shapes[name])  # without a batch's axis
                 yield Piece(
-                    f"{name}.{tail}", index, count, len(whole), whole.numel(),
+                    tensor, index, count, len(whole), whole.numel(),
                     lambda whole=whole: use.scale * whole.float(),
                 )  # fmt: skip
 
