@@ -212,7 +212,7 @@ def test_a_lora_that_changes_modulation(ending: str, tmp_path: Path) -> None:
     tables = {name: plain.state_dict()[f"{name}.table"] for name in ("blocks.0", "head")}
     changes = {name: torch.randn(1, *table.shape) for name, table in tables.items()}
     save_file({f"diffusion_model.{name}{ending}": change for name, change in changes.items()}, path)
-    changed = load_wan_transformer(tmp_path / "model", changes=WanChanges([LoraUse(path, 0.5)], plain.config))
+    changed = load_wan_transformer(tmp_path / "model", changes=WanChanges([LoraUse(str(path), 0.5)], plain.config))
     for name, table in tables.items():
         assert torch.allclose(changed.state_dict()[f"{name}.table"], table + 0.5 * changes[name][0], atol=1e-6)
     assert torch.equal(changed.state_dict()["blocks.1.table"], plain.state_dict()["blocks.1.table"])
