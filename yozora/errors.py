@@ -49,3 +49,8 @@ def needing(what: str, extras: str) -> Iterator[None]:
 def printable(text: object) -> str:
     """A text in one line, without signs that no terminal shows, or that could take one over."""
     return "".join(sign for sign in " ".join(str(text).split()) if sign.isprintable())
+
+
+def first_line(error: Exception) -> str:
+    """What an error of somebody else's code says, or what it is where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

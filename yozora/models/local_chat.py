@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from yozora.errors import ModelError
+from yozora.errors import ModelError, first_line
 from yozora.models.endpoint import Message
 
 MOST_TOKENS = 600  # of an answer
@@ -41,7 +41,7 @@ class LocalChat:
             ).to(self.device)
             made = model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
         except Exception as error:  # whatever a template, or a model of another kind, does with it
-            raise ModelError(f"{self.folder} cannot answer ({_first_line(error)})") from None
+            raise ModelError(f"{self.folder} cannot answer ({first_line(error)[:160]})") from None
         return tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def content(self, content: Any) -> Any:
@@ -62,13 +62,8 @@ class LocalChat:
         except ModuleNotFoundError as error:
             raise ModelError(f"a model of your own needs {error.name}: pip install {error.name}") from None
         except Exception as error:  # missing files, unknown kinds, broken weights: the library raises many
-            raise ModelError(f"{self.folder} cannot be loaded ({_first_line(error)})") from None
+            raise ModelError(f"{self.folder} cannot be loaded ({first_line(error)[:160]})") from None
         return tokenizer, model.eval().to(self.device)
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, or what it is where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 class LocalVision(LocalChat):

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from yozora.errors import ConfigError, YozoraError
+from yozora.errors import ConfigError, YozoraError, first_line
 
 if sys.platform != "win32":
     import fcntl
@@ -49,6 +49,5 @@ def explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = re.sub(r",? /\S+:\d+:\d+", "", reason)[:200]  # where in its own source
+        reason = re.sub(r",? /\S+:\d+:\d+", "", first_line(error))[:200]  # where in its own source
         raise ConfigError(f"the library {folder} cannot be used ({reason}); copy or make it again") from None

@@ -249,8 +249,8 @@ class Library:
 
     @contextmanager
     def _using(self, alone: bool = False) -> Iterator[None]:
-        """The library as it is by now, whoever has changed it. Others read and add meanwhile, unless it is had
-        `alone`, as it is where something is changed."""
+        """The library as it is by now, whoever has changed it. Others read meanwhile, unless it is had `alone`,
+        as it is where something is changed."""
         with explained(self.folder), locked(self.folder, alone):
             self._table.checkout_latest()
             yield
