@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from wan_models import tiny_autoencoder, tiny_transformer
 
-from yozora.diffusion import SCHEDULES, guided, in_whole_levels, sample, whole_levels
+from yozora.diffusion import SCHEDULES, UNROUNDED, guided, in_whole_levels, sample, whole_levels
 from yozora.models.wan import load_wan_autoencoder, load_wan_transformer
 
 SIZE = (16, 32, 5)  # height, width, frames
@@ -32,18 +32,19 @@ def scheduler(grid: str, shift: float) -> Any:
 
 
 @pytest.mark.parametrize("grid", ["wan", "wan-0.37"])
-@pytest.mark.parametrize(("steps", "shift"), [(1, 3.0), (2, 5.0), (7, 3.0), (30, 5.0), (50, 8.0)])
+@pytest.mark.parametrize(("steps", "shift"), [(1, 3.0), (2, 5.0), (3, 1.0), (7, 3.0), (9, 1.0), (15, 1.0), (30, 5.0), (37, 1.0), (50, 8.0)])
 def test_grids_of_levels(grid: str, steps: int, shift: float) -> None:
     theirs = scheduler(grid, shift)
     theirs.set_timesteps(steps)
     levels = SCHEDULES[grid](steps, shift)
     assert torch.equal(levels.float(), theirs.sigmas)
-    assert torch.equal((whole_levels(levels[:-1].float()) * 1000).round().long(), theirs.timesteps)
+    whole = whole_levels(levels[:-1].float(), 1000, UNROUNDED[grid](steps, shift))
+    assert torch.equal((whole * 1000).round().long(), theirs.timesteps)
 
 
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize(("grid", "steps", "shift", "guidance"), [
-    ("wan", 1, 3.0, 5.0), ("wan", 6, 3.0, 5.0), ("wan-0.37", 6, 5.0, 1.0), ("wan-0.37", 12, 3.0, 4.0),
+    ("wan", 1, 3.0, 5.0), ("wan", 3, 1.0, 5.0), ("wan", 6, 3.0, 5.0), ("wan-0.37", 6, 5.0, 1.0), ("wan-0.37", 12, 3.0, 4.0),
 ])  # fmt: skip
 def test_a_whole_run(grid: str, steps: int, shift: float, guidance: float, per_token: bool, tmp_path: Path) -> None:
     library: Any = importlib.import_module("diffusers")
@@ -64,7 +65,7 @@ def test_a_whole_run(grid: str, steps: int, shift: float, guidance: float, per_t
     transformer.save_pretrained(tmp_path / "transformer")
     autoencoder.save_pretrained(tmp_path / "vae")
     ours, decoder = load_wan_transformer(tmp_path / "transformer"), load_wan_autoencoder(tmp_path / "vae")
-    velocity = in_whole_levels(guided(ours, (text, None), (null, None), guidance), 1000)
+    velocity = in_whole_levels(guided(ours, (text, None), (null, None), guidance), 1000, UNROUNDED[grid](steps, shift))
     *_, step = sample(velocity, noise, SCHEDULES[grid](steps, shift), solver="unipc")
     assert expected.std() > 0.3
     assert (step.latents - expected).abs().max() <= 1e-4

@@ -12,6 +12,7 @@ from yozora.create.settings import Settings
 from yozora.create.sizes import Grid
 from yozora.diffusion import (
     FLOW_MAP,
+    UNROUNDED,
     Text,
     Velocity,
     cue_text,
@@ -73,8 +74,12 @@ class Prompted:
         if self.beside is not None:
             return guided_beside(self.bundle.transformer, *given, self.beside.on(self.bundle), projected)
         velocity = guided(model, *given, self.bundle.interval, projected)
-        count = self.bundle.card.whole_levels
-        return velocity if count is None else in_whole_levels(velocity, count)
+        card = self.bundle.card
+        if card.whole_levels is None:
+            return velocity
+        grid = UNROUNDED.get(card.schedule)
+        exact = None if grid is None else grid(self.settings.steps, card.shift_for(parts[0].size))
+        return in_whole_levels(velocity, card.whole_levels, exact)
 
     @torch.inference_mode()
     def _encode(self, prompt: str) -> Text:

@@ -14,7 +14,7 @@ from yozora.diffusion.guidance import (
     of_some,
     row_by_row,
 )
-from yozora.diffusion.levels import SCHEDULES, begin_at, sample_levels, schedule, shift_levels, whole_levels
+from yozora.diffusion.levels import SCHEDULES, UNROUNDED, begin_at, sample_levels, schedule, shift_levels, whole_levels
 from yozora.diffusion.path import add_noise, flow_count, flow_error, flow_loss, spread_levels, velocity_target
 from yozora.diffusion.sampler import Step, sample
 from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
@@ -22,6 +22,7 @@ from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
 __all__ = [
     "FLOW_MAP",
     "SCHEDULES",
+    "UNROUNDED",
     "SOLVERS",
     "Step",
     "Text",

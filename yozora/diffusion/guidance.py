@@ -88,9 +88,9 @@ def across(push: Tensor, latents: Tensor, velocity: Tensor, levels: Tensor) -> T
     return push - along.view(-1, 1, 1, 1, 1) * clean
 
 
-def in_whole_levels(velocity: Velocity, count: int) -> Velocity:
+def in_whole_levels(velocity: Velocity, count: int, grid: Tensor | None = None) -> Velocity:
     """A velocity whose model is told levels as one that was trained on `count` of them is (see `whole_levels`)."""
-    return lambda latents, levels, reach: velocity(latents, whole_levels(levels, count), reach)
+    return lambda latents, levels, reach: velocity(latents, whole_levels(levels, count, grid), reach)
 
 
 @torch.no_grad()

@@ -43,14 +43,12 @@ def begin_at(levels: Tensor, highest: float) -> Tensor:
 def wan_schedule(steps: int, shift: float = 1.0) -> Tensor:
     """As `schedule`, on the grid of Wan's own release and of diffusers up to 0.36: it begins below 1, at 0.999 shifted,
     since that was the first of the thousand levels in training."""
-    return _to_zero(shift_levels(_falling(0.999, 0.0, steps), shift))
+    return _to_zero(_wan(steps, shift))
 
 
 def wan_schedule_later(steps: int, shift: float = 1.0) -> Tensor:
     """As `schedule`, on the grid of diffusers from 0.37 on: from a millionth below 1, as if towards 0.001."""
-    levels = shift_levels(_falling(1.0, 0.001, steps), shift)
-    levels[0] -= 1e-6
-    return _to_zero(levels)
+    return _to_zero(_wan_later(steps, shift))
 
 
 def _to_zero(levels: Tensor) -> Tensor:
@@ -58,25 +56,40 @@ def _to_zero(levels: Tensor) -> Tensor:
     return torch.cat((levels, torch.zeros(1))).float().double()
 
 
+def _wan(steps: int, shift: float) -> Tensor:
+    return shift_levels(_falling(0.999, 0.0, steps), shift)
+
+
+def _wan_later(steps: int, shift: float) -> Tensor:
+    levels = shift_levels(_falling(1.0, 0.001, steps), shift)
+    levels[0] -= 1e-6
+    return levels
+
+
 def _falling(first: float, last: float, steps: int) -> Tensor:
-    """Even steps from first towards last, without last."""
+    """Even steps from first towards last, without last, to the bit as NumPy makes them."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    return torch.linspace(first, last, steps + 1, dtype=torch.float64)[:-1]
+    return torch.from_numpy(np.linspace(first, last, steps + 1)[:-1].copy())
 
 
-SCHEDULES: dict[str, Callable[[int, float], Tensor]] = {
-    "even": schedule,
-    "wan": wan_schedule,
-    "wan-0.37": wan_schedule_later,
-}
+Grid = Callable[[int, float], Tensor]
+
+SCHEDULES: dict[str, Grid] = {"even": schedule, "wan": wan_schedule, "wan-0.37": wan_schedule_later}
 """Grids of noise levels by the names that model cards use."""
 
+UNROUNDED: dict[str, Grid] = {"wan": _wan, "wan-0.37": _wan_later}
+"""The same before they are rounded to float32, where they are: float64 [steps], without the 0."""
 
-def whole_levels(levels: Tensor, count: int = 1000) -> Tensor:
+
+def whole_levels(levels: Tensor, count: int = 1000, grid: Tensor | None = None) -> Tensor:
     """Levels as models see them that were trained on `count` of them, numbered 0..count: rounded down, as Wan's code
-    does. (What float32 loses of a level is made up for first.)"""
-    return ((levels.double() * count + 1e-4).floor() / count).to(levels.dtype)
+    does. What float32 loses of a level is made up for first; where levels are on a `grid`, float64 of any shape, it is
+    the grid's own number that is rounded down, which may lie next to a whole one by no more than float64's rounding."""
+    numbers = levels.double() * count + 1e-4
+    for exact in () if grid is None else grid.flatten().tolist():
+        numbers = torch.where(levels.float() == np.float32(exact).item(), exact * count, numbers)
+    return (numbers.floor() / count).to(levels.dtype)
 
 
 def sample_levels(
