@@ -19,6 +19,7 @@ SMALLER = "a smaller size, fewer seconds or fewer variations"
     [
         ("load", Running(), GPU, 0, True, "ask for --weights int8 or --offload cpu"),
         ("load", Running("int8"), CPU, 0, True, "ask for --offload disk"),
+        ("load", Running(compiled=True), CPU, 0, True, "ask for --weights int8 or --offload disk without --compile"),
         ("load", Running("fp8", "disk"), CPU, 0, True, "a smaller model, or more memory, is needed"),
         ("sample", Running(), CPU, 0, True, f"ask for --weights int8 or --offload disk or {SMALLER}"),
         ("sample", Running(), CPU, 0, False, f"ask for {SMALLER}"),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from yozora.errors import ModelError
-from yozora.models.fetch import FETCHED, fetch_model, fetched, is_hub_name
+from yozora.models.fetch import FETCHED, check_model, fetch_model, fetched, is_hub_name
 from yozora.models.registry import find_model
 
 NAME, COMMIT = "someone/tiny-wan", "0123456789abcdef0123456789abcdef01234567"
@@ -217,6 +217,30 @@ def test_a_folder_is_checked_again(hub: Hub, tmp_path: Path) -> None:
     wrong = fetch(nowhere, tmp_path, verb="check")
     assert wrong.returncode == 2 and f"vae/config.json and 1 more missing or not as {NAME} has it" in one_error(wrong)
     assert (folder / path).exists()
+
+
+def test_a_model_that_does_not_run_is_refused_before_its_weights(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = json.dumps({"_class_name": "FluxPipeline"}).encode()
+    monkeypatch.setitem(FILES, "model_index.json", other)
+    hub.files["model_index.json"] = other
+    assert "FluxPipeline, which Yozora does not run" in one_error(fetch(hub, tmp_path))
+    assert not [path for verb, path, _ in hub.asked if path.endswith(".safetensors")]
+    assert not list((tmp_path / "yozora" / "models" / "someone").iterdir())
+
+
+@pytest.mark.parametrize("told", [
+    {"name": NAME, "commit": COMMIT, "files": {}},
+    {"name": NAME, "commit": 7, "files": {"a": {"size": 1, "kind": "git", "digest": "00"}}},
+    {"name": NAME, "commit": COMMIT, "files": {"a": {"size": None, "kind": "git", "digest": "00"}}},
+    {"name": NAME, "commit": COMMIT, "files": {"a": {"size": 1, "kind": "md5", "digest": "00"}}},
+    {"name": NAME, "commit": COMMIT, "files": ["a"]},
+])  # fmt: skip
+def test_a_note_that_says_nothing_of_use(told: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / FETCHED).write_text(json.dumps(told))
+    with pytest.raises(ModelError, match="give --name to ask the hub"):
+        check_model(tmp_path)
 
 
 def one_error(done: subprocess.CompletedProcess[str]) -> str:

@@ -255,6 +255,8 @@ def test_a_lora_changes_the_video_and_is_in_its_recipe(folders: dict[str, Path],
         ({"blocks.0.ffn.0.lora_down.weight": (2, 32), "blocks.0.ffn.0.lora_up.weight": (56, 3)}, "do not fit"),
         ({"blocks.0.ffn.0.lora_down.weight": (2, 16), "blocks.0.ffn.0.lora_up.weight": (56, 2)}, "another model"),
         ({"blocks.0.ffn.0.diff": (7,)}, "another model"),
+        ({"blocks.0.ffn.0.diff": ()}, "is one number"),
+        ({"blocks.0.ffn.0.diff": (56, 32), "transformer.blocks.0.ffn.0.diff": (56, 32)}, "twice, by two names"),
     ],
 )
 def test_bad_loras(tensors: dict[str, tuple[int, ...]], said: str, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -285,6 +287,18 @@ def test_loras_with_numbers_that_mean_nothing(folders: dict[str, Path], tmp_path
 
 
 # ---- bad folders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", [
+    {"num_res_blocks": 2.5}, {"num_res_blocks": 10**6}, {"base_dim": 10**400}, {"dim_mult": 4}, {"patch_size": 0.5},
+    {"latents_mean": [float("nan")] * 16}, {"latents_std": ["wide"] * 16},
+], ids=str)  # fmt: skip
+def test_odd_configurations_of_an_autoencoder(change: dict[str, Any], folders: dict[str, Path], tmp_path: Path) -> None:
+    fields = json.loads((folders["2.1"] / "vae" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | change))
+    with pytest.raises(ModelError, match="describes no autoencoder of Wan") as raised:
+        wan.read_wan_autoencoder(tmp_path)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 300 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,9 @@ def scheduler(grid: str, shift: float) -> Any:
 
 
 @pytest.mark.parametrize("grid", ["wan", "wan-0.37"])
-@pytest.mark.parametrize(("steps", "shift"), [(1, 3.0), (2, 5.0), (3, 1.0), (7, 3.0), (9, 1.0), (15, 1.0), (30, 5.0), (37, 1.0), (50, 8.0)])
+@pytest.mark.parametrize(
+    ("steps", "shift"), [(1, 3.0), (2, 5.0), (3, 1.0), (7, 3.0), (9, 1.0), (15, 1.0), (30, 5.0), (37, 1.0), (50, 8.0)]
+)
 def test_grids_of_levels(grid: str, steps: int, shift: float) -> None:
     theirs = scheduler(grid, shift)
     theirs.set_timesteps(steps)
@@ -44,7 +46,8 @@ def test_grids_of_levels(grid: str, steps: int, shift: float) -> None:
 
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize(("grid", "steps", "shift", "guidance"), [
-    ("wan", 1, 3.0, 5.0), ("wan", 3, 1.0, 5.0), ("wan", 6, 3.0, 5.0), ("wan-0.37", 6, 5.0, 1.0), ("wan-0.37", 12, 3.0, 4.0),
+    ("wan", 1, 3.0, 5.0), ("wan", 3, 1.0, 5.0), ("wan", 6, 3.0, 5.0),
+    ("wan-0.37", 6, 5.0, 1.0), ("wan-0.37", 12, 3.0, 4.0),
 ])  # fmt: skip
 def test_a_whole_run(grid: str, steps: int, shift: float, guidance: float, per_token: bool, tmp_path: Path) -> None:
     library: Any = importlib.import_module("diffusers")

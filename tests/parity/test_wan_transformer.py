@@ -14,6 +14,7 @@ from wan_models import tiny_transformer
 
 from yozora.errors import ModelError
 from yozora.models.folder import load_module, save_module
+from yozora.models.running import AS_IT_IS
 from yozora.models.transformer import Transformer
 from yozora.models.wan import (
     PRESETS,
@@ -168,6 +169,14 @@ def test_what_needs_it_stays_float32(tmp_path: Path) -> None:
     assert (got - expected).norm() < 0.03 * expected.norm()
 
 
+def test_what_is_made_ready_to_run_cannot_be_written(tmp_path: Path) -> None:
+    tiny_transformer().save_pretrained(tmp_path)
+    running = load_wan_transformer(tmp_path, running=AS_IT_IS)
+    with pytest.raises(ModelError, match="load them as they are"):
+        save_wan_transformer(running, tmp_path / "again.safetensors")
+    assert not (tmp_path / "again.safetensors").exists()
+
+
 def damage(folder: Path, what: str) -> None:
     """Makes a good folder a bad one."""
     config, weights = folder / "config.json", folder / WEIGHTS
@@ -180,6 +189,12 @@ def damage(folder: Path, what: str) -> None:
         del fields["num_layers"]
     elif what == "odd heads":
         fields["num_attention_heads"] = "many"
+    elif what == "half a block":
+        fields["num_layers"] = 2.5
+    elif what == "blocks without end":
+        fields["num_layers"] = 10**400
+    elif what == "no number":
+        fields["eps"] = float("nan")
     elif what == "lacking":
         del tensors["blocks.1.ffn.net.2.bias"]
     elif what == "more":
@@ -209,6 +224,9 @@ def damage(folder: Path, what: str) -> None:
         ("picture features", "Wan 2.2 TI2V-5B"),
         ("no depth", "does not say 'num_layers'"),
         ("odd heads", "describes no transformer"),
+        ("half a block", "describes no transformer of Wan: depth"),
+        ("blocks without end", "describes no transformer of Wan: depth"),
+        ("no number", "describes no transformer of Wan: eps"),
         ("lacking", "lacks blocks.1.ffn.net.2.bias"),
         ("more", "has unknown blocks.7.ffn.net.2.bias"),
         ("other shape", "does not make blocks.1.ffn.down.bias"),
@@ -224,7 +242,7 @@ def test_bad_folders_are_refused_in_one_line(what: str, said: str, tmp_path: Pat
     damage(tmp_path, what)
     with pytest.raises(ModelError, match=said) as raised:
         load_wan_transformer(tmp_path)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 300 + len(str(tmp_path))
 
 
 def test_configurations_are_read(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def advice(stage: str, running: Running, device: torch.device, tile: int, large:
         if running.weights is None and stage in ("load", "sample"):
             switches.append("--weights int8")
         if running.offload is None and stage != "text":  # which frees the others' memory while one part is at work
-            switches.append("--offload disk" if device.type == "cpu" else "--offload cpu")
+            instead = " without --compile" if running.compiled else ""
+            switches.append(f"--offload {'disk' if device.type == 'cpu' else 'cpu'}{instead}")
     less = "" if stage == "load" else "a smaller size, fewer seconds or fewer variations"
     helps = " or ".join(filter(None, (" or ".join(switches), less)))
     return f"ask for {helps}" if helps else "a smaller model, or more memory, is needed"

@@ -22,8 +22,8 @@ from yozora.diffusion.solvers import FLOW_MAP, SOLVERS
 __all__ = [
     "FLOW_MAP",
     "SCHEDULES",
-    "UNROUNDED",
     "SOLVERS",
+    "UNROUNDED",
     "Step",
     "Text",
     "Velocity",

@@ -11,15 +11,19 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from yozora.errors import ModelError
 from yozora.models.folder import CONFIG, first_line, read_json
-from yozora.models.wan_folder import PIPELINE
+from yozora.models.wan_folder import PIPELINE, check_pipeline
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.pth", "LICENSE*", "README.md")
@@ -33,7 +37,7 @@ class Known:
     "git", which is SHA-1 of that with its length before it."""
 
     size: int
-    kind: str
+    kind: Literal["sha256", "git"]
     digest: str
 
     def is_of(self, path: Path) -> bool:
@@ -45,6 +49,14 @@ class Known:
             while block := content.read(BLOCK):
                 made.update(block)
         return made.hexdigest() == self.digest
+
+
+class Told(NamedTuple):
+    """What is written down beside a model that was fetched."""
+
+    name: str
+    commit: str
+    files: Annotated[dict[str, Known], Field(min_length=1)]
 
 
 def is_hub_name(name: str) -> bool:
@@ -90,13 +102,16 @@ def fetch_model(
     partial = folder.with_name(f".{folder.name}.fetching")
     try:
         files, commit = list_files(hub, name, revision)
+        if PIPELINE in files:  # first, since what it says may make all the rest useless
+            hub.hf_hub_download(name, PIPELINE, revision=commit, local_dir=partial)
+            _check_arrived(partial, PIPELINE, files[PIPELINE])
+            with _gone_where_refused(partial):
+                check_pipeline(partial / PIPELINE)
         say(f"{name} at {commit[:12]}: {described(files)}")
         hub.snapshot_download(name, revision=commit, local_dir=partial, allow_patterns=list(files))
         for path, known in files.items():
             say(f"checking {path}")
-            if not known.is_of(partial / path):
-                (partial / path).unlink(missing_ok=True)
-                raise ModelError(f"{path} did not arrive whole: fetch again, which goes on with the rest")
+            _check_arrived(partial, path, known)
         told = {"name": name, "commit": commit, "files": {path: asdict(known) for path, known in files.items()}}
         for path in sorted(partial.rglob("*"), reverse=True):  # what an earlier commit had, and the hub's own notes
             if path.is_dir():
@@ -111,6 +126,23 @@ def fetch_model(
     except Exception as error:  # the hub's own, its network library's, or the disk's
         raise ModelError(explain(hub, name, error)) from None
     return folder
+
+
+def _check_arrived(partial: Path, path: str, known: Known) -> None:
+    """Raises ModelError where a file is not what the hub says, and removes it."""
+    if not known.is_of(partial / path):
+        (partial / path).unlink(missing_ok=True)
+        raise ModelError(f"{path} did not arrive whole: fetch again, which goes on with the rest")
+
+
+@contextmanager
+def _gone_where_refused(partial: Path) -> Iterator[None]:
+    """Removes what there is of a model that is refused."""
+    try:
+        yield
+    except ModelError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def check_model(folder: Path, name: str | None = None, say: Callable[[str], None] = lambda _: None) -> str:
@@ -141,15 +173,15 @@ def check_model(folder: Path, name: str | None = None, say: Callable[[str], None
     return f"{folder}: {described(files)}, all as in {name} at {commit[:12]}"
 
 
-def read_fetched(folder: Path) -> tuple[str, str, dict[str, Known]]:
-    """The name, commit and files of a folder that was fetched. Raises ModelError."""
+def read_fetched(folder: Path) -> Told:
+    """What was written down of a folder that was fetched. Raises ModelError."""
     path = folder / FETCHED
     if not path.is_file():
         raise ModelError(f"{folder} was not fetched by `yozora models fetch`: say by --name what the hub calls it")
     told = read_json(path)
     try:
-        return told["name"], told["commit"], {path: Known(**known) for path, known in told["files"].items()}
-    except (KeyError, TypeError, AttributeError):
+        return TypeAdapter(Told).validate_python(told)
+    except ValidationError:
         raise ModelError(f"{path} does not say what the files should be: give --name to ask the hub") from None
 
 

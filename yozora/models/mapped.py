@@ -197,8 +197,10 @@ def fits(shape: list[int], rows: int, columns: int) -> bool:
 def save_mapped(module: nn.Module, keys: KeyMap, path: Path, shape_there: Callable[[str, Tensor], list[int]]) -> None:
     """Writes a module's tensors in one safetensors file, by the other program's names, as they are. `shape_there` says
     of our name and a part of that tensor which shape it has there. Raises ModelError."""
-    tensors = {}
-    for name, tensor in module.state_dict().items():
+    tensors, own = {}, module.state_dict()
+    if own.keys() != keys.keys():
+        raise ModelError("weights in pieces, in eight bits or elsewhere cannot be written: load them as they are")
+    for name, tensor in own.items():
         for theirs, part in zip(keys[name], tensor.chunk(len(keys[name])), strict=True):
             tensors[theirs] = part.detach().to("cpu", copy=True).reshape(shape_there(name, part)).contiguous()
     try:

@@ -77,6 +77,8 @@ class TransformerConfig:
             raise ValueError(f"freq_dim must be even and from 2 to {MAX_WIDTH}, not {self.freq_dim}")
         if not 0 < self.spacing <= MAX_PATCH:
             raise ValueError(f"spacing must be positive and at most {MAX_PATCH}, not {self.spacing}")
+        if not 0 < self.eps < 1:
+            raise ValueError(f"eps must lie between 0 and 1, not {self.eps}")
         if not 1 / self.width <= self.ffn <= MAX_FFN:
             raise ValueError(f"ffn must be positive and at most {MAX_FFN}, not {self.ffn}")
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from yozora.errors import ModelError
-from yozora.models.folder import CONFIG, first_line, read_json
+from yozora.models.folder import CONFIG, describe_invalid, first_line, read_json
 from yozora.models.mapped import (
     PICKLED,
     KeyMap,
@@ -211,11 +212,16 @@ def read_wan_config(folder: Path) -> tuple[TransformerConfig, Layout]:
         if given["out_channels"] in (None, given["channels"]):
             given["out_channels"] = None
         given["ffn"] = given["ffn"] / given["width"]
-        return TransformerConfig(**given), layout
+        return TypeAdapter(TransformerConfig).validate_python(given), layout
     except KeyError as error:
         raise ModelError(f"{path} does not say {error}; copy it again") from None
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ModelError(f"{path} describes no transformer of Wan: {first_line(error)}") from None
+        raise ModelError(f"{path} describes no transformer of Wan: {_problem(error)}") from None
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a configuration, in one line."""
+    return describe_invalid(error) if isinstance(error, ValidationError) else first_line(error)
 
 
 def _refuse_others(path: Path, fields: dict[str, Any]) -> None:
@@ -303,11 +309,12 @@ def read_wan_autoencoder(folder: Path) -> WanAutoencoderConfig:
         given: dict[str, Any] = {ours: fields[theirs] for ours, theirs in AUTOENCODER_CONFIG.items()}
         given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
         given["decoder_width"] = fields["decoder_base_dim"] or fields["base_dim"]
-        return WanAutoencoderConfig(patch=fields["patch_size"] or 1, **given)
+        given["patch"] = fields["patch_size"] or 1
+        return TypeAdapter(WanAutoencoderConfig).validate_python(given)
     except KeyError as error:
         raise ModelError(f"{path} does not say {error}; copy it again") from None
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path} describes no autoencoder of Wan: {first_line(error)}") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ModelError(f"{path} describes no autoencoder of Wan: {_problem(error)}") from None
 
 
 def original_autoencoder(stored: Stored) -> WanAutoencoderConfig:

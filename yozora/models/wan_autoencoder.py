@@ -11,6 +11,7 @@ What is unusual about them, and about how they run here:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ from yozora.models.wan_layers import (
 State = tuple[Any, ...]
 """A stream's: a memory (see `wan_layers`), in tuples."""
 
-MAX_WIDTH = 2**16
+MAX_WIDTH, MAX_DEPTH = 2**16, 2**6
 TOGETHER = 2**14  # cells of frames that go through a stage of the decoder at a time
 
 
@@ -66,9 +67,12 @@ class WanAutoencoderConfig:
         sizes = (self.channels, self.width, self.decoder_width, self.depth, self.patch, *self.multiples)
         if not 1 <= min(sizes) <= max(sizes) <= MAX_WIDTH:
             raise ValueError(f"sizes must be between 1 and {MAX_WIDTH}")
+        if max(self.depth, len(self.multiples), self.patch) > MAX_DEPTH:
+            raise ValueError(f"depth, patch and the number of multiples must be at most {MAX_DEPTH}")
         if len(self.halves_time) != len(self.multiples) - 1:
             raise ValueError("halves_time must say something of each step between the multiples")
-        if not len(self.mean) == len(self.std) == self.channels or min(self.std, default=0) <= 0:
+        known = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not (known and len(self.mean) == len(self.std) == self.channels and min(self.std, default=0) > 0):
             raise ValueError(f"mean and std must be {self.channels} numbers each, std positive")
 
     @property

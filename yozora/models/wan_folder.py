@@ -63,16 +63,22 @@ def find_parts(folder: Path) -> WanParts:
     return WanParts(folder, autoencoder, folder / TEXT_ENCODER, folder / TOKENIZER, per_token, None)
 
 
-def _diffusers_parts(folder: Path) -> WanParts:
-    index = read_json(folder / PIPELINE)
+def check_pipeline(path: Path) -> bool:
+    """Raises ModelError where a pipeline's file is of one that Yozora does not run; returns whether each token may have
+    a noise level of its own."""
+    index = read_json(path)
     name, per_token = index.get("_class_name"), bool(index.get("expand_timesteps"))
     if name not in PIPELINES or (name == PIPELINES[1] and not per_token):
-        what = f"{folder / PIPELINE} is of {str(name)[:60]}, which Yozora does not run"
+        what = f"{path} is of {str(name)[:60]}, which Yozora does not run"
         raise ModelError(f"{what}; it runs Wan's text to video and Wan 2.2 TI2V-5B")
     second = index.get("transformer_2")
     if index.get("boundary_ratio") or (isinstance(second, list) and any(second)):
-        raise ModelError(f"{folder / PIPELINE} has two transformers, which Yozora does not run: take Wan 2.2 TI2V-5B")
-    shift = None
+        raise ModelError(f"{path} has two transformers, which Yozora does not run: take Wan 2.2 TI2V-5B")
+    return per_token
+
+
+def _diffusers_parts(folder: Path) -> WanParts:
+    per_token, shift = check_pipeline(folder / PIPELINE), None
     if (folder / SCHEDULER).is_file():
         shift = read_json(folder / SCHEDULER).get("flow_shift")
     if not (shift is None or isinstance(shift, (int, float))):

@@ -117,7 +117,10 @@ def pieces_of(
             module = module.removeprefix(prefix)
         if ending is None or module not in modules:
             raise ModelError(f"{use.path} is no LoRA for this model: it changes {key[:100]}")
-        found.setdefault(module, {})[ENDINGS[ending]] = tensor
+        parts = found.setdefault(module, {})
+        if ENDINGS[ending] in parts:
+            raise ModelError(f"{use.path} changes {module} twice, by two names; copy it again")
+        parts[ENDINGS[ending]] = tensor
     for module, parts in found.items():
         name, index, count = modules[module]
         if (DOWN in parts) != (UP in parts) or (DOWN not in parts and ALPHA in parts):
@@ -135,7 +138,9 @@ def pieces_of(
 
             yield Piece(f"{name}.weight", index, count, len(up), len(up) * down.shape[1], product)
         for kind, tail in ((WHOLE, "weight"), (BIAS, "bias")):
-            if kind in parts and parts[kind].ndim:
+            if kind in parts:
+                if not parts[kind].ndim:
+                    raise ModelError(f"{use.path}: what is added to {module} is one number; copy it again")
                 whole, tensor = parts[kind], f"{name}.{tail}"
                 if kind == WHOLE and name in shapes:  # which is no module, but a tensor by itself
                     tensor = name
