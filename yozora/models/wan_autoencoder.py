@@ -32,6 +32,7 @@ from yozora.models.wan_layers import (
     average,
     closed,
     fold,
+    give_back,
     opened,
     remember,
     repeat,
@@ -224,8 +225,10 @@ class Decoder(nn.Module):
         if number == len(self.stages):
             x, memory[3] = self.head(*activate(x, self.norm, memory[3], self.head.weight.dtype))
             return x
-        made, states = [], memory[2]
-        for piece in x.split(max(1, TOGETHER // x[0, 0, 0].numel()), dim=2):
+        made, states, cells = [], memory[2], x[0, 0, 0].numel()
+        for piece in x.split(max(1, TOGETHER // cells), dim=2):
+            if x.device.type == "cpu" and cells >= TOGETHER:
+                give_back()
             piece, states[number] = self.stages[number](piece, states[number])
             made.append(self.refine(piece, number + 1, memory))
         return torch.cat(made, dim=2)

@@ -7,7 +7,9 @@ the type of the convolutions' weights: what a convolution is given is rounded on
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -223,6 +225,22 @@ def opened(state: Any) -> Any:
 def closed(memory: Any) -> Any:
     """The inverse of `opened`."""
     return tuple(closed(part) for part in memory) if isinstance(memory, list) else memory
+
+
+def give_back() -> None:
+    """Gives the system what was freed and kept for later. glibc keeps all that lies below something which is still in
+    use, and of tensors as large as these, of many sizes, that grows to hundreds of megabytes."""
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """glibc's malloc_trim, where it is what allocates."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return None
 
 
 # ---- shapes, norms ---------------------------------------------------------------------------------------------------
