@@ -12,9 +12,7 @@ import pytest
 from replies import replying
 
 from yozora.captions import Caption, Event, caption_files, load_captioner
-from yozora.captions.background import hardly_changes, stands_still
 from yozora.captions.board import board_of, write_board
-from yozora.captions.camera import camera_of, filmed
 from yozora.captions.chat import FRAMES, ChatCaptioner
 from yozora.captions.files import LIST, listed
 from yozora.captions.seeing import Read, see
@@ -22,6 +20,8 @@ from yozora.captions.world import WorldCaptioner
 from yozora.clip import Clip
 from yozora.create.board import read_board
 from yozora.errors import ConfigError, ModelError
+from yozora.evaluate.background import hardly_changes, stands_still
+from yozora.evaluate.camera import camera_of, filmed
 from yozora.models.endpoint import Endpoint
 from yozora.train.config import Footage
 from yozora.train.footage import list_folder

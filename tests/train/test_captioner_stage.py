@@ -6,11 +6,12 @@ import pytest
 
 from yozora import train
 from yozora.captions import learning, load_captioner
-from yozora.captions.seeing import load_eyes, see
+from yozora.captions.seeing import see
 from yozora.captions.world import WorldCaptioner
 from yozora.cli.train import EVERY as STAGES
 from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
+from yozora.evaluate.weighing import load_eyes
 from yozora.train import run
 from yozora.train.config import CaptionerStage
 from yozora.train.settings import read_config

@@ -41,8 +41,8 @@ def load_captioner(name: str = DEFAULT, language: str = "en") -> Captioner:
 
         return ChatCaptioner(LocalVision(Path(name)), language)
     if os.path.isdir(name):
-        from yozora.captions.seeing import load_eyes
         from yozora.captions.world import WorldCaptioner
+        from yozora.evaluate.weighing import load_eyes
 
         return WorldCaptioner(language, load_eyes(name))
     raise ConfigError(f"there is no captioner {name[:80]!r}: use {DEFAULT}, {PREFIX}MODEL@URL or a folder")

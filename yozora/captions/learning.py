@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from yozora.captions.evidence import (
+from yozora.clip import Clip
+from yozora.evaluate.evidence import (
     CANDIDATES,
     CHANNELS,
     MOMENTS,
@@ -31,7 +32,6 @@ from yozora.captions.evidence import (
     look_around,
     mirrored,
 )
-from yozora.clip import Clip
 from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector
 from yozora.models.reader import Reader

@@ -9,26 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import NamedTuple
 
-import torch
-
-from yozora.captions.evidence import Sight, gather, look_around
 from yozora.clip import Clip
-from yozora.evaluate.inspector import Look, load_inspector
+from yozora.evaluate.evidence import look_around
+from yozora.evaluate.inspector import Look
 from yozora.evaluate.motion import track
-from yozora.evaluate.reading import load_reader
-from yozora.models.folder import load_module
-from yozora.models.inspector import Inspector
-from yozora.models.reader import Reader
-from yozora.models.weigher import MAIN, Weigher
+from yozora.evaluate.weighing import SURE, Eyes, Likely, load_eyes, weigh
 from yozora.world.words.partial import GOING, SECOND
 from yozora.world.words.seen import COLOURLESS_STYLES
 
-WEIGHTS = Path(__file__).parent / "weights" / "weigher"
-SURE = 0.35  # probability from which on a name is said: of 400 renders that no bench asks, 92 % of such names are right
 SURER = {"relation": 0.45}  # and from which on one of these is
 INDOORS = ("studio", "space")  # grounds without a time of day and weather
 STEP = 0.04  # of the frame's height, from which on a thing has moved
@@ -44,34 +33,6 @@ class Read:
     start: float = 0.0
 
 
-class Eyes(NamedTuple):
-    """The networks that read."""
-
-    inspector: Inspector
-    reader: Reader
-    weigher: Weigher
-
-
-class Told(NamedTuple):
-    """What is most probable of something, and how probable that is."""
-
-    name: str
-    chance: float
-
-
-def load_eyes(folder: str | Path | None = None) -> Eyes:
-    """The shipped networks, or those that `yozora train captioner` wrote to a folder. Raises ModelError."""
-    if folder is None:
-        return Eyes(load_inspector(), load_reader(), _load(WEIGHTS))
-    folder = Path(folder)
-    return Eyes(load_inspector(folder / "inspector"), load_reader(folder / "reader"), _load(folder / "weigher"))
-
-
-@lru_cache(maxsize=2)
-def _load(folder: Path) -> Weigher:
-    return load_module(Weigher, folder).eval().requires_grad_(False)
-
-
 def see(clip: Clip, eyes: Eyes | None = None) -> Read:
     """Reads a clip of any size, with one or two things told of, by the shipped networks where no others are given."""
     inspector, reader, weigher = eyes or load_eyes()
@@ -84,28 +45,7 @@ def see(clip: Clip, eyes: Eyes | None = None) -> Read:
     return Read(facts, clip.seconds, _start(main, clip) if moves else 0.0)
 
 
-@torch.no_grad()
-def weigh(sight: Sight, weigher: Weigher) -> tuple[dict[str, Told], Look]:
-    """What is told of each of the weigher's heads, and the look that is probably the main thing's."""
-    told = weigher(*gather(sight))
-    names = {}
-    for head, values in weigher.names.items():
-        chances = told[head][0].exp()
-        names[head] = Told(values[int(chances.argmax())], float(chances.max()))
-        if head == "filmed" and names[head].chance < SURE:  # the way, where only its direction is not sure
-            kinds = dict.fromkeys(value.partition(" ")[0] for value in values)
-            whole = {
-                kind: sum(float(c) for c, v in zip(chances, values, strict=True) if v.startswith(kind))
-                for kind in kinds
-            }
-            kind = max(whole, key=whole.__getitem__)
-            names[head] = Told(kind, whole[kind])
-    seen = [bool(look.mask.any()) for look in sight.looks]
-    likely = told[MAIN][0].masked_fill(~torch.tensor(seen), float("-inf"))
-    return names, sight.looks[int(likely.argmax())]
-
-
-def facts_of(told: Mapping[str, Told]) -> dict[str, str]:
+def facts_of(told: Mapping[str, Likely]) -> dict[str, str]:
     """The facts of which a caption tells, of what is sure and fits together."""
     sure = {head: each.name for head, each in told.items() if each.chance >= SURER.get(head, SURE)}
     facts = {"shape": told["shape"].name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,18 @@ from yozora.evaluate.reading import Reading, load_reader, read_clip
 from yozora.evaluate.reconstruction import reconstruct
 from yozora.evaluate.section import Section, Shown
 from yozora.evaluate.stated import CATEGORIES, CategoryPrompt, category_prompts, found, judge
+from yozora.evaluate.weighing import weigh_clip
+from yozora.models.inspector import Inspector
+from yozora.models.reader import Reader
 
-__all__ = ["CATEGORIES", "CategoryPrompt", "category_prompts", "follow", "judge", "read_clip"]
+__all__ = ["CATEGORIES", "CategoryPrompt", "category_prompts", "follow", "judge", "read_closely"]
 
 COLUMNS = ("model", "ceiling", "through autoencoder", "floor")
 LEAST_CEILING = 95.0  # percent: below this a figure says much about the reader, too
 SHOWN = 2  # clips of each category, the first ones
 TITLE = "Prompt following by category"
 ABOUT = (
-    "Captions of scenes that training never drew, each judged by one fact that it states. Two networks that learned "
+    "Captions of scenes that training never drew, each judged by one fact that it states. Three networks that learned "
     "from renders alone, and never see a prompt, read the clips. Ceiling: the renderer's own clips of the scenes, as "
     "they are and through the model's autoencoder; floor: the model's clips judged by each other's prompts."
 )
@@ -90,11 +94,19 @@ def _read_all(
         clips = (made, real, reconstruct(generator.bundle.autoencoder, real))
         done[key] = (
             made,
-            {column: read_clip(clip, reader, inspector) for column, clip in zip(COLUMNS, clips, strict=False)},
+            {column: read_closely(clip, reader, inspector) for column, clip in zip(COLUMNS, clips, strict=False)},
         )
     progress(total, total, "")
     found_by = [done[prompt.text, prompt.seed] for prompt in prompts]
     return [clip for clip, _ in found_by], {column: [read[column] for _, read in found_by] for column in COLUMNS[:-1]}
+
+
+def read_closely(clip: Clip, reader: Reader | None = None, inspector: Inspector | None = None) -> Reading:
+    """As `read_clip`, but for what is told better once the geometry of the background is weighed, too: by that, a move
+    of the camera and, since it says how far away a thing stands, the size of one."""
+    reading, (weighed, _) = read_clip(clip, reader, inspector), weigh_clip(clip)
+    size = weighed["size"].name if reading.finding.shape else ""
+    return replace(reading, names={**reading.names, "size": size, "camera": weighed["filmed"].name.partition(" ")[0]})
 
 
 def _handed_on(prompts: Sequence[CategoryPrompt], readings: Sequence[Reading]) -> list[Reading]:

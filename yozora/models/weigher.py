@@ -26,7 +26,7 @@ RELATION = "relation"  # the head that says where the second thing is from the m
 @dataclass(frozen=True)
 class WeigherConfig:
     """`heads` names the classes of each head, in order; `shapes`, `colours` and `materials` those of the candidates'
-    looks. The numbers of the evidence (see `yozora.captions.evidence`): `candidates`, of each `channels` at `moments`
+    looks. The numbers of the evidence (see `yozora.evaluate.evidence`): `candidates`, of each `channels` at `moments`
     and `looks`; `said` by the reader, whose own heads are `reader`; `whole` of all of the clip, of which the last
     `rows` say where the picture gets lighter or darker from top to bottom. Heads in `alone` are told by what they
     depend on alone, through `own` hidden numbers."""

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from yozora.captions.background import hardly_changes, stands_still
-from yozora.captions.camera import AMOUNTS, LED, PLAIN, Filmed, camera_of, filmed
 from yozora.clip import Clip
+from yozora.evaluate.background import hardly_changes, stands_still
+from yozora.evaluate.camera import AMOUNTS, LED, PLAIN, Filmed, camera_of, filmed
 from yozora.evaluate.hidden import moving_thing
 from yozora.evaluate.inspector import Look, count_things, look_at_things
 from yozora.evaluate.motion import LEAST_FRAMES

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from yozora.captions.evidence import Evidence, Sight, gather, look_around, mirrored
 from yozora.captions.learning import HEADS, names_of, numbers_of, softened
-from yozora.captions.seeing import Told, facts_of, load_eyes, see
+from yozora.captions.seeing import facts_of, see
 from yozora.clip import Clip
+from yozora.evaluate.evidence import Evidence, Sight, gather, look_around, mirrored
+from yozora.evaluate.weighing import Likely, load_eyes
 from yozora.train.inspector import UNNAMED
 from yozora.world import Body, Camera, Motion, Place, Scene, render
 
@@ -103,9 +104,9 @@ def test_softened_frames_are_frames() -> None:
     assert np.array_equal(soft, softened(frames, 1))
 
 
-def _told(**names: tuple[str, float]) -> dict[str, Told]:
+def _told(**names: tuple[str, float]) -> dict[str, Likely]:
     known = {"shape": ("box", 0.9), "colour": ("red", 0.9), "colour_to": ("blue", 0.9), "things": ("1", 0.9)}
-    return {name: Told(*each) for name, each in (known | names).items()}
+    return {name: Likely(*each) for name, each in (known | names).items()}
 
 
 def test_what_is_not_sure_or_does_not_fit_is_not_told() -> None:
