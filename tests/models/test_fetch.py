@@ -219,15 +219,33 @@ def test_a_folder_is_checked_again(hub: Hub, tmp_path: Path) -> None:
     assert (folder / path).exists()
 
 
+@pytest.mark.parametrize(("path", "change", "said"), [
+    ("model_index.json", {"_class_name": "FluxPipeline"}, f"{NAME}: model_index.json is of FluxPipeline, which Yozora"),
+    ("transformer/config.json", {"image_dim": 1280}, f"{NAME}: transformer/config.json is of a Wan that attends to a"),
+    ("vae/config.json", {"num_res_blocks": 0.5}, f"{NAME}: vae/config.json describes no autoencoder of Wan"),
+])  # fmt: skip
 def test_a_model_that_does_not_run_is_refused_before_its_weights(
+    path: str, change: dict[str, Any], said: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = json.dumps(CONFIGS[path] | change).encode()
+    monkeypatch.setitem(FILES, path, other)
+    hub.files[path] = other
+    place = tmp_path / "yozora" / "models" / "someone" / ".tiny-wan.fetching"
+    place.mkdir(parents=True)
+    (place / "half").write_text("of another revision, which may go on")
+    assert said in one_error(fetch(hub, tmp_path))
+    assert not [path for _, path, _ in hub.asked if path.endswith(".safetensors")]
+    assert [file.name for file in place.parent.iterdir()] == [place.name] and (place / "half").exists()
+
+
+def test_an_original_layout_that_does_not_run_is_refused_so_too(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = json.dumps({"_class_name": "FluxPipeline"}).encode()
-    monkeypatch.setitem(FILES, "model_index.json", other)
-    hub.files["model_index.json"] = other
-    assert "FluxPipeline, which Yozora does not run" in one_error(fetch(hub, tmp_path))
-    assert not [path for verb, path, _ in hub.asked if path.endswith(".safetensors")]
-    assert not list((tmp_path / "yozora" / "models" / "someone").iterdir())
+    monkeypatch.delitem(FILES, "model_index.json")
+    monkeypatch.setitem(FILES, "config.json", json.dumps({"_class_name": "WanModel", "model_type": "i2v"}).encode())
+    hub.files = dict(FILES)
+    assert "attends to a picture (i2v)" in one_error(fetch(hub, tmp_path))
+    assert not [path for _, path, _ in hub.asked if path.endswith(".safetensors")]
 
 
 @pytest.mark.parametrize("told", [
@@ -236,6 +254,8 @@ def test_a_model_that_does_not_run_is_refused_before_its_weights(
     {"name": NAME, "commit": COMMIT, "files": {"a": {"size": None, "kind": "git", "digest": "00"}}},
     {"name": NAME, "commit": COMMIT, "files": {"a": {"size": 1, "kind": "md5", "digest": "00"}}},
     {"name": NAME, "commit": COMMIT, "files": ["a"]},
+    {"name": "a/\ud800", "commit": COMMIT, "files": {"a": {"size": 1, "kind": "git", "digest": "00"}}},
+    {"name": NAME, "commit": "", "files": {"a": {"size": 1, "kind": "git", "digest": "00"}}},
 ])  # fmt: skip
 def test_a_note_that_says_nothing_of_use(told: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / FETCHED).write_text(json.dumps(told))

@@ -252,6 +252,20 @@ def test_bad_input(pair: tuple[Any, WanAutoencoder], tmp_path: Path) -> None:
         load_wan_autoencoder(tmp_path / "code.pth")
 
 
+def test_the_decoder_gives_back_before_each_of_large_frames(
+    pair: tuple[Any, WanAutoencoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    latents = torch.randn(1, pair[1].config.channels, 2, 2, 2)
+    monkeypatch.setattr(wan_autoencoder, "give_back", lambda: calls.append(1))
+    whole = pair[1].decode(latents)
+    assert not calls
+    monkeypatch.setattr(wan_autoencoder, "TOGETHER", 8 * 8)  # cells, as the third of four levels has
+    assert torch.allclose(pair[1].decode(latents), whole, atol=1e-5)
+    frames = 1 + pair[1].config.temporal
+    assert len(calls) == 2 * frames
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or not STATM.exists(), reason="of Linux with glibc")
 def test_what_was_freed_is_given_back() -> None:
     """Small tensors lie on the heap, whose end stays in use."""

@@ -218,6 +218,31 @@ def test_a_lora_that_changes_modulation(ending: str, tmp_path: Path) -> None:
     assert torch.equal(changed.state_dict()["blocks.1.table"], plain.state_dict()["blocks.1.table"])
 
 
+def test_the_bias_of_a_lora_is_scaled_as_its_matrices_are(tmp_path: Path) -> None:
+    tiny_transformer().save_pretrained(tmp_path / "model")
+    plain, path = load_wan_transformer(tmp_path / "model"), tmp_path / "l.safetensors"
+    name, bias = "blocks.0.ffn.0", torch.randn(56)
+    parts = {"lora_A.weight": torch.zeros(2, 32), "lora_B.weight": torch.zeros(56, 2), "lora_B.bias": bias}
+    save_file({f"{name}.{key}": part for key, part in parts.items()} | {f"{name}.alpha": torch.tensor(1.0)}, path)
+    changes = WanChanges([LoraUse(str(path), 0.5)], plain.config)
+    assert torch.allclose(changes["blocks.0.ffn.up.bias"], 0.5 * 0.5 * bias)
+
+
+def test_a_model_is_told_the_levels_that_diffusers_tells(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Where rounding decides which whole number they are: at shift 1, in 27 steps."""
+    library: Any = importlib.import_module("diffusers")
+    folder = shutil.copytree(folders["2.1"], tmp_path / "model")
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"flow_shift": 1.0}))
+    theirs = library.UniPCMultistepScheduler.from_pretrained(folder / "scheduler")
+    theirs.set_timesteps(sigmas=np.flip(1.0 - np.linspace(1, 1 / 1000, 28))[:-1].copy())  # the grid of 0.36
+    generator = load(folder)
+    told: list[float] = []
+    generator.bundle.transformer.register_forward_pre_hook(lambda _, given: told.append(float(given[1].max()) * 1000))
+    generator.generate("a ball", size=SIZE["2.1"], steps=27, seed=4, guidance=1.0, seconds=0.3)
+    assert [round(level) for level in told] == theirs.timesteps.tolist()
+
+
 def test_a_lora_as_diffusers_reads_it(folders: dict[str, Path], tmp_path: Path) -> None:
     """The converter of diffusers and ours agree on where the names of the original release belong."""
     library: Any = importlib.import_module("diffusers.loaders.lora_conversion_utils")
@@ -257,6 +282,9 @@ def test_a_lora_changes_the_video_and_is_in_its_recipe(folders: dict[str, Path],
         ({"blocks.0.ffn.0.diff": (7,)}, "another model"),
         ({"blocks.0.ffn.0.diff": ()}, "is one number"),
         ({"blocks.0.ffn.0.diff": (56, 32), "transformer.blocks.0.ffn.0.diff": (56, 32)}, "twice, by two names"),
+        ({"blocks.0.ffn.0.diff": (56, 32), "lora_unet_blocks_0_ffn_0.diff": (56, 32)}, "twice, by two names"),
+        ({"blocks.0.ffn.0.diff": (56, 32), "blocks.0.ffn.net.0.proj.diff": (56, 32)}, "twice, by two names"),
+        ({"blocks.0.ffn.0.lora_B.bias": (56,)}, "one part is missing"),
     ],
 )
 def test_bad_loras(tensors: dict[str, tuple[int, ...]], said: str, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -273,6 +301,7 @@ def test_loras_with_numbers_that_mean_nothing(folders: dict[str, Path], tmp_path
         ({"blocks.0.ffn.0.alpha": torch.ones(2)}, "the alpha of blocks.0.ffn.0 is not one number"),
         ({"blocks.0.ffn.0.alpha": torch.tensor(torch.nan)}, "numbers that are not finite, in blocks.0.ffn.0.alpha"),
         ({name: part.to(torch.int8) for name, part in parts.items()}, "of type int8, not of floats"),
+        ({"blocks.0.ffn.0.alpha": torch.tensor(1 + 2j)}, "of type complex64, not of floats"),
     ):
         save_file(parts | changed, path)
         with pytest.raises(ModelError, match=said):
@@ -290,7 +319,8 @@ def test_loras_with_numbers_that_mean_nothing(folders: dict[str, Path], tmp_path
 
 
 @pytest.mark.parametrize("change", [
-    {"num_res_blocks": 2.5}, {"num_res_blocks": 10**6}, {"base_dim": 10**400}, {"dim_mult": 4}, {"patch_size": 0.5},
+    {"num_res_blocks": 2.5}, {"num_res_blocks": 10**6}, {"base_dim": 65536, "dim_mult": [65536] * 4},
+    {"base_dim": 10**400}, {"dim_mult": 4}, {"patch_size": 0.5},
     {"latents_mean": [float("nan")] * 16}, {"latents_std": ["wide"] * 16},
 ], ids=str)  # fmt: skip
 def test_odd_configurations_of_an_autoencoder(change: dict[str, Any], folders: dict[str, Path], tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def scheduler(grid: str, shift: float) -> Any:
     class Scheduler(library.UniPCMultistepScheduler):
         def set_timesteps(self, count: int | None = None, device: Any = None, **kwargs: Any) -> None:
             if grid == "wan":
-                kwargs["sigmas"] = np.linspace(0.999, 0, count + 1)[:-1]  # type: ignore[operator]
+                assert count is not None
+                kwargs["sigmas"] = np.flip(1.0 - np.linspace(1, 1 / 1000, count + 1))[:-1].copy()  # as in 0.36
             super().set_timesteps(count, device, **kwargs)
 
     return Scheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=2)

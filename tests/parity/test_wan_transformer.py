@@ -189,6 +189,8 @@ def damage(folder: Path, what: str) -> None:
         del fields["num_layers"]
     elif what == "odd heads":
         fields["num_attention_heads"] = "many"
+    elif what == "heads in letters":
+        fields |= {"num_attention_heads": 10**15, "attention_head_dim": "ab"}
     elif what == "half a block":
         fields["num_layers"] = 2.5
     elif what == "blocks without end":
@@ -224,6 +226,7 @@ def damage(folder: Path, what: str) -> None:
         ("picture features", "Wan 2.2 TI2V-5B"),
         ("no depth", "does not say 'num_layers'"),
         ("odd heads", "describes no transformer"),
+        ("heads in letters", "the number of heads and their width must be whole"),
         ("half a block", "describes no transformer of Wan: depth"),
         ("blocks without end", "describes no transformer of Wan: depth"),
         ("no number", "describes no transformer of Wan: eps"),

@@ -77,8 +77,8 @@ class Prompted:
         card = self.bundle.card
         if card.whole_levels is None:
             return velocity
-        grid = UNROUNDED.get(card.schedule)
-        exact = None if grid is None else grid(self.settings.steps, card.shift_for(parts[0].size))
+        schedule = UNROUNDED.get(card.schedule)
+        exact = None if schedule is None else schedule(self.settings.steps, card.shift_for(parts[0].size))
         return in_whole_levels(velocity, card.whole_levels, exact)
 
     @torch.inference_mode()

@@ -42,7 +42,7 @@ def begin_at(levels: Tensor, highest: float) -> Tensor:
 
 def wan_schedule(steps: int, shift: float = 1.0) -> Tensor:
     """As `schedule`, on the grid of Wan's own release and of diffusers up to 0.36: it begins below 1, at 0.999 shifted,
-    since that was the first of the thousand levels in training."""
+    since that was the first of the thousand levels in training. (In what float64 rounds, it is that of diffusers.)"""
     return _to_zero(_wan(steps, shift))
 
 
@@ -57,38 +57,40 @@ def _to_zero(levels: Tensor) -> Tensor:
 
 
 def _wan(steps: int, shift: float) -> Tensor:
-    return shift_levels(_falling(0.999, 0.0, steps), shift)
+    return shift_levels((1 - _line(1.0, 0.001, steps)).flip(0)[:-1], shift)
 
 
 def _wan_later(steps: int, shift: float) -> Tensor:
-    levels = shift_levels(_falling(1.0, 0.001, steps), shift)
+    levels = shift_levels(_line(1.0, 0.001, steps)[:-1], shift)
     levels[0] -= 1e-6
     return levels
 
 
-def _falling(first: float, last: float, steps: int) -> Tensor:
-    """Even steps from first towards last, without last, to the bit as NumPy makes them."""
+def _line(first: float, last: float, steps: int) -> Tensor:
+    """Even steps from first to last, to the bit as NumPy makes them."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    return torch.from_numpy(np.linspace(first, last, steps + 1)[:-1].copy())
+    return torch.from_numpy(np.linspace(first, last, steps + 1))
 
 
-Grid = Callable[[int, float], Tensor]
+Schedule = Callable[[int, float], Tensor]
 
-SCHEDULES: dict[str, Grid] = {"even": schedule, "wan": wan_schedule, "wan-0.37": wan_schedule_later}
+SCHEDULES: dict[str, Schedule] = {"even": schedule, "wan": wan_schedule, "wan-0.37": wan_schedule_later}
 """Grids of noise levels by the names that model cards use."""
 
-UNROUNDED: dict[str, Grid] = {"wan": _wan, "wan-0.37": _wan_later}
+UNROUNDED: dict[str, Schedule] = {"wan": _wan, "wan-0.37": _wan_later}
 """The same before they are rounded to float32, where they are: float64 [steps], without the 0."""
 
 
 def whole_levels(levels: Tensor, count: int = 1000, grid: Tensor | None = None) -> Tensor:
     """Levels as models see them that were trained on `count` of them, numbered 0..count: rounded down, as Wan's code
-    does. What float32 loses of a level is made up for first; where levels are on a `grid`, float64 of any shape, it is
+    does. What float32 loses of a level is made up for first; where levels are on a `grid`, float64 [steps], it is
     the grid's own number that is rounded down, which may lie next to a whole one by no more than float64's rounding."""
     numbers = levels.double() * count + 1e-4
-    for exact in () if grid is None else grid.flatten().tolist():
-        numbers = torch.where(levels.float() == np.float32(exact).item(), exact * count, numbers)
+    if grid is not None:
+        grid = grid.to(levels.device)
+        same = levels.float()[..., None] == grid.float()
+        numbers = torch.where(same.any(-1), grid[same.byte().argmax(-1)] * count, numbers)
     return (numbers.floor() / count).to(levels.dtype)
 
 

@@ -11,22 +11,22 @@ import importlib
 import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from yozora.errors import ModelError
+from yozora.errors import ModelError, printable
 from yozora.models.folder import CONFIG, first_line, read_json
-from yozora.models.wan_folder import PIPELINE, check_pipeline
+from yozora.models.wan_folder import PIPELINE, SCHEDULER, check_configs, find_parts, is_wan
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.pth", "LICENSE*", "README.md")
+CONFIGS = (PIPELINE, CONFIG, SCHEDULER, f"transformer/{CONFIG}", f"vae/{CONFIG}")
 BLOCK = 2**22
 FETCHED = "fetched.json"
 
@@ -54,8 +54,8 @@ class Known:
 class Told(NamedTuple):
     """What is written down beside a model that was fetched."""
 
-    name: str
-    commit: str
+    name: Annotated[str, Field(pattern=f"^(?:{NAME.pattern})$")]
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{7,64}$")]
     files: Annotated[dict[str, Known], Field(min_length=1)]
 
 
@@ -102,11 +102,7 @@ def fetch_model(
     partial = folder.with_name(f".{folder.name}.fetching")
     try:
         files, commit = list_files(hub, name, revision)
-        if PIPELINE in files:  # first, since what it says may make all the rest useless
-            hub.hf_hub_download(name, PIPELINE, revision=commit, local_dir=partial)
-            _check_arrived(partial, PIPELINE, files[PIPELINE])
-            with _gone_where_refused(partial):
-                check_pipeline(partial / PIPELINE)
+        _check_runs(hub, name, commit, files)
         say(f"{name} at {commit[:12]}: {described(files)}")
         hub.snapshot_download(name, revision=commit, local_dir=partial, allow_patterns=list(files))
         for path, known in files.items():
@@ -135,14 +131,17 @@ def _check_arrived(partial: Path, path: str, known: Known) -> None:
         raise ModelError(f"{path} did not arrive whole: fetch again, which goes on with the rest")
 
 
-@contextmanager
-def _gone_where_refused(partial: Path) -> Iterator[None]:
-    """Removes what there is of a model that is refused."""
-    try:
-        yield
-    except ModelError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+def _check_runs(hub: Any, name: str, commit: str, files: Mapping[str, Known]) -> None:
+    """Raises ModelError for a Wan that Yozora does not run, by its configurations alone: they come first, to a place of
+    their own, since what they say may make all the rest useless."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        hub.snapshot_download(name, revision=commit, local_dir=place, allow_patterns=[p for p in CONFIGS if p in files])
+        try:
+            if is_wan(place):
+                check_configs(find_parts(place))
+        except ModelError as error:
+            raise ModelError(str(error).replace(f"{place}{os.sep}", f"{name}: ")) from None
 
 
 def check_model(folder: Path, name: str | None = None, say: Callable[[str], None] = lambda _: None) -> str:
@@ -161,15 +160,17 @@ def check_model(folder: Path, name: str | None = None, say: Callable[[str], None
             raise ModelError(explain(hub, name, error)) from None
     wrong = []
     for path, known in files.items():
-        say(f"checking {path}")
+        say(f"checking {printable(path)}")
         try:
             if not known.is_of(folder / path):
                 wrong.append(path)
         except OSError as error:
-            raise ModelError(f"cannot read {folder / path} ({error.strerror}): copy it again") from None
+            raise ModelError(f"cannot read {printable(folder / path)} ({error.strerror}): copy it again") from None
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise ModelError(f"{folder}: {wrong[0]}{more} missing or not as {name} has it: fetch or copy it again")
+        raise ModelError(
+            f"{folder}: {printable(wrong[0])}{more} missing or not as {name} has it: fetch or copy it again"
+        )
     return f"{folder}: {described(files)}, all as in {name} at {commit[:12]}"
 
 

@@ -144,7 +144,8 @@ def describe_invalid(error: ValidationError) -> str:
     """The first problem that pydantic found, in one line."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+    what = first["msg"].removeprefix("Value error, ")[:200]
+    return f"{where[:100]}: {what}" if where else what
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from yozora.models.transformer import MAX_WIDTH, Transformer
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 MAX_SCALE = 10.0
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)  # which an alpha may be
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def read_file(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not tensors:
         raise ModelError(f"{path} is no LoRA that is known here: it holds nothing")
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() and not name.endswith(".alpha"):
+        if tensor.dtype not in FLOATS and not (name.endswith(".alpha") and tensor.dtype in WHOLE):
             kind = str(tensor.dtype).removeprefix("torch.")
             raise ModelError(f"{path} is no LoRA that is known here: {name[:80]} is of type {kind}, not of floats")
         if not tensor.float().isfinite().all():

@@ -17,7 +17,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from yozora.errors import ModelError
+from yozora.errors import ModelError, printable
 from yozora.models.folder import CONFIG, describe_invalid, first_line, read_json
 from yozora.models.mapped import (
     PICKLED,
@@ -204,7 +204,10 @@ def read_wan_config(folder: Path) -> tuple[TransformerConfig, Layout]:
     try:
         given: dict[str, Any] = {ours: fields[theirs] for ours, theirs in CONFIG_KEYS[layout].items()}
         if layout == "diffusers":
-            given["width"] = given["heads"] * fields["attention_head_dim"]
+            sides = given["heads"], fields["attention_head_dim"]
+            if not all(isinstance(side, int) for side in sides):
+                raise TypeError("the number of heads and their width must be whole numbers")
+            given["width"] = sides[0] * sides[1]
             given |= {"patch": tuple(fields["patch_size"]), "cross_norm": bool(fields["cross_attn_norm"])}
         else:
             given |= {"text_width": fields.get("text_dim", TEXT_WIDTH), "cross_norm": True}
@@ -228,12 +231,13 @@ def _refuse_others(path: Path, fields: dict[str, Any]) -> None:
     """Raises ModelError for relatives of Wan that do what ours does not: they also look at a picture's features."""
     kind = fields.get("model_type")
     if fields.get("image_dim") or fields.get("added_kv_proj_dim") or kind not in (None, "t2v", "ti2v"):
+        what = printable(kind or "image_dim")[:40]
         raise ModelError(
-            f"{path} is of a Wan that attends to a picture ({kind or 'image_dim'}), which Yozora does not run: "
+            f"{path} is of a Wan that attends to a picture ({what}), which Yozora does not run: "
             "Wan 2.2 TI2V-5B starts from pictures, too"
         )
     if fields.get("qk_norm", "rms_norm_across_heads") not in ("rms_norm_across_heads", True):
-        raise ModelError(f"{path}: its qk_norm is {fields['qk_norm']!r}; Wan's are normed across heads")
+        raise ModelError(f"{path}: its qk_norm is {printable(fields['qk_norm'])[:40]}; Wan's are normed across heads")
 
 
 # ---- autoencoders ----------------------------------------------------------------------------------------------------

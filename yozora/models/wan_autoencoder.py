@@ -68,6 +68,8 @@ class WanAutoencoderConfig:
         sizes = (self.channels, self.width, self.decoder_width, self.depth, self.patch, *self.multiples)
         if not 1 <= min(sizes) <= max(sizes) <= MAX_WIDTH:
             raise ValueError(f"sizes must be between 1 and {MAX_WIDTH}")
+        if max(self.width, self.decoder_width) * max(self.multiples) > MAX_WIDTH:
+            raise ValueError(f"widths times multiples must be at most {MAX_WIDTH}")
         if max(self.depth, len(self.multiples), self.patch) > MAX_DEPTH:
             raise ValueError(f"depth, patch and the number of multiples must be at most {MAX_DEPTH}")
         if len(self.halves_time) != len(self.multiples) - 1:

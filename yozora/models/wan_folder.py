@@ -63,9 +63,9 @@ def find_parts(folder: Path) -> WanParts:
     return WanParts(folder, autoencoder, folder / TEXT_ENCODER, folder / TOKENIZER, per_token, None)
 
 
-def check_pipeline(path: Path) -> bool:
-    """Raises ModelError where a pipeline's file is of one that Yozora does not run; returns whether each token may have
-    a noise level of its own."""
+def _read_pipeline(path: Path) -> bool:
+    """Whether, in a pipeline, each token may have a noise level of its own. Raises ModelError for one that Yozora does
+    not run."""
     index = read_json(path)
     name, per_token = index.get("_class_name"), bool(index.get("expand_timesteps"))
     if name not in PIPELINES or (name == PIPELINES[1] and not per_token):
@@ -78,7 +78,7 @@ def check_pipeline(path: Path) -> bool:
 
 
 def _diffusers_parts(folder: Path) -> WanParts:
-    per_token, shift = check_pipeline(folder / PIPELINE), None
+    per_token, shift = _read_pipeline(folder / PIPELINE), None
     if (folder / SCHEDULER).is_file():
         shift = read_json(folder / SCHEDULER).get("flow_shift")
     if not (shift is None or isinstance(shift, (int, float))):
@@ -88,6 +88,14 @@ def _diffusers_parts(folder: Path) -> WanParts:
     shift = None if shift is None else float(shift)
     text = folder / "text_encoder", folder / "tokenizer"
     return WanParts(folder / "transformer", folder / "vae", *text, per_token, shift)
+
+
+def check_configs(parts: WanParts) -> None:
+    """Raises ModelError where what the configurations of a folder say is no transformer or autoencoder of Wan, of those
+    that Yozora runs. The original layout says nothing of its autoencoder."""
+    read_wan_config(parts.transformer)
+    if parts.autoencoder.suffix != PICKLED:
+        read_wan_autoencoder(parts.autoencoder)
 
 
 def read_configs(parts: WanParts) -> tuple[WanAutoencoderConfig, TransformerConfig]:

@@ -22,11 +22,11 @@ from yozora.models.wan import transformer_keys
 
 PREFIXES = ("base_model.model.", "model.", "diffusion_model.", "transformer.")
 KOHYA = "lora_unet_"  # and dots are underscores
-DOWN, UP, ALPHA, WHOLE, BIAS = "down", "up", "alpha", "whole", "bias"
+DOWN, UP, ALPHA, WHOLE, BIAS, UP_BIAS = "down", "up", "alpha", "whole", "bias", "bias of up"
 ENDINGS = {  # of a tensor's name → which part of a change it is
     ".lora_A.weight": DOWN, ".lora_A.default.weight": DOWN, ".lora_down.weight": DOWN,
     ".lora_B.weight": UP, ".lora_B.default.weight": UP, ".lora_up.weight": UP,
-    ".alpha": ALPHA, ".diff": WHOLE, ".diff_b": BIAS, ".lora_B.bias": BIAS,
+    ".alpha": ALPHA, ".diff": WHOLE, ".diff_b": BIAS, ".lora_B.bias": UP_BIAS,
 }  # fmt: skip
 MODULATION = ".diff_m"  # of a block or the head: what its `modulation`, a tensor by itself, is changed by
 
@@ -107,7 +107,43 @@ def pieces_of(
     shapes: Mapping[str, torch.Size],
 ) -> Iterator[Piece]:
     """What another program's LoRA adds to tensors of these shapes. Raises ModelError."""
-    found: dict[str, dict[str, Tensor]] = {}
+    for (name, index, count), (module, parts) in found_parts(use, tensors, modules).items():
+        missing = (DOWN in parts) != (UP in parts) or (DOWN not in parts and (ALPHA in parts or UP_BIAS in parts))
+        if missing:
+            raise ModelError(f"{use.path}: of {module}, one part is missing; copy it again")
+        if any(not parts[kind].ndim for kind in (WHOLE, BIAS, UP_BIAS) if kind in parts):
+            raise ModelError(f"{use.path}: what is added to {module} is one number; copy it again")
+        scale = use.scale
+        if DOWN in parts:
+            down, up = (parts[kind].flatten(1) if parts[kind].ndim > 1 else parts[kind] for kind in (DOWN, UP))
+            if down.ndim < 2 or up.ndim < 2 or not len(down) or up.shape[1] != len(down):
+                raise ModelError(f"{use.path}: the two parts of {module} do not fit; copy it again")
+            if ALPHA in parts and parts[ALPHA].numel() != 1:
+                raise ModelError(f"{use.path}: the alpha of {module} is not one number; copy it again")
+            scale *= float(parts[ALPHA]) / len(down) if ALPHA in parts else 1.0
+
+            def product(up: Tensor = up, down: Tensor = down, scale: float = scale) -> Tensor:
+                return scale * (up.float() @ down.float())
+
+            yield Piece(f"{name}.weight", index, count, len(up), len(up) * down.shape[1], product)
+        for kind, tail, times in ((WHOLE, "weight", use.scale), (BIAS, "bias", use.scale), (UP_BIAS, "bias", scale)):
+            if kind in parts:
+                whole, tensor = parts[kind], f"{name}.{tail}"
+                if kind == WHOLE and name in shapes:  # which is no module, but a tensor by itself
+                    tensor = name
+                    if whole.shape[-len(shapes[name]) :] == shapes[name] and whole.numel() == shapes[name].numel():
+                        whole = whole.reshape(shapes[name])  # without a batch's axis
+                yield Piece(
+                    tensor, index, count, len(whole), whole.numel(),
+                    lambda whole=whole, times=times: times * whole.float(),
+                )  # fmt: skip
+
+
+def found_parts(
+    use: LoraUse, tensors: Mapping[str, Tensor], modules: Mapping[str, tuple[str, int, int]]
+) -> dict[tuple[str, int, int], tuple[str, dict[str, Tensor]]]:
+    """A LoRA's tensors by the place in ours that they change, with a name of it there. Raises ModelError."""
+    found: dict[tuple[str, int, int], tuple[str, dict[str, Tensor]]] = {}
     for key, tensor in tensors.items():
         if key.endswith(MODULATION):
             key = f"{key.removesuffix(MODULATION)}.modulation.diff"
@@ -117,39 +153,11 @@ def pieces_of(
             module = module.removeprefix(prefix)
         if ending is None or module not in modules:
             raise ModelError(f"{use.path} is no LoRA for this model: it changes {key[:100]}")
-        parts = found.setdefault(module, {})
+        module, parts = found.setdefault(modules[module], (module, {}))
         if ENDINGS[ending] in parts:
             raise ModelError(f"{use.path} changes {module} twice, by two names; copy it again")
         parts[ENDINGS[ending]] = tensor
-    for module, parts in found.items():
-        name, index, count = modules[module]
-        if (DOWN in parts) != (UP in parts) or (DOWN not in parts and ALPHA in parts):
-            raise ModelError(f"{use.path}: of {module}, one part is missing; copy it again")
-        if DOWN in parts:
-            down, up = (parts[kind].flatten(1) if parts[kind].ndim > 1 else parts[kind] for kind in (DOWN, UP))
-            if down.ndim < 2 or up.ndim < 2 or not len(down) or up.shape[1] != len(down):
-                raise ModelError(f"{use.path}: the two parts of {module} do not fit; copy it again")
-            if ALPHA in parts and parts[ALPHA].numel() != 1:
-                raise ModelError(f"{use.path}: the alpha of {module} is not one number; copy it again")
-            scale = use.scale * (float(parts[ALPHA]) / len(down) if ALPHA in parts else 1.0)
-
-            def product(up: Tensor = up, down: Tensor = down, scale: float = scale) -> Tensor:
-                return scale * (up.float() @ down.float())
-
-            yield Piece(f"{name}.weight", index, count, len(up), len(up) * down.shape[1], product)
-        for kind, tail in ((WHOLE, "weight"), (BIAS, "bias")):
-            if kind in parts:
-                if not parts[kind].ndim:
-                    raise ModelError(f"{use.path}: what is added to {module} is one number; copy it again")
-                whole, tensor = parts[kind], f"{name}.{tail}"
-                if kind == WHOLE and name in shapes:  # which is no module, but a tensor by itself
-                    tensor = name
-                    if whole.shape[-len(shapes[name]) :] == shapes[name] and whole.numel() == shapes[name].numel():
-                        whole = whole.reshape(shapes[name])  # without a batch's axis
-                yield Piece(
-                    tensor, index, count, len(whole), whole.numel(),
-                    lambda whole=whole: use.scale * whole.float(),
-                )  # fmt: skip
+    return found
 
 
 def save_wan_lora(lora: Lora, base: TransformerConfig, path: str | Path, model: str) -> None:
