@@ -57,20 +57,20 @@ def _to_zero(levels: Tensor) -> Tensor:
 
 
 def _wan(steps: int, shift: float) -> Tensor:
-    return shift_levels((1 - _line(1.0, 0.001, steps)).flip(0)[:-1], shift)
+    return shift_levels((1 - _line(steps)).flip(0)[:-1], shift)
 
 
 def _wan_later(steps: int, shift: float) -> Tensor:
-    levels = shift_levels(_line(1.0, 0.001, steps)[:-1], shift)
+    levels = shift_levels(_line(steps)[:-1], shift)
     levels[0] -= 1e-6
     return levels
 
 
-def _line(first: float, last: float, steps: int) -> Tensor:
-    """Even steps from first to last, to the bit as NumPy makes them."""
+def _line(steps: int) -> Tensor:
+    """Even steps from 1 to a thousandth, to the bit as NumPy makes them."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    return torch.from_numpy(np.linspace(first, last, steps + 1))
+    return torch.from_numpy(np.linspace(1.0, 0.001, steps + 1))
 
 
 Schedule = Callable[[int, float], Tensor]
