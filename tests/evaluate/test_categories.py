@@ -18,7 +18,7 @@ from yozora.evaluate import Finding, film, inspect_clip, load_inspector
 from yozora.evaluate.categories import CATEGORIES, CategoryPrompt, category_prompts, follow, judge, read_closely
 from yozora.evaluate.following import exchanged
 from yozora.evaluate.inspector import count_things, largest_part, two_parts
-from yozora.evaluate.reading import WEIGHTS, Reading, Thing, load_reader
+from yozora.evaluate.reading import WEIGHTS, Reading, Thing, load_reader, read_clip
 from yozora.evaluate.stated import found
 from yozora.models.inspector import Cells, InspectorConfig
 from yozora.train.data import HELD_OUT_SEEDS
@@ -175,6 +175,15 @@ def test_a_single_picture_is_read(prompts: list[CategoryPrompt]) -> None:
     reading = read_closely(clip)
     assert reading.finding == inspect_clip(clip, load_inspector())
     assert judge(prompt, reading)
+
+
+@pytest.mark.parametrize("category", ["binding", "material", "camera"])
+def test_who_weighs_the_background_reads_all_else_alike(category: str) -> None:
+    prompt = category_prompts(2, [category])[1]
+    clip = film(prompt, (128, 128), 9, 4)
+    closely, plain = read_closely(clip), read_clip(clip)
+    told = {"size": closely.names["size"], "camera": closely.names["camera"]}
+    assert closely == replace(plain, names={**plain.names, **told})
 
 
 def test_renders_are_read_rightly() -> None:

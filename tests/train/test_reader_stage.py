@@ -10,7 +10,7 @@ import torch
 
 from yozora.clip import Clip
 from yozora.errors import ConfigError, ModelError
-from yozora.evaluate.reading import load_reader, read_names
+from yozora.evaluate.reading import load_reader, said_of, shown_to
 from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector, InspectorConfig
 from yozora.train import run
@@ -50,9 +50,10 @@ def test_a_run_makes_weights_that_read(tmp_path: Path) -> None:
     assert [line.split()[0] for line in table.read_text().splitlines()] == [*HEADS, "material"]
     clip = Clip(render(sample_scene(1), 32, 32, 3, 12, threads=1).frames, 12)
     inspector = load_module(Inspector, tmp_path / "inspector")
-    names = read_names(clip, load_reader(export), inspector)
-    assert all(name in HEADS[head] for head, name in names.items())
-    assert list(names) == list(HEADS)
+    reader = load_reader(export)
+    said = said_of(shown_to(reader, clip, inspector), reader)
+    assert {head: len(logs) for head, logs in said.items()} == {head: len(names) for head, names in HEADS.items()}
+    assert list(said) == list(HEADS)
     task = ReaderTask(read_config(ReaderStage, write(tmp_path), [f"start_from={export}"]))
     exported = load_reader(export).state_dict()
     assert all(torch.equal(value, exported[name]) for name, value in task.model.state_dict().items())

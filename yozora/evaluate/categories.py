@@ -11,13 +11,14 @@ import numpy as np
 from yozora.clip import Clip
 from yozora.create import Generator
 from yozora.errors import ConfigError
+from yozora.evaluate.evidence import look_around
 from yozora.evaluate.following import Score, exchanged, film
 from yozora.evaluate.inspector import load_inspector
-from yozora.evaluate.reading import Reading, load_reader, read_clip
+from yozora.evaluate.reading import Reading, load_reader, reading_of
 from yozora.evaluate.reconstruction import reconstruct
 from yozora.evaluate.section import Section, Shown
 from yozora.evaluate.stated import CATEGORIES, CategoryPrompt, category_prompts, found, judge
-from yozora.evaluate.weighing import weigh_clip
+from yozora.evaluate.weighing import load_weigher, weigh
 from yozora.models.inspector import Inspector
 from yozora.models.reader import Reader
 
@@ -104,7 +105,10 @@ def _read_all(
 def read_closely(clip: Clip, reader: Reader | None = None, inspector: Inspector | None = None) -> Reading:
     """As `read_clip`, but for what is told better once the geometry of the background is weighed, too: by that, a move
     of the camera and, since it says how far away a thing stands, the size of one."""
-    reading, (weighed, _) = read_clip(clip, reader, inspector), weigh_clip(clip)
+    inspector, reader = inspector or load_inspector(), reader or load_reader()
+    sight = look_around(clip, inspector, reader)
+    reading = reading_of(sight.looks[:3], sight.said, sight.surfaces[0], sight.count, inspector, reader)
+    weighed, _ = weigh(sight, load_weigher())
     size = weighed["size"].name if reading.finding.shape else ""
     return replace(reading, names={**reading.names, "size": size, "camera": weighed["filmed"].name.partition(" ")[0]})
 

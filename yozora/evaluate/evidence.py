@@ -23,9 +23,9 @@ from yozora.evaluate.camera import AMOUNTS, LED, PLAIN, Filmed, camera_of, filme
 from yozora.evaluate.hidden import moving_thing
 from yozora.evaluate.inspector import Look, count_things, look_at_things
 from yozora.evaluate.motion import LEAST_FRAMES
-from yozora.evaluate.reading import follow_both
+from yozora.evaluate.reading import follow_both, said_of, shown_to, surface_of
 from yozora.models.inspector import Inspector
-from yozora.models.reader import Reader, clip_to_read
+from yozora.models.reader import Reader
 from yozora.world.cameras import film
 from yozora.world.scene import CAMERA_DIRECTIONS, Camera, Scene
 
@@ -79,12 +79,12 @@ class Sight:
 def look_around(clip: Clip, inspector: Inspector, reader: Reader) -> Sight:
     """All that is asked of a clip."""
     looks = [*look_at_things(clip, inspector, pair=True), moving_thing(clip, inspector)]
-    read = clip_to_read(torch.from_numpy(clip.frames), reader.config, inspector)
-    said = {head: logits[0].float().log_softmax(0) for head, logits in reader(read[None]).items()}
-    surfaces = [reader.surface(look.squares).float().log_softmax(1) for look in looks]
+    shown = shown_to(reader, clip, inspector)
+    surfaces = [surface_of(look, reader) for look in looks]
     seen = torch.stack([look.mask for look in looks[:3]]).any(0).numpy()
     still = stands_still(clip.frames, seen), hardly_changes(clip.frames, seen)
-    return Sight(looks, surfaces, read, said, filmed(clip.frames, seen), count_things(clip, inspector), still)
+    camera, count = filmed(clip.frames, seen), count_things(clip, inspector)
+    return Sight(looks, surfaces, shown.cpu(), said_of(shown, reader), camera, count, still)
 
 
 def gather(sight: Sight) -> Evidence:

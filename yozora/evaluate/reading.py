@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from yozora.clip import Clip
 from yozora.evaluate.inspector import Finding, Look, count_things, finding_of, load_inspector, look_at_things
@@ -66,36 +67,57 @@ def _load(folder: Path, device: str) -> Reader:
 def read_clip(clip: Clip, reader: Reader | None = None, inspector: Inspector | None = None) -> Reading:
     """Reads all that can be read; it never sees a prompt. The networks are the shipped ones where None."""
     inspector, reader = inspector or load_inspector(), reader or load_reader()
-    largest, *looks = look_at_things(clip, inspector, pair=True)
-    names = read_names(clip, reader, inspector) | read_material(largest, reader)
-    names["count"] = str(count_things(clip, inspector))
-    return Reading(finding_of(largest, inspector), two_things(looks, inspector), names)
+    looks = look_at_things(clip, inspector, pair=True)
+    said = said_of(shown_to(reader, clip, inspector), reader)
+    return reading_of(looks, said, surface_of(looks[0], reader), count_things(clip, inspector), inspector, reader)
+
+
+def reading_of(
+    looks: Sequence[Look],
+    said: Mapping[str, Tensor],
+    surface: Tensor,
+    count: int,
+    inspector: Inspector,
+    reader: Reader,
+) -> Reading:
+    """What has been seen of a clip, put together: the `looks` of `look_at_things` with the pair, what the reader says
+    of the clip and of the largest thing's surface (`said_of`, `surface_of`), and how many the inspector counts."""
+    largest, *pair = looks
+    names = {head: reader.config.heads[head][int(logs.argmax())] for head, logs in said.items()}
+    if largest.judged.any():
+        names["material"] = reader.config.materials[int(surface[largest.judged].sum(0).argmax())]
+    names["count"] = str(count)
+    return Reading(finding_of(largest, inspector), two_things(pair, inspector), names)
 
 
 @torch.no_grad()
-def read_names(clip: Clip, reader: Reader, inspector: Inspector) -> dict[str, str]:
-    """What each of the reader's heads says about a clip."""
-    frames = torch.from_numpy(clip.frames).to(next(reader.parameters()).device)
-    logits = reader(clip_to_read(frames, reader.config, inspector)[None])
-    return {head: reader.config.heads[head][int(one.argmax(1))] for head, one in logits.items()}
+def shown_to(reader: Reader, clip: Clip, inspector: Inspector) -> Tensor:
+    """What the reader is shown of a clip: `clip_to_read`, where the reader is."""
+    return clip_to_read(torch.from_numpy(clip.frames).to(_device(reader)), reader.config, inspector)
 
 
 @torch.no_grad()
-def read_material(look: Look, reader: Reader) -> dict[str, str]:
-    """What the squares around a thing say together about its material; nothing where there is no thing."""
-    if not look.judged.any():
-        return {}
-    squares = look.squares[look.judged].to(next(reader.parameters()).device)
-    said = reader.surface(squares).float().log_softmax(1).sum(0)
-    return {"material": reader.config.materials[int(said.argmax())]}
+def said_of(shown: Tensor, reader: Reader) -> dict[str, Tensor]:
+    """What each of the reader's heads says of what it is shown: log probabilities [classes]."""
+    return {head: logits[0].float().log_softmax(0).cpu() for head, logits in reader(shown[None]).items()}
 
 
-def two_things(looks: list[Look], inspector: Inspector) -> tuple[Thing, ...]:
+@torch.no_grad()
+def surface_of(look: Look, reader: Reader) -> Tensor:
+    """What each square around a thing says about its material: log probabilities [T, materials]."""
+    return reader.surface(look.squares.to(_device(reader))).float().log_softmax(1).cpu()
+
+
+def _device(reader: Reader) -> torch.device:
+    return next(reader.parameters()).device
+
+
+def two_things(looks: Sequence[Look], inspector: Inspector) -> tuple[Thing, ...]:
     """The two largest things; none where hardly any frame shows both."""
     return tuple(thing_of(look, inspector) for look in follow_both(looks))
 
 
-def follow_both(looks: list[Look]) -> list[Look]:
+def follow_both(looks: Sequence[Look]) -> list[Look]:
     """The two looks of `look_at_things`, each followed through the frames that show both things; none where hardly any
     frame does."""
     both = torch.stack([look.mask.flatten(1).any(1) for look in looks]).all(0)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from yozora.clip import Clip
-from yozora.evaluate.evidence import Sight, gather, look_around
+from yozora.evaluate.evidence import Sight, gather
 from yozora.evaluate.inspector import Look, load_inspector
 from yozora.evaluate.reading import load_reader
 from yozora.models.folder import load_module
@@ -40,20 +39,19 @@ class Likely(NamedTuple):
 def load_eyes(folder: str | Path | None = None) -> Eyes:
     """The shipped networks, or those that `yozora train captioner` wrote to a folder. Raises ModelError."""
     if folder is None:
-        return Eyes(load_inspector(), load_reader(), _load(WEIGHTS))
+        return Eyes(load_inspector(), load_reader(), load_weigher())
     folder = Path(folder)
-    return Eyes(load_inspector(folder / "inspector"), load_reader(folder / "reader"), _load(folder / "weigher"))
+    return Eyes(load_inspector(folder / "inspector"), load_reader(folder / "reader"), load_weigher(folder / "weigher"))
+
+
+def load_weigher(folder: str | Path = WEIGHTS) -> Weigher:
+    """The shipped weigher, or another. Raises ModelError for a folder that is missing or broken."""
+    return _load(Path(folder))
 
 
 @lru_cache(maxsize=2)
 def _load(folder: Path) -> Weigher:
     return load_module(Weigher, folder).eval().requires_grad_(False)
-
-
-def weigh_clip(clip: Clip, eyes: Eyes | None = None) -> tuple[dict[str, Likely], Look]:
-    """As `weigh`, of all that is seen of a clip, by the shipped networks where no others are given."""
-    inspector, reader, weigher = eyes or load_eyes()
-    return weigh(look_around(clip, inspector, reader), weigher)
 
 
 @torch.no_grad()
