@@ -22,8 +22,8 @@ from yozora.create.events import Chunk
 from yozora.create.streaming import Stream
 from yozora.create.windows import Decoded
 from yozora.evaluate import Finding, Prompt, following_prompts, inspect_clip, load_inspector, psnr, reconstruct
-from yozora.evaluate.inspector import largest_part
 from yozora.models.autoencoder import Streams
+from yozora.models.inspector import largest_part
 from yozora.world import render
 
 STILL = 0.1  # of 255: a median step below it is taken for this much

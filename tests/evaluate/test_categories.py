@@ -17,10 +17,10 @@ from yozora.errors import ConfigError, ModelError
 from yozora.evaluate import Finding, film, inspect_clip, load_inspector
 from yozora.evaluate.categories import CATEGORIES, CategoryPrompt, category_prompts, follow, judge, read_closely
 from yozora.evaluate.following import exchanged
-from yozora.evaluate.inspector import count_things, largest_part, two_parts
+from yozora.evaluate.inspector import count_things, two_parts
 from yozora.evaluate.reading import WEIGHTS, Reading, Thing, load_reader, read_clip
 from yozora.evaluate.stated import found
-from yozora.models.inspector import Cells, InspectorConfig
+from yozora.models.inspector import Cells, InspectorConfig, largest_part
 from yozora.train.data import HELD_OUT_SEEDS
 from yozora.train.reader import HEADS
 from yozora.world import is_held_out

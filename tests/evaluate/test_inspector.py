@@ -12,9 +12,9 @@ import torch
 from yozora.clip import Clip
 from yozora.errors import ModelError
 from yozora.evaluate import Finding, film, following_prompts, inspect_clip, load_inspector, score
-from yozora.evaluate.inspector import WEIGHTS, largest_part
+from yozora.evaluate.inspector import WEIGHTS
 from yozora.models.folder import save_module
-from yozora.models.inspector import Inspector, InspectorConfig
+from yozora.models.inspector import Inspector, InspectorConfig, largest_part
 from yozora.world.scene import COLOURS, SHAPES
 
 

@@ -15,6 +15,7 @@ import torch
 
 import yozora
 from yozora.errors import ConfigError
+from yozora.evaluate.inspector import WEIGHTS as INSPECTOR
 from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.train import STAGES, run
@@ -22,6 +23,7 @@ from yozora.train.autoencoder import change, near
 from yozora.train.config import Bucket, TransformerStage
 from yozora.train.data import LatentPool, RenderedClips, stream
 from yozora.train.flow import draw_levels
+from yozora.train.reward import RewardStage
 from yozora.train.settings import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -60,9 +62,15 @@ CONFIGS = {
         [run]\nout = "{out}/distill"\nsteps = 2\nworkers = 0\nsample_every = 2\ndevice = "cpu"
         [optim]\nadamw = 1e-3\nwarmup = 1
         [model]\nrank = 2""",
+    "reward": f"""
+        start_from = "{{out}}/transformer/export"\nautoencoder = "{{out}}/autoencoder/export"
+        adapter = "{{out}}/distill/export/few_steps"\ninspector = "{INSPECTOR}"\nstep_counts = {{{{ 2 = 1 }}}}
+        buckets = [{{{{ width = 32, height = 32, frames = 5, batch = 2 }}}}]
+        [run]\nout = "{{out}}/reward"\nsteps = 2\nworkers = 0\nsample_every = 2\ndevice = "cpu"
+        [optim]\nadamw = 1e-3\nwarmup = 1""",
     "bundle": """
         out = "{out}/bundle"\ntransformer = "{out}/transformer/export"\nautoencoder = "{out}/autoencoder/export"
-        few_steps = "{out}/distill/export"
+        few_steps = "{out}/reward/export"
         [card]\nname = "tiny"\ndescription = "a test"\nfps = 12\nsizes = [[32, 32]]\nframes_min = 1\nframes_max = 5
         steps = 3\nguidance = 2\nshift = 1\nfew_steps = 2""",
 }
@@ -95,7 +103,7 @@ def test_the_stages_make_a_model_that_generates(trained: Path) -> None:
         clip = generator.generate("a red ball bounces", seed=1, solver=solver)
         assert clip.frames.shape == (5, 32, 32, 3)
         assert clip.recipe is not None and clip.recipe.steps == steps
-    for stage in ("autoencoder", "text", "transformer", "distill"):
+    for stage in ("autoencoder", "text", "transformer", "distill", "reward"):
         assert list((trained / stage / "samples").iterdir()), stage
 
 
@@ -109,6 +117,8 @@ def test_every_shipped_configuration_is_valid() -> None:
     for name in ("pictures", "fine"):
         read_config(TransformerStage, ROOT / "configs" / "mini" / f"{name}.toml")
     read_config(configs.DistillStage, ROOT / "configs" / "mini" / "few_steps.toml")
+    read_config(RewardStage, ROOT / "configs" / "mini" / "reward.toml")
+    read_config(configs.InspectorStage, ROOT / "configs" / "mini" / "reward_inspector.toml")
     read_config(configs.AutoencoderStage, ROOT / "configs" / "mini" / "decoder.toml")
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from yozora.clip import Clip
-from yozora.evaluate.inspector import BATCH, Look, largest_part, look_at, pictures_of
-from yozora.models.inspector import Inspector
+from yozora.evaluate.inspector import BATCH, Look, look_at, pictures_of
+from yozora.models.inspector import Inspector, largest_part
 
 STAYS = 0.6  # of the frames: a cell that shows a thing in more of them shows the wall
 HIDDEN = 0.5  # of its usual area: a thing of which less is seen is out of sight

@@ -105,6 +105,47 @@ def squares(
     return torch.cat([picture, 2 * mask - 1], dim=1)
 
 
+def boxes(mask: Tensor) -> Tensor:
+    """Left, top, right, bottom of each mask, bool `[N, h, w]` → float `[N, 4]`; the whole frame for an empty one."""
+    sides = []
+    for dim in (1, 2):  # columns, then rows
+        filled = mask.any(dim).float()
+        size = filled.shape[1]
+        empty = ~filled.any(1)
+        sides.append(
+            (filled.argmax(1).masked_fill(empty, 0), (size - filled.flip(1).argmax(1)).masked_fill(empty, size))
+        )
+    (left, right), (top, bottom) = sides
+    return torch.stack([left, top, right, bottom], dim=1).float()
+
+
+def largest_part(mask: Tensor) -> Tensor:
+    """The largest connected part (of eight neighbours) of each mask, bool `[N, h, w]`."""
+    number, sizes = parts_of(mask)
+    return mask & (number == sizes.argmax(1)[:, None, None])
+
+
+def parts_of(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The connected parts (of eight neighbours) of each mask, bool `[N, h, w]`: the number of each cell's part, int64
+    `[N, h, w]`, 0 outside, and the sizes of the parts by their numbers `[N, h * w + 1]`, 0 for the outside.
+
+    Every cell takes the highest number among its neighbours until nothing changes; a part then shares one number.
+    """
+    count, height, width = mask.shape
+    inside = mask.float()
+    number = torch.arange(1, height * width + 1, device=mask.device).float().view(1, height, width) * inside
+    while number.any():
+        spread = F.max_pool2d(number[:, None], 3, stride=1, padding=1)[:, 0] * inside
+        if torch.equal(spread, number):
+            break
+        number = spread
+    flat = number.long().view(count, -1)
+    sizes = torch.zeros(count, height * width + 1, dtype=torch.long, device=mask.device)
+    sizes.scatter_add_(1, flat, torch.ones_like(flat))
+    sizes[:, 0] = 0
+    return number.long(), sizes
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions and a skip."""
 

@@ -19,6 +19,7 @@ STAGES = {  # name: module, function, class of its configuration, what it does
     "latents": ("latents", "build_pool", "LatentsStage", "Render, or cut, and encode clips to learn from."),
     "transformer": ("transformer", "train_transformer", "TransformerStage", "The diffusion transformer."),
     "distill": ("distill", "train_few_steps", "DistillStage", "Few steps without guidance, for a transformer."),
+    "reward": ("reward", "train_by_reward", "RewardStage", "Few steps learn from what is seen in their own videos."),
     "retrieval": ("retrieval", "train_retrieval", "RetrievalStage", "What shows a transformer clips like the prompt."),
     "bundle": ("bundle", "make_bundle", "BundleStage", "Put trained networks together as a model folder."),
     "enhancer": ("enhancer", "train_enhancer", "EnhancerStage", "The network that enlarges frames."),

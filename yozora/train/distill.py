@@ -37,7 +37,7 @@ from yozora.train.loop import fit, pick_device
 from yozora.train.parallel import with_kernels
 from yozora.train.resumed import settings_of
 from yozora.train.settings import build
-from yozora.train.transformer import PROMPTS, write_samples
+from yozora.train.transformer import PROMPTS, most_drawn, write_samples
 
 
 def train_few_steps(config: DistillStage, resume: bool = True) -> Path:
@@ -175,7 +175,7 @@ class DistillTask:
             *_, last = sample(velocity, noise, levels, solver="euler")
             return last.latents
 
-        write_samples(draw, self.autoencoder, self.config, step, folder)
+        write_samples(draw, self.autoencoder, most_drawn(self.config), step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder / "few_steps", torch.bfloat16)

@@ -25,7 +25,7 @@ from yozora.models.presets import PRESETS
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer, TransformerConfig
 from yozora.models.wan_autoencoder import WanAutoencoder
-from yozora.train.config import Lessons, TransformerStage
+from yozora.train.config import Bucket, Lessons, TransformerStage
 from yozora.train.context import run_shared
 from yozora.train.data import LatentPool, stream
 from yozora.train.flops import step_flops
@@ -153,7 +153,8 @@ class TransformerTask:
             *_, last = sample(velocity, noise, schedule(20, self.config.shift))
             return last.latents
 
-        write_samples(draw, self.autoencoder.to(next(model.parameters()).device), self.config, step, folder)
+        autoencoder = self.autoencoder.to(next(model.parameters()).device)
+        write_samples(draw, autoencoder, most_drawn(self.config), step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         networks: nn.ModuleDict = model  # type: ignore[assignment]
@@ -161,20 +162,24 @@ class TransformerTask:
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
 
 
+def most_drawn(config: Lessons) -> Bucket:
+    """The size and length of clip that is drawn most often."""
+    return max(config.buckets or LatentPool(config.pool).buckets(), key=lambda bucket: bucket.weight)
+
+
 @torch.no_grad()
 def write_samples(
     draw: Callable[[Tensor], Tensor],
     autoencoder: Autoencoder | WanAutoencoder,
-    config: Lessons,
+    bucket: Bucket,
     step: int,
     folder: Path,
     count: int = len(PROMPTS),
     fps: float = 12.0,
 ) -> None:
-    """A video of each of `count` prompts, and one contact sheet; `draw` makes latents of noise, a clip for each."""
+    """A video of each of `count` prompts in the bucket's size, and one contact sheet; `draw` makes latents of noise, a
+    clip for each."""
     sizes = autoencoder.config
-    buckets = config.buckets or LatentPool(config.pool).buckets()
-    bucket = max(buckets, key=lambda b: b.weight)
     shape = (count, sizes.channels, 1 + (bucket.frames - 1) // sizes.temporal, bucket.height // sizes.spatial)
     noise = torch.randn(*shape, bucket.width // sizes.spatial, generator=torch.Generator().manual_seed(0))
     device = next(autoencoder.parameters()).device

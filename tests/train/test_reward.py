@@ -1,0 +1,179 @@
+"""Reward: what is asked for, how pictures of it are judged, and that few steps learn from the judgement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from yozora.errors import ConfigError, ModelError
+from yozora.evaluate.inspector import WEIGHTS, load_inspector
+from yozora.models.adapter import Adapter, AdapterConfig
+from yozora.models.folder import load_module, save_module
+from yozora.models.inspector import Cells, Inspector, InspectorConfig
+from yozora.models.transformer import Transformer
+from yozora.train.config import Bucket
+from yozora.train.data import load_mix
+from yozora.train.reward import Asked, RewardStage, RewardTask, Wishes, judged, one_thing
+from yozora.world import Body, Camera, Place, Scene, SceneMix, render, sample_scene
+from yozora.world.scene import COLOURS, SHAPES
+
+BUCKET = Bucket(width=32, height=32, frames=5, batch=3)
+RED, BLUE = list(COLOURS).index("red"), list(COLOURS).index("blue")
+
+
+@pytest.fixture
+def adapter(tiny_model: Path, tmp_path: Path) -> Path:
+    """Few-step weights of the tiny model that are not silent."""
+    base = load_module(Transformer, tiny_model / "transformer")
+    made = Adapter(AdapterConfig(rank=4, base=base.config))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
+    save_module(made, tmp_path / "few_steps", torch.float32)
+    return tmp_path / "few_steps"
+
+
+def config_of(base: Path, adapter: Path, **settings: object) -> RewardStage:
+    asked: dict[str, object] = {
+        "run": {"out": base / "run", "steps": 1, "device": "cpu", "precision": "fp32"},
+        "optim": {"adamw": 0.01},
+        "start_from": base,
+        "autoencoder": base / "autoencoder",
+        "adapter": adapter,
+        "inspector": WEIGHTS,
+        "buckets": [BUCKET.model_dump()],
+        "step_counts": {"2": 1, "3": 1},
+    }
+    return RewardStage.model_validate(asked | settings)
+
+
+def test_scenes_have_one_thing_in_plain_sight() -> None:
+    mix = one_thing(load_mix("full"))
+    for seed in range(60):
+        scene = sample_scene(seed, mix)
+        assert len(scene.bodies) == 1 and not scene.walls and not scene.bodies[0].motion.colour_to
+    with pytest.raises(ConfigError, match="motions"):
+        one_thing(SceneMix(motions={"hide": 1.0}))
+
+
+def test_captions_name_what_is_judged_by(tiny_model: Path, adapter: Path) -> None:
+    config = config_of(tiny_model, adapter, languages={"en": 1}, details={"dense": 1})
+    wishes = Wishes(config)
+    batch = wishes.batch(3)
+    assert len(batch.captions) == len(batch.shapes) == 3 and batch.bucket == config.buckets[0]
+    told = 0
+    for step in range(10):
+        asked = wishes.batch(step)
+        told += sum(list(COLOURS)[int(c)] in text for text, c in zip(asked.captions, asked.colours, strict=True))
+    assert told >= 28  # of 30: a style without colours may be told of instead
+    assert wishes.batch(3).captions == batch.captions != wishes.batch(4).captions
+
+
+def _pictures(*bodies: Body, camera: Camera | None = None) -> Tensor:
+    scene = Scene(1, bodies, Place("grass"), camera or Camera())
+    frames = render(scene, 128, 128, 5, 12.0, threads=1).frames
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _judge(pictures: Tensor, shape: str, colour: int = RED) -> tuple[float, float, float, float]:
+    names = torch.full((len(pictures),), SHAPES.index(shape)), torch.full((len(pictures),), colour)
+    seen = judged(load_inspector(), pictures, *names, torch.Generator().manual_seed(0))
+    return seen.shape.item(), seen.colour.item(), seen.alone.item(), seen.right
+
+
+BALL = Body("sphere", "red", "matte", "large", (-0.8, 0.0))
+
+
+def test_what_is_seen_is_what_is_rewarded() -> None:
+    ball, cone = _pictures(BALL), _pictures(Body("cone", "red", "matte", "large", (-0.8, 0.0)))
+    assert _judge(ball, "sphere")[3] == 1 and _judge(cone, "sphere")[3] == 0
+    assert _judge(ball, "sphere")[0] < 0.3 < 2 < _judge(cone, "sphere")[0]
+    assert _judge(ball, "sphere", RED)[1] < 0.5 < 2 < _judge(ball, "sphere", BLUE)[1]
+    two = _pictures(BALL, Body("box", "red", "matte", "small", (1.2, 0.0)))
+    assert _judge(ball, "sphere")[2] < 0.05 < 0.15 < _judge(two, "sphere")[2]
+
+
+def test_what_is_cut_off_or_not_there_is_not_judged_by_its_shape() -> None:
+    grey = torch.zeros(4, 3, 64, 64)
+    assert _judge(grey, "torus") == (0.0, 0.0, pytest.approx(0, abs=0.2), 0.0)
+    near = _pictures(Body("box", "red", "matte", "huge", (0.0, 0.0)), camera=Camera(distance=1.5))
+    shape, colour, _, right = _judge(near, "torus")
+    assert shape == right == 0 and colour > 0
+
+
+def test_each_picture_is_judged_by_its_own_names() -> None:
+    ball, cone = _pictures(BALL), _pictures(Body("cone", "blue", "matte", "large", (-0.8, 0.0)))
+    names = [SHAPES.index("sphere")] * 5 + [SHAPES.index("cone")] * 5, [RED] * 5 + [BLUE] * 5
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        shapes, colours = (torch.tensor(each) for each in names)
+        seen = judged(load_inspector(), torch.cat((ball, cone)), shapes, colours, generator)
+        assert seen.right == 1 and seen.shape < 0.5 and seen.colour < 0.5
+
+
+def test_it_begins_where_the_weights_are_and_stays_near(tiny_model: Path, adapter: Path) -> None:
+    task = RewardTask(config_of(tiny_model, adapter))
+    batch = next(task.batches(0))
+    _, figures = task.loss(batch, torch.Generator().manual_seed(0))
+    assert figures["near"] == 0 and task.size(batch) == 3
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.add_(0.05)
+    moved, figures = task.loss(batch, torch.Generator().manual_seed(0))
+    assert figures["near"] > 0
+    free = RewardTask(config_of(tiny_model, adapter, near=0.0))
+    free.model.load_state_dict(task.model.state_dict())
+    without, _ = free.loss(batch, torch.Generator().manual_seed(0))
+    assert moved.item() == pytest.approx(without.item() + 0.5 * figures["near"], rel=1e-3)
+
+
+class Brightness(nn.Module):
+    """In place of an inspector: sees a thing in the middle, whose shape it tells by how bright that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = InspectorConfig()
+
+    def forward(self, frames: Tensor) -> Cells:
+        count, height, width = len(frames), frames.shape[2] // 2, frames.shape[3] // 2
+        thing = -torch.ones(count, height, width)
+        thing[:, 4:-4, 4:-4] = 1
+        return Cells(thing, torch.zeros(count, len(COLOURS), height, width))
+
+    def shapes(self, frames: Tensor, _thing: Tensor, _boxes: Tensor) -> Tensor:
+        light = frames[:, :, 8:-8, 8:-8].mean((1, 2, 3))
+        return torch.stack([4 * light, *[torch.zeros_like(light)] * (len(SHAPES) - 1)], dim=1)
+
+
+def test_few_steps_learn_what_is_rewarded(tiny_model: Path, adapter: Path) -> None:
+    settings = {"near": 0.0, "alone": 0.0, "colour": 0.0, "step_counts": {"2": 1}}
+    task = RewardTask(config_of(tiny_model, adapter, **settings))
+    task.inspector = Brightness()  # pyright: ignore[reportAttributeAccessIssue]
+    batch = Asked(["a red ball"] * 3, torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), BUCKET)
+    optimiser = torch.optim.Adam(task.model.parameters(), lr=0.02)
+    losses = []
+    for step in range(40):
+        optimiser.zero_grad()
+        loss, _ = task.loss(batch, torch.Generator().manual_seed(step % 4))
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
+    assert all(parameter.grad is None for parameter in task.teacher.parameters())
+
+
+def test_what_does_not_fit_is_refused(tiny_model: Path, adapter: Path, tmp_path: Path) -> None:
+    save_module(Inspector(InspectorConfig(shapes=("egg",))), tmp_path / "other", torch.float32)
+    with pytest.raises(ConfigError, match="other shapes or colours"):
+        RewardTask(config_of(tiny_model, adapter, inspector=tmp_path / "other"))
+    base = load_module(Adapter, adapter).config.base
+    other = Adapter(AdapterConfig(rank=2, base=type(base)(**{**vars(base), "depth": base.depth + 1})))
+    save_module(other, tmp_path / "deeper", torch.float32)
+    with pytest.raises(ModelError):
+        RewardTask(config_of(tiny_model, tmp_path / "deeper"))
+    with pytest.raises(ValueError, match="whole numbers above 0"):
+        config_of(tiny_model, adapter, step_counts={"0": 1})

@@ -1,0 +1,259 @@
+"""Reward: few-step weights learn from what is seen in their own videos.
+
+A flow map learns where its teacher's steps lead, and so it is never better than its teacher. Here its few steps go from
+noise to a video of a prompt that names one thing, an inspector says how surely it sees that thing, in its colour and
+alone, and the gradient of what it says goes back through inspector, decoder and every step (direct reward fine-tuning:
+DRaFT, Clark et al. 2024; AlignProp, Prabhudesai et al. 2023).
+
+What is rewarded is soon over-fitted. So pictures are blurred, shaded and noised before they are judged; a video must
+stay near the one that the weights made before, of the same noise; and the inspector should be another than the one that
+evaluation judges by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from yozora.diffusion import flow_map, sample, schedule
+from yozora.errors import ConfigError
+from yozora.models.adapter import Adapter, few_step_config
+from yozora.models.autoencoder import Autoencoder
+from yozora.models.folder import load_module, save_module
+from yozora.models.inspector import Inspector, boxes, largest_part
+from yozora.models.text import TextEncoder
+from yozora.models.transformer import Transformer
+from yozora.train.config import Bucket, Optim, Run, Section, Weights
+from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick, pick_bucket, stream
+from yozora.train.inspector import shaken, soften
+from yozora.train.loop import fit, pick_device
+from yozora.train.resumed import settings_of
+from yozora.train.transformer import PROMPTS, write_samples
+from yozora.world import SceneMix, describe, sample_scene
+from yozora.world.mix import PAIR_MOTIONS
+from yozora.world.scene import COLOURS, SHAPES
+
+UNSEEN = ("hide", "recolour", *PAIR_MOTIONS)  # motions of a thing that is not one thing of one colour in plain sight
+LEAST_CELLS = 12  # of the inspector's, for a thing to be judged
+ASIDE = 2  # cells around a thing that are not judged: its edge
+LEAST_LATENTS = 3  # of a video's latent frames: at least so many are drawn and judged
+
+
+class RewardStage(Section):
+    """`yozora train reward`: few-step weights (`adapter`) of a transformer (`start_from`, a model folder or an exported
+    run) learn to make things that an `inspector` names as the prompt does.
+
+    Scenes of `mix`, one thing each, are asked for in as many steps as `step_counts` says (by weight). Of each video
+    `pictures` are judged. What counts beside the shape: the `colour`, that the thing is `alone`, and that latents stay
+    `near` (mean squared difference) those that the weights made before.
+    """
+
+    run: Run
+    optim: Optim
+    start_from: Path
+    autoencoder: Path
+    adapter: Path
+    inspector: Path
+    mix: str | dict[str, Any] = "simple"
+    buckets: tuple[Bucket, ...] = Field(min_length=1)
+    languages: Weights = Field(default={"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1})
+    details: Weights = Field(default={"short": 0.85, "dense": 0.15})
+    step_counts: Weights = Field(default={"4": 1.0})
+    shift: float = Field(default=2.0, gt=0, le=100)
+    pictures: int = Field(default=4, gt=0)
+    colour: float = Field(default=0.3, ge=0)
+    alone: float = Field(default=0.3, ge=0)
+    near: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _counts(self) -> Self:
+        if not all(count.isdecimal() and int(count) > 0 for count in self.step_counts):
+            raise ValueError("step_counts are whole numbers above 0, with their weights")
+        return self
+
+
+class Asked(NamedTuple):
+    """Captions, of one thing each, the numbers of its shape and of its colour, int64 [B], and the size of video."""
+
+    captions: list[str]
+    shapes: Tensor
+    colours: Tensor
+    bucket: Bucket
+
+
+class Seen(NamedTuple):
+    """What the inspector saw: mean losses of shape, colour and of things beside the one that was asked for, and the
+    share of judged pictures whose shape is right."""
+
+    shape: Tensor
+    colour: Tensor
+    alone: Tensor
+    right: float
+
+
+def train_by_reward(config: RewardStage, resume: bool = True) -> Path:
+    """Runs the stage; returns the folder with the averaged adapter, as `yozora train distill` does."""
+    return fit(RewardTask(config), config.run, config.optim, resume, settings=settings_of(config))
+
+
+@dataclass(frozen=True)
+class Wishes(Source[Asked]):
+    """Captions of fresh scenes of one thing in plain sight."""
+
+    config: RewardStage
+
+    def batch(self, step: int) -> Asked:
+        config, random = self.config, np.random.default_rng((self.config.run.seed, step))
+        bucket, mix = pick_bucket(config.buckets, random), one_thing(load_mix(config.mix))
+        scenes = [sample_scene(int(seed), mix) for seed in random.integers(0, HELD_OUT_SEEDS, bucket.batch)]
+        detail = pick(config.details, random)
+        captions = [
+            describe(scene, pick(config.languages, random), detail, seed=int(random.integers(1 << 31)))
+            for scene in scenes
+        ]
+        things = [scene.bodies[0] for scene in scenes]
+        shapes = torch.tensor([SHAPES.index(thing.shape) for thing in things])
+        return Asked(captions, shapes, torch.tensor([list(COLOURS).index(thing.colour) for thing in things]), bucket)
+
+
+def one_thing(mix: SceneMix) -> SceneMix:
+    """The mix with one thing a scene, in plain sight and of one colour. Raises ConfigError where nothing is left."""
+    motions = {name: weight for name, weight in mix.motions.items() if name not in UNSEEN}
+    return replace(mix, count={"1": 1.0}, motions=motions)
+
+
+class RewardTask:
+    """See `yozora.train.loop.Task`."""
+
+    def __init__(self, config: RewardStage):
+        self.config = config
+        torch.manual_seed(config.run.seed)
+        device = pick_device(config.run.device)
+        self.autoencoder = load_module(Autoencoder, config.autoencoder, device).requires_grad_(False)
+        self.text = load_module(TextEncoder, config.start_from / "text_encoder", device).requires_grad_(False)
+        self.teacher = load_module(Transformer, config.start_from / "transformer", device).requires_grad_(False)
+        self.inspector = load_module(Inspector, config.inspector, device, torch.float32).eval().requires_grad_(False)
+        named = self.inspector.config
+        if (named.shapes, named.colours) != (SHAPES, tuple(COLOURS)):
+            raise ConfigError(f"{config.inspector} names other shapes or colours than scenes have: train it anew")
+        adapter = load_module(Adapter, config.adapter)
+        adapter.check(self.teacher)
+        self.model = adapter.float().requires_grad_()
+        self.student = Transformer(few_step_config(self.teacher.config)).to(device).requires_grad_(False)
+        self.student.load_state_dict(self.teacher.state_dict(), strict=False)
+        self.before = {name: weight.detach().to(device) for name, weight in adapter.changed(self.teacher).items()}
+        self.counts = [int(count) for count in config.step_counts]
+
+    def is_hidden(self, name: str, parameter: Tensor) -> bool:
+        return False  # see `yozora.train.distill`
+
+    def rate(self, name: str) -> float:
+        return 1.0
+
+    def batches(self, start: int) -> Iterator[Asked]:
+        run = self.config.run
+        return stream(Wishes(self.config), start, run.steps, run.workers)
+
+    def size(self, batch: Asked) -> int:
+        return len(batch.captions)
+
+    def loss(self, batch: Asked, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """What the inspector misses in videos of the batch's captions, and how far they are from those of before."""
+        config, device = self.config, next(self.model.parameters()).device
+        weights = torch.tensor(list(config.step_counts.values()))
+        steps = self.counts[int(torch.multinomial(weights, 1, generator=generator))]
+        levels = schedule(steps, config.shift).tolist()
+        noise = torch.randn(self._shape(batch), generator=generator).to(device)
+        with torch.no_grad():
+            text = self.text(batch.captions)
+            before = self._walk(self.before, noise, levels, text)
+        with torch.autocast(device.type, enabled=False):
+            changed = self.model.changed(self.teacher)
+        latents = self._walk(changed, noise, levels, text)
+        near = (latents - before).square().mean()
+        seen = self._look(latents, batch, generator)
+        loss = seen.shape + config.colour * seen.colour + config.alone * seen.alone + config.near * near
+        figures = {"shape": seen.shape.item(), "colour": seen.colour.item(), "alone": seen.alone.item()}
+        return loss, figures | {"right": seen.right, "near": near.item()}
+
+    def _shape(self, batch: Asked) -> tuple[int, ...]:
+        sizes, bucket = self.autoencoder.config, batch.bucket
+        length = 1 + (bucket.frames - 1) // sizes.temporal
+        sides = bucket.height // sizes.spatial, bucket.width // sizes.spatial
+        return len(batch.captions), sizes.channels, length, *sides
+
+    def _walk(
+        self, weights: dict[str, Tensor], latents: Tensor, levels: list[float], text: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Where the few steps lead from noise: latents [B, C, T, H, W], float32."""
+        where = latents.new_ones(latents.shape[0], latents.shape[2])
+        for here, there in pairwise(levels):
+            given = latents, here * where, *text, (here - there) * where
+            latents = latents - (here - there) * functional_call(self.student, weights, given).float()
+        return latents
+
+    def _look(self, latents: Tensor, batch: Asked, generator: torch.Generator) -> Seen:
+        """Draws the beginning of each video, of a length that differs from step to step, and judges pictures of it."""
+        frames = latents.shape[2]
+        least = min(LEAST_LATENTS, frames)
+        length = least + int(torch.rand((), generator=generator) * (frames - least + 1))
+        drawn = self.autoencoder.decode(latents[:, :, :length])
+        which = torch.randperm(drawn.shape[2], generator=generator)[: self.config.pictures].to(latents.device)
+        pictures = drawn[:, :, which].float().clamp(-1.1, 1.1).transpose(1, 2)  # beyond 1 there is still a way back
+        device, each = latents.device.type, len(which)
+        with torch.autocast(device, enabled=False):
+            shapes, colours = (names.to(latents.device).repeat_interleave(each) for names in batch[1:3])
+            return judged(self.inspector, pictures.flatten(0, 1), shapes, colours, generator)
+
+    def sample(self, model: nn.Module, step: int, folder: Path) -> None:
+        """The sample prompts in as many steps as the fewest that are practised."""
+        assert isinstance(model, Adapter)
+        velocity = flow_map(model.onto(self.teacher), self.text(list(PROMPTS)))
+        levels = schedule(min(self.counts), self.config.shift)
+
+        def draw(noise: Tensor) -> Tensor:
+            *_, last = sample(velocity, noise, levels, solver="euler")
+            return last.latents
+
+        bucket = max(self.config.buckets, key=lambda bucket: bucket.weight)
+        write_samples(draw, self.autoencoder, bucket, step, folder)
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        save_module(model, folder / "few_steps", torch.bfloat16)
+
+
+def judged(inspector: Inspector, pictures: Tensor, shapes: Tensor, colours: Tensor, generator: torch.Generator) -> Seen:
+    """How well pictures [N, 3, H, W] in -1..1, softened at random, show one thing each of these shapes and colours
+    (int64 [N]), by the largest thing in each. A shape is only judged where all of the thing is in the picture."""
+    order = torch.randperm(len(pictures), generator=generator).to(pictures.device)  # neighbours are softened alike
+    soft = soften(pictures[order], generator)
+    shapes, colours = shapes[order], colours[order]
+    cells = inspector(soft)
+    with torch.no_grad():
+        mask = largest_part(cells.thing > 0)
+        area = mask.sum((1, 2))
+        cut = mask[:, [0, -1]].any(2).any(1) | mask[:, :, [0, -1]].any(2).any(1)
+        clear = ((area >= LEAST_CELLS) & ~cut).float()
+        around = F.max_pool2d(mask[:, None].float(), 2 * ASIDE + 1, stride=1, padding=ASIDE)[:, 0] > 0
+        box = shaken(boxes(mask), generator)
+    named = inspector.shapes(soft, cells.thing.detach().sigmoid(), box)
+    missed = F.cross_entropy(named, shapes, reduction="none")
+    tinted = F.cross_entropy(cells.colour, colours.view(-1, 1, 1).expand_as(mask), reduction="none")
+    beside = (cells.thing.sigmoid() * ~around).sum((1, 2)) / area.clamp_min(LEAST_CELLS)
+    right = (named.argmax(1) == shapes).float()
+    return Seen(
+        (missed * clear).sum() / clear.sum().clamp_min(1),
+        (tinted * mask).sum() / mask.sum().clamp_min(1),
+        beside.clamp_max(2.0).mean(),
+        ((right * clear).sum() / clear.sum().clamp_min(1)).item(),
+    )
