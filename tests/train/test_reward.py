@@ -17,7 +17,7 @@ from yozora.models.inspector import Cells, Inspector, InspectorConfig
 from yozora.models.transformer import Transformer
 from yozora.train.config import Bucket
 from yozora.train.data import load_mix
-from yozora.train.reward import Asked, RewardStage, RewardTask, Wishes, judged, one_thing
+from yozora.train.reward import Asked, RewardStage, RewardTask, Seen, Wishes, judged, one_thing
 from yozora.world import Body, Camera, Place, Scene, SceneMix, render, sample_scene
 from yozora.world.scene import COLOURS, SHAPES
 
@@ -79,10 +79,9 @@ def _pictures(*bodies: Body, camera: Camera | None = None) -> Tensor:
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _judge(pictures: Tensor, shape: str, colour: int = RED) -> tuple[float, float, float, float]:
+def _judge(pictures: Tensor, shape: str, colour: int = RED) -> Seen:
     names = torch.full((len(pictures),), SHAPES.index(shape)), torch.full((len(pictures),), colour)
-    seen = judged(load_inspector(), pictures, *names, torch.Generator().manual_seed(0))
-    return seen.shape.item(), seen.colour.item(), seen.alone.item(), seen.right
+    return judged(load_inspector(), pictures, *names, torch.Generator().manual_seed(0))
 
 
 BALL = Body("sphere", "red", "matte", "large", (-0.8, 0.0))
@@ -90,19 +89,21 @@ BALL = Body("sphere", "red", "matte", "large", (-0.8, 0.0))
 
 def test_what_is_seen_is_what_is_rewarded() -> None:
     ball, cone = _pictures(BALL), _pictures(Body("cone", "red", "matte", "large", (-0.8, 0.0)))
-    assert _judge(ball, "sphere")[3] == 1 and _judge(cone, "sphere")[3] == 0
-    assert _judge(ball, "sphere")[0] < 0.3 < 2 < _judge(cone, "sphere")[0]
-    assert _judge(ball, "sphere", RED)[1] < 0.5 < 2 < _judge(ball, "sphere", BLUE)[1]
+    assert _judge(ball, "sphere").right == 1 and _judge(cone, "sphere").right == 0
+    assert _judge(ball, "sphere").shape < 0.3 < 2 < _judge(cone, "sphere").shape
+    assert _judge(ball, "sphere", RED).colour < 0.5 < 2 < _judge(ball, "sphere", BLUE).colour
     two = _pictures(BALL, Body("box", "red", "matte", "small", (1.2, 0.0)))
-    assert _judge(ball, "sphere")[2] < 0.05 < 0.15 < _judge(two, "sphere")[2]
+    assert _judge(ball, "sphere").alone < 0.05 < 0.15 < _judge(two, "sphere").alone
+    assert _judge(ball, "sphere").there < 0.05
 
 
 def test_what_is_cut_off_or_not_there_is_not_judged_by_its_shape() -> None:
     grey = torch.zeros(4, 3, 64, 64)
-    assert _judge(grey, "torus") == (0.0, 0.0, pytest.approx(0, abs=0.2), 0.0)
+    nothing = _judge(grey, "torus")
+    assert nothing.shape == nothing.colour == nothing.right == 0 and nothing.alone < 0.2 and nothing.there > 1
     near = _pictures(Body("box", "red", "matte", "huge", (0.0, 0.0)), camera=Camera(distance=1.5))
-    shape, colour, _, right = _judge(near, "torus")
-    assert shape == right == 0 and colour > 0
+    part = _judge(near, "torus")
+    assert part.shape == part.right == 0 and part.colour > 0 and part.there < 0.05
 
 
 def test_each_picture_is_judged_by_its_own_names() -> None:
@@ -128,7 +129,7 @@ def test_it_begins_where_the_weights_are_and_stays_near(tiny_model: Path, adapte
     free = RewardTask(config_of(tiny_model, adapter, near=0.0))
     free.model.load_state_dict(task.model.state_dict())
     without, _ = free.loss(batch, torch.Generator().manual_seed(0))
-    assert moved.item() == pytest.approx(without.item() + 0.5 * figures["near"], rel=1e-3)
+    assert moved.item() == pytest.approx(without.item() + 2 * figures["near"], rel=1e-3)
 
 
 class Brightness(nn.Module):
@@ -150,7 +151,7 @@ class Brightness(nn.Module):
 
 
 def test_few_steps_learn_what_is_rewarded(tiny_model: Path, adapter: Path) -> None:
-    settings = {"near": 0.0, "alone": 0.0, "colour": 0.0, "step_counts": {"2": 1}}
+    settings = {"near": 0.0, "alone": 0.0, "there": 0.0, "colour": 0.0, "step_counts": {"2": 1}}
     task = RewardTask(config_of(tiny_model, adapter, **settings))
     task.inspector = Brightness()  # pyright: ignore[reportAttributeAccessIssue]
     batch = Asked(["a red ball"] * 3, torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64), BUCKET)

@@ -54,8 +54,8 @@ class RewardStage(Section):
     run) learn to make things that an `inspector` names as the prompt does.
 
     Scenes of `mix`, one thing each, are asked for in as many steps as `step_counts` says (by weight). Of each video
-    `pictures` are judged. What counts beside the shape: the `colour`, that the thing is `alone`, and that latents stay
-    `near` (mean squared difference) those that the weights made before.
+    `pictures` are judged. What counts beside the shape: the `colour`, that the thing is `there` and `alone`, and that
+    latents stay `near` (mean squared difference) those that the weights made before.
     """
 
     run: Run
@@ -72,8 +72,9 @@ class RewardStage(Section):
     shift: float = Field(default=2.0, gt=0, le=100)
     pictures: int = Field(default=4, gt=0)
     colour: float = Field(default=0.3, ge=0)
+    there: float = Field(default=0.1, ge=0)
     alone: float = Field(default=0.3, ge=0)
-    near: float = Field(default=0.5, ge=0)
+    near: float = Field(default=2.0, ge=0)
 
     @model_validator(mode="after")
     def _counts(self) -> Self:
@@ -92,11 +93,12 @@ class Asked(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the inspector saw: mean losses of shape, colour and of things beside the one that was asked for, and the
-    share of judged pictures whose shape is right."""
+    """What the inspector saw: mean losses of shape and colour, of a thing that is not there and of things beside it,
+    and the share of judged pictures whose shape is right."""
 
     shape: Tensor
     colour: Tensor
+    there: Tensor
     alone: Tensor
     right: float
 
@@ -182,9 +184,9 @@ class RewardTask:
         latents = self._walk(changed, noise, levels, text)
         near = (latents - before).square().mean()
         seen = self._look(latents, batch, generator)
-        loss = seen.shape + config.colour * seen.colour + config.alone * seen.alone + config.near * near
-        figures = {"shape": seen.shape.item(), "colour": seen.colour.item(), "alone": seen.alone.item()}
-        return loss, figures | {"right": seen.right, "near": near.item()}
+        loss = seen.shape + config.colour * seen.colour + config.there * seen.there + config.alone * seen.alone
+        figures = {name: getattr(seen, name).item() for name in ("shape", "colour", "there", "alone")}
+        return loss + config.near * near, figures | {"right": seen.right, "near": near.item()}
 
     def _shape(self, batch: Asked) -> tuple[int, ...]:
         sizes, bucket = self.autoencoder.config, batch.bucket
@@ -250,10 +252,12 @@ def judged(inspector: Inspector, pictures: Tensor, shapes: Tensor, colours: Tens
     missed = F.cross_entropy(named, shapes, reduction="none")
     tinted = F.cross_entropy(cells.colour, colours.view(-1, 1, 1).expand_as(mask), reduction="none")
     beside = (cells.thing.sigmoid() * ~around).sum((1, 2)) / area.clamp_min(LEAST_CELLS)
+    surest = cells.thing.flatten(1).topk(LEAST_CELLS, dim=1).values.mean(1)  # or what is hard to make would be left out
     right = (named.argmax(1) == shapes).float()
     return Seen(
         (missed * clear).sum() / clear.sum().clamp_min(1),
         (tinted * mask).sum() / mask.sum().clamp_min(1),
+        F.softplus(-surest).mean(),
         beside.clamp_max(2.0).mean(),
         ((right * clear).sum() / clear.sum().clamp_min(1)).item(),
     )
