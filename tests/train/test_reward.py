@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from yozora.diffusion import FLOW_MAP, add_noise, flow_map, sample
 from yozora.errors import ConfigError, ModelError
 from yozora.evaluate.inspector import WEIGHTS, load_inspector
 from yozora.models.adapter import Adapter, AdapterConfig
@@ -165,6 +166,25 @@ def test_few_steps_learn_what_is_rewarded(tiny_model: Path, adapter: Path) -> No
         losses.append(loss.item())
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
     assert all(parameter.grad is None for parameter in task.teacher.parameters())
+
+
+def test_what_is_held_is_gone_on_with_as_before_and_not_judged(tiny_model: Path, adapter: Path) -> None:
+    task = RewardTask(config_of(tiny_model, adapter, anchored=1.0))
+    batch = next(task.batches(0))
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.randn(task._shape(batch), generator=torch.Generator().manual_seed(0))
+    text = task.text(batch.captions)
+    hold = torch.tensor([[1.0, 0.0]] * 3)
+    with torch.no_grad():
+        clean = task._walk(task.before, noise, [1.0, 0.6, 0.0], torch.ones(3, 2), text)
+        again = task._walk(task.before, add_noise(clean, noise, 1 - hold), [1.0, 0.6, 0.0], 1 - hold, text)
+        velocity = flow_map(load_module(Adapter, adapter).onto(task.teacher), text)
+        levels = torch.tensor([1.0, 0.6, 0.0], dtype=torch.float64)
+        *_, last = sample(velocity, noise, levels, known=clean, hold=hold, solver=FLOW_MAP)
+    assert torch.equal(again[:, :, 0], clean[:, :, 0]) and not torch.equal(again, clean)
+    torch.testing.assert_close(again, last.latents)  # as the sampler does it
+    _, figures = task.loss(batch, generator)
+    assert figures["near"] == 0 and figures["shape"] == figures["there"] == figures["alone"] == 0
 
 
 def test_what_does_not_fit_is_refused(tiny_model: Path, adapter: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from yozora.diffusion import flow_map, sample, schedule
+from yozora.diffusion import add_noise, flow_map, sample, schedule
+from yozora.diffusion.path import spread_levels
 from yozora.errors import ConfigError
 from yozora.models.adapter import Adapter, few_step_config
 from yozora.models.autoencoder import Autoencoder
@@ -35,6 +36,7 @@ from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
 from yozora.train.config import Bucket, Optim, Run, Section, Weights
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick, pick_bucket, stream
+from yozora.train.flow import draw_hold
 from yozora.train.inspector import shaken, soften
 from yozora.train.loop import fit, pick_device
 from yozora.train.resumed import settings_of
@@ -55,7 +57,8 @@ class RewardStage(Section):
 
     Scenes of `mix`, one thing each, are asked for in as many steps as `step_counts` says (by weight). Of each video
     `pictures` are judged. What counts beside the shape: the `colour`, that the thing is `there` and `alone`, and that
-    latents stay `near` (mean squared difference) those that the weights made before.
+    latents stay `near` (mean squared difference) those that the weights made before. Nothing but the last counts in a
+    share of the videos (`anchored`), frames of which are held: they are to be gone on with as before.
     """
 
     run: Run
@@ -69,6 +72,7 @@ class RewardStage(Section):
     languages: Weights = Field(default={"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1})
     details: Weights = Field(default={"short": 0.85, "dense": 0.15})
     step_counts: Weights = Field(default={"4": 1.0})
+    anchored: float = Field(default=0.25, ge=0, le=1)
     shift: float = Field(default=2.0, gt=0, le=100)
     pictures: int = Field(default=4, gt=0)
     colour: float = Field(default=0.3, ge=0)
@@ -176,14 +180,20 @@ class RewardTask:
         steps = self.counts[int(torch.multinomial(weights, 1, generator=generator))]
         levels = schedule(steps, config.shift).tolist()
         noise = torch.randn(self._shape(batch), generator=generator).to(device)
+        hold = draw_hold(len(noise), noise.shape[2], config.anchored, generator).to(device)
+        held = hold.amax(1) > 0
         with torch.no_grad():
             text = self.text(batch.captions)
-            before = self._walk(self.before, noise, levels, text)
+            before = self._walk(self.before, noise, levels, torch.ones_like(hold), text)
+            begun = add_noise(before, noise, 1 - hold)
+            if held.any():
+                some = text[0][held], text[1][held]
+                before[held] = self._walk(self.before, begun[held], levels, 1 - hold[held], some)
         with torch.autocast(device.type, enabled=False):
             changed = self.model.changed(self.teacher)
-        latents = self._walk(changed, noise, levels, text)
+        latents = self._walk(changed, begun, levels, 1 - hold, text)
         near = (latents - before).square().mean()
-        seen = self._look(latents, batch, generator)
+        seen = self._look(latents, batch, ~held, generator)
         loss = seen.shape + config.colour * seen.colour + config.there * seen.there + config.alone * seen.alone
         figures = {name: getattr(seen, name).item() for name in ("shape", "colour", "there", "alone")}
         return loss + config.near * near, figures | {"right": seen.right, "near": near.item()}
@@ -195,26 +205,38 @@ class RewardTask:
         return len(batch.captions), sizes.channels, length, *sides
 
     def _walk(
-        self, weights: dict[str, Tensor], latents: Tensor, levels: list[float], text: tuple[Tensor, Tensor]
+        self,
+        weights: dict[str, Tensor],
+        latents: Tensor,
+        levels: list[float],
+        highest: Tensor,
+        text: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Where the few steps lead from noise: latents [B, C, T, H, W], float32."""
-        where = latents.new_ones(latents.shape[0], latents.shape[2])
+        """Where the few steps lead latents [B, C, T, H, W] that begin at the levels `highest` [B, T]; float32."""
         for here, there in pairwise(levels):
-            given = latents, here * where, *text, (here - there) * where
-            latents = latents - (here - there) * functional_call(self.student, weights, given).float()
+            level = highest.clamp(max=here)
+            stride = level - highest.clamp(max=there)
+            mean = functional_call(self.student, weights, (latents, level, *text, stride)).float()
+            latents = latents - spread_levels(stride, latents).float() * mean
         return latents
 
-    def _look(self, latents: Tensor, batch: Asked, generator: torch.Generator) -> Seen:
-        """Draws the beginning of each video, of a length that differs from step to step, and judges pictures of it."""
-        frames = latents.shape[2]
+    def _look(self, latents: Tensor, batch: Asked, which: Tensor, generator: torch.Generator) -> Seen:
+        """Draws the beginning of the videos in `which`, bool [B], of a length that differs from step to step, and
+        judges pictures of it."""
+        if not which.any():
+            nothing = latents.new_zeros(())
+            return Seen(nothing, nothing, nothing, nothing, 0.0)
+        latents, frames = latents[which], latents.shape[2]
         least = min(LEAST_LATENTS, frames)
         length = least + int(torch.rand((), generator=generator) * (frames - least + 1))
         drawn = self.autoencoder.decode(latents[:, :, :length])
-        which = torch.randperm(drawn.shape[2], generator=generator)[: self.config.pictures].to(latents.device)
-        pictures = drawn[:, :, which].float().clamp(-1.1, 1.1).transpose(1, 2)  # beyond 1 there is still a way back
-        device, each = latents.device.type, len(which)
-        with torch.autocast(device, enabled=False):
-            shapes, colours = (names.to(latents.device).repeat_interleave(each) for names in batch[1:3])
+        chosen = torch.randperm(drawn.shape[2], generator=generator)[: self.config.pictures].to(latents.device)
+        pictures = drawn[:, :, chosen].float().clamp(-1.1, 1.1).transpose(1, 2)  # beyond 1 there is still a way back
+        with torch.autocast(latents.device.type, enabled=False):
+            shapes, colours = (
+                names.to(latents.device)[which].repeat_interleave(len(chosen))
+                for names in (batch.shapes, batch.colours)
+            )
             return judged(self.inspector, pictures.flatten(0, 1), shapes, colours, generator)
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
