@@ -26,6 +26,15 @@ def _some_weight(weights: dict[str, float]) -> dict[str, float]:
 Weights = Annotated[dict[str, float], AfterValidator(_some_weight)]
 
 
+def _whole_counts(counts: dict[str, float]) -> dict[str, float]:
+    if not all(count.isdecimal() and int(count) > 0 for count in counts):
+        raise ValueError("are whole numbers above 0, with their weights")
+    return counts
+
+
+StepCounts = Annotated[Weights, AfterValidator(_whole_counts)]
+
+
 class Job(Section):
     """Where it is written, and what it runs on. `workers` are processes that prepare data."""
 
@@ -295,15 +304,13 @@ class DistillStage(Lessons):
     courses: Courses | None = None
     guidance: float = Field(default=2.5, ge=0, le=100)
     projected: bool = False
-    step_counts: Weights = {"4": 1.0, "6": 1.0, "8": 1.0, "12": 0.5}
+    step_counts: StepCounts = {"4": 1.0, "6": 1.0, "8": 1.0, "12": 0.5}
     substeps: int = Field(default=3, ge=1, le=64)
     drop_prompt: float = Field(default=0.05, ge=0, le=1)
     model: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _counts(self) -> Self:
-        if not all(count.isdecimal() and int(count) > 0 for count in self.step_counts):
-            raise ValueError("step_counts are whole numbers above 0, with their weights")
         if self.layout or self.packed:
             raise ValueError("layout and packed are for `yozora train transformer` only")
         if self.courses and self.courses.steps < max(map(int, self.step_counts)):

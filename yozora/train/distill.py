@@ -10,7 +10,7 @@ an adapter, which is all that is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from yozora.diffusion import SOLVERS, Velocity, add_noise, flow_map, guided, sample, schedule, shift_levels
+from yozora.diffusion import FLOW_MAP, SOLVERS, Velocity, add_noise, flow_map, guided, sample, schedule, shift_levels
 from yozora.diffusion.path import spread_levels
 from yozora.diffusion.solvers import Answer
 from yozora.errors import ConfigError
@@ -168,17 +168,24 @@ class DistillTask:
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts in as many steps as the fewest that are practised."""
         assert isinstance(model, Adapter)
-        velocity = flow_map(model.onto(self.teacher), self.text(list(PROMPTS)))
-        levels = schedule(min(self.counts), self.config.shift)
-
-        def draw(noise: Tensor) -> Tensor:
-            *_, last = sample(velocity, noise, levels, solver="euler")
-            return last.latents
-
+        draw = in_few_steps(model, self.teacher, self.text, schedule(min(self.counts), self.config.shift))
         write_samples(draw, self.autoencoder, most_drawn(self.config), step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder / "few_steps", torch.bfloat16)
+
+
+def in_few_steps(
+    adapter: Adapter, teacher: Transformer, text: TextEncoder, levels: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """What makes latents of the sample prompts of noise, in the steps between these levels."""
+    velocity = flow_map(adapter.onto(teacher), text(list(PROMPTS)))
+
+    def draw(noise: Tensor) -> Tensor:
+        *_, last = sample(velocity, noise, levels, solver=FLOW_MAP)
+        return last.latents
+
+    return draw
 
 
 def follow(velocity: Velocity, latents: Tensor, path: Tensor | Sequence[Tensor]) -> Tensor:

@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from yozora.diffusion import add_noise, flow_map, sample, schedule
+from yozora.diffusion import add_noise, schedule
 from yozora.diffusion.path import spread_levels
 from yozora.errors import ConfigError
 from yozora.models.adapter import Adapter, few_step_config
@@ -34,13 +34,14 @@ from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Inspector, boxes, largest_part
 from yozora.models.text import TextEncoder
 from yozora.models.transformer import Transformer
-from yozora.train.config import Bucket, Optim, Run, Section, Weights
+from yozora.train.config import Bucket, Optim, Run, Section, StepCounts, Weights
 from yozora.train.data import HELD_OUT_SEEDS, Source, load_mix, pick, pick_bucket, stream
+from yozora.train.distill import in_few_steps
 from yozora.train.flow import draw_hold
 from yozora.train.inspector import shaken, soften
 from yozora.train.loop import fit, pick_device
 from yozora.train.resumed import settings_of
-from yozora.train.transformer import PROMPTS, write_samples
+from yozora.train.transformer import write_samples
 from yozora.world import SceneMix, describe, sample_scene
 from yozora.world.mix import PAIR_MOTIONS
 from yozora.world.scene import COLOURS, SHAPES
@@ -71,7 +72,7 @@ class RewardStage(Section):
     buckets: tuple[Bucket, ...] = Field(min_length=1)
     languages: Weights = Field(default={"en": 0.7, "de": 0.1, "fr": 0.1, "es": 0.1})
     details: Weights = Field(default={"short": 0.85, "dense": 0.15})
-    step_counts: Weights = Field(default={"4": 1.0})
+    step_counts: StepCounts = Field(default={"4": 1.0})
     anchored: float = Field(default=0.25, ge=0, le=1)
     shift: float = Field(default=2.0, gt=0, le=100)
     pictures: int = Field(default=4, gt=0)
@@ -79,12 +80,6 @@ class RewardStage(Section):
     there: float = Field(default=0.1, ge=0)
     alone: float = Field(default=0.3, ge=0)
     near: float = Field(default=2.0, ge=0)
-
-    @model_validator(mode="after")
-    def _counts(self) -> Self:
-        if not all(count.isdecimal() and int(count) > 0 for count in self.step_counts):
-            raise ValueError("step_counts are whole numbers above 0, with their weights")
-        return self
 
 
 class Asked(NamedTuple):
@@ -242,14 +237,8 @@ class RewardTask:
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts in as many steps as the fewest that are practised."""
         assert isinstance(model, Adapter)
-        velocity = flow_map(model.onto(self.teacher), self.text(list(PROMPTS)))
-        levels = schedule(min(self.counts), self.config.shift)
-
-        def draw(noise: Tensor) -> Tensor:
-            *_, last = sample(velocity, noise, levels, solver="euler")
-            return last.latents
-
         bucket = max(self.config.buckets, key=lambda bucket: bucket.weight)
+        draw = in_few_steps(model, self.teacher, self.text, schedule(min(self.counts), self.config.shift))
         write_samples(draw, self.autoencoder, bucket, step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
