@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from yozora.diffusion import FLOW_MAP, add_noise, flow_map, sample
+from yozora.diffusion import FLOW_MAP, add_noise, flow_map, sample, schedule
 from yozora.errors import ConfigError, ModelError
 from yozora.evaluate.inspector import WEIGHTS, load_inspector
 from yozora.models.adapter import Adapter, AdapterConfig
+from yozora.models.autoencoder import Autoencoder
 from yozora.models.folder import load_module, save_module
 from yozora.models.inspector import Cells, Inspector, InspectorConfig
 from yozora.models.transformer import Transformer
+from yozora.prompts.lexicon import LexiconReader
 from yozora.train.config import Bucket
 from yozora.train.data import load_mix
 from yozora.train.reward import Asked, RewardStage, RewardTask, Seen, Wishes, judged, one_thing
@@ -62,15 +67,16 @@ def test_scenes_have_one_thing_in_plain_sight() -> None:
 
 
 def test_captions_name_what_is_judged_by(tiny_model: Path, adapter: Path) -> None:
-    config = config_of(tiny_model, adapter, languages={"en": 1}, details={"dense": 1})
-    wishes = Wishes(config)
+    wishes = Wishes(config_of(tiny_model, adapter, mix="full", languages={"en": 1}))
     batch = wishes.batch(3)
-    assert len(batch.captions) == len(batch.shapes) == 3 and batch.bucket == config.buckets[0]
-    told = 0
-    for step in range(10):
-        asked = wishes.batch(step)
-        told += sum(list(COLOURS)[int(c)] in text for text, c in zip(asked.captions, asked.colours, strict=True))
-    assert told >= 28  # of 30: a style without colours may be told of instead
+    assert len(batch.captions) == len(batch.shapes) == 3 and batch.bucket == BUCKET
+    reader, shapes, colours = LexiconReader(), [], []
+    for asked in map(wishes.batch, range(20)):
+        for caption, shape, colour in zip(asked.captions, asked.shapes, asked.colours, strict=True):
+            told = reader.read(caption)
+            shapes.append(told.get("shape", SHAPES[int(shape)]) == SHAPES[int(shape)])
+            colours.append(told.get("colour") == list(COLOURS)[int(colour)])
+    assert all(shapes) and all(colours)
     assert wishes.batch(3).captions == batch.captions != wishes.batch(4).captions
 
 
@@ -101,10 +107,10 @@ def test_what_is_seen_is_what_is_rewarded() -> None:
 def test_what_is_cut_off_or_not_there_is_not_judged_by_its_shape() -> None:
     grey = torch.zeros(4, 3, 64, 64)
     nothing = _judge(grey, "torus")
-    assert nothing.shape == nothing.colour == nothing.right == 0 and nothing.alone < 0.2 and nothing.there > 1
+    assert nothing.shape == nothing.colour == nothing.alone == 0 and nothing.there > 1 and math.isnan(nothing.right)
     near = _pictures(Body("box", "red", "matte", "huge", (0.0, 0.0)), camera=Camera(distance=1.5))
     part = _judge(near, "torus")
-    assert part.shape == part.right == 0 and part.colour > 0 and part.there < 0.05
+    assert part.shape == 0 and math.isnan(part.right) and part.colour > 0 and part.there < 0.05
 
 
 def test_each_picture_is_judged_by_its_own_names() -> None:
@@ -131,6 +137,99 @@ def test_it_begins_where_the_weights_are_and_stays_near(tiny_model: Path, adapte
     free.model.load_state_dict(task.model.state_dict())
     without, _ = free.loss(batch, torch.Generator().manual_seed(0))
     assert moved.item() == pytest.approx(without.item() + 2 * figures["near"], rel=1e-3)
+
+
+def test_the_loss_is_what_it_says(tiny_model: Path, adapter: Path) -> None:
+    weights = {"colour": 0.7, "there": 0.2, "alone": 0.4, "near": 3.0}
+    task = RewardTask(config_of(tiny_model, adapter, anchored=0.0, **weights))
+    before = {name: weight.clone() for name, weight in task.before.items()}
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.add_(0.05)
+    assert all(torch.equal(weight, before[name]) for name, weight in task.before.items())
+    loss, figures = task.loss(next(task.batches(0)), torch.Generator().manual_seed(0))
+    assert all(figures[name] > 0 for name in ("there", "near"))
+    assert loss.item() == pytest.approx(figures["shape"] + sum(w * figures[name] for name, w in weights.items()))
+
+
+def test_it_goes_in_as_many_steps_as_are_practised(
+    tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = RewardTask(config_of(tiny_model, adapter, shift=3.0, step_counts={"1": 0, "2": 1, "4": 1}))
+    batch, ways = next(task.batches(0)), []
+    walk = task._walk
+
+    def recorded(weights: dict, latents: Tensor, levels: list[float], highest: Tensor, text: tuple) -> Tensor:
+        ways.append(levels)
+        return walk(weights, latents, levels, highest, text)
+
+    monkeypatch.setattr(task, "_walk", recorded)
+    for seed in range(12):
+        task.loss(batch, torch.Generator().manual_seed(seed))
+    assert {len(way) for way in ways} == {3, 5}
+    assert all(way == schedule(len(way) - 1, 3.0).tolist() for way in ways)
+
+
+def test_each_video_is_judged_by_its_own_names(
+    tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, given = RewardTask(config_of(tiny_model, adapter, pictures=2)), []
+    monkeypatch.setattr("yozora.train.reward.judged", lambda *each: given.append(each))
+    lengths = []
+
+    def decode(latents: Tensor) -> Tensor:
+        lengths.append(latents.shape[2])
+        return latents[:, :1, :1, :1, :1].expand(-1, 3, 4 * latents.shape[2] - 3, 32, 32)
+
+    monkeypatch.setattr(task.autoencoder, "decode", decode)
+    latents = torch.arange(3.0).view(3, 1, 1, 1, 1).expand(3, 4, 6, 2, 2)
+    batch = Asked(["a", "b", "c"], torch.tensor([3, 4, 5]), torch.tensor([6, 7, 8]), BUCKET)
+    for seed in range(30):
+        task._look(latents, batch, torch.tensor([True, False, True]), torch.Generator().manual_seed(seed))
+    for _, pictures, shapes, colours, _ in given:
+        assert pictures.shape == (4, 3, 32, 32) and pictures.mean((1, 2, 3)).tolist() == [0, 0, 2, 2]
+        assert shapes.tolist() == [3, 3, 5, 5] and colours.tolist() == [6, 6, 8, 8]
+    assert set(lengths) == {3, 4, 5, 6}
+
+
+class Drawn(nn.Module):
+    """In place of an inspector: sees what it was given, whatever the pictures are."""
+
+    def __init__(self, thing: Tensor) -> None:
+        super().__init__()
+        self.config, self.thing = InspectorConfig(), thing
+
+    def forward(self, frames: Tensor) -> Cells:
+        thing = self.thing.expand(len(frames), -1, -1)
+        return Cells(thing, torch.zeros(len(frames), len(COLOURS), *thing.shape[1:]))
+
+    def shapes(self, frames: Tensor, _thing: Tensor, _boxes: Tensor) -> Tensor:
+        return torch.zeros(len(frames), len(SHAPES))
+
+
+def _look(thing: Tensor) -> Seen:
+    names = torch.zeros(1, dtype=torch.int64)
+    drawn: Any = Drawn(thing)
+    return judged(drawn, torch.zeros(1, 3, 64, 64), names, names, torch.Generator().manual_seed(0))
+
+
+def test_what_is_hardly_there_is_pulled_in_not_pushed_away() -> None:
+    for size, logit in ((9, -1.0), (9, -2.0), (5, -0.5)):
+        thing = torch.full((32, 32), -8.0)
+        thing[10 : 10 + size, 10 : 10 + size] = logit
+        thing.requires_grad_()
+        seen = _look(thing)
+        (0.1 * seen.there + 0.3 * seen.alone).backward()
+        assert thing.grad is not None and thing.grad[10 : 10 + size, 10 : 10 + size].sum() < 0
+
+
+def test_the_edge_of_a_thing_is_not_beside_it() -> None:
+    thing = torch.full((32, 32), -20.0)
+    thing[8:22, 8:22] = -0.5
+    thing[10:20, 10:20] = 3.0
+    assert _look(thing).alone < 1e-3
+    thing[8:22, 24:28] = -0.5
+    assert 0.15 < _look(thing).alone < 0.3
 
 
 class Brightness(nn.Module):
@@ -168,7 +267,9 @@ def test_few_steps_learn_what_is_rewarded(tiny_model: Path, adapter: Path) -> No
     assert all(parameter.grad is None for parameter in task.teacher.parameters())
 
 
-def test_what_is_held_is_gone_on_with_as_before_and_not_judged(tiny_model: Path, adapter: Path) -> None:
+def test_what_is_held_is_gone_on_with_as_before_and_not_judged(
+    tiny_model: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = RewardTask(config_of(tiny_model, adapter, anchored=1.0))
     batch = next(task.batches(0))
     generator = torch.Generator().manual_seed(2)
@@ -183,8 +284,12 @@ def test_what_is_held_is_gone_on_with_as_before_and_not_judged(tiny_model: Path,
         *_, last = sample(velocity, noise, levels, known=clean, hold=hold, solver=FLOW_MAP)
     assert torch.equal(again[:, :, 0], clean[:, :, 0]) and not torch.equal(again, clean)
     torch.testing.assert_close(again, last.latents)  # as the sampler does it
+    monkeypatch.setattr("yozora.train.reward.draw_hold", lambda *_: hold)
     _, figures = task.loss(batch, generator)
-    assert figures["near"] == 0 and figures["shape"] == figures["there"] == figures["alone"] == 0
+    assert figures["near"] == 0 and math.isnan(figures["right"]) and "shape" not in figures
+    monkeypatch.setattr("yozora.train.reward.draw_hold", lambda *_: torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]))
+    _, figures = task.loss(batch, generator)
+    assert figures["near"] == pytest.approx(0, abs=1e-10) and figures["there"] > 0
 
 
 def test_what_does_not_fit_is_refused(tiny_model: Path, adapter: Path, tmp_path: Path) -> None:
@@ -196,5 +301,12 @@ def test_what_does_not_fit_is_refused(tiny_model: Path, adapter: Path, tmp_path:
     save_module(other, tmp_path / "deeper", torch.float32)
     with pytest.raises(ModelError):
         RewardTask(config_of(tiny_model, tmp_path / "deeper"))
+    with pytest.raises(ConfigError, match="motions"):
+        RewardTask(config_of(tiny_model, adapter, mix={"motions": {"hide": 1}}))
+    task = RewardTask(config_of(tiny_model, adapter))
+    wide = Autoencoder(replace(task.autoencoder.config, channels=task.autoencoder.config.channels + 4))
+    save_module(wide, tmp_path / "wide", torch.float32)
+    with pytest.raises(ConfigError, match="other latents"):
+        RewardTask(config_of(tiny_model, adapter, autoencoder=tmp_path / "wide"))
     with pytest.raises(ValueError, match="whole numbers above 0"):
         config_of(tiny_model, adapter, step_counts={"0": 1})

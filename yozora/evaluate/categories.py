@@ -104,7 +104,8 @@ def _read_all(
 
 def read_closely(clip: Clip, reader: Reader | None = None, inspector: Inspector | None = None) -> Reading:
     """As `read_clip`, but for what is told better once the geometry of the background is weighed, too: by that, a move
-    of the camera and, since it says how far away a thing stands, the size of one."""
+    of the camera and, since it says how far away a thing stands, the size of one. (The shipped network weighs, which
+    has learned from what the shipped reader and inspector say.)"""
     inspector, reader = inspector or load_inspector(), reader or load_reader()
     sight = look_around(clip, inspector, reader)
     reading = reading_of(sight.looks[:3], sight.said, sight.surfaces[0], sight.count, inspector, reader)

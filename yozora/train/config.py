@@ -324,7 +324,7 @@ class BundleStage(Section):
     out: Path
     transformer: Path
     autoencoder: Path
-    few_steps: Path | None = None  # an exported run of `yozora train distill`
+    few_steps: Path | None = None  # an exported run of `yozora train distill` or `reward`
     retrieval: Path | None = None  # an exported run of `yozora train retrieval`
     card: dict[str, Any]
 

@@ -37,7 +37,7 @@ from yozora.train.loop import fit, pick_device
 from yozora.train.parallel import with_kernels
 from yozora.train.resumed import settings_of
 from yozora.train.settings import build
-from yozora.train.transformer import PROMPTS, most_drawn, write_samples
+from yozora.train.transformer import PROMPTS, buckets_of, most_drawn, write_samples
 
 
 def train_few_steps(config: DistillStage, resume: bool = True) -> Path:
@@ -169,7 +169,7 @@ class DistillTask:
         """The sample prompts in as many steps as the fewest that are practised."""
         assert isinstance(model, Adapter)
         draw = in_few_steps(model, self.teacher, self.text, schedule(min(self.counts), self.config.shift))
-        write_samples(draw, self.autoencoder, most_drawn(self.config), step, folder)
+        write_samples(draw, self.autoencoder, most_drawn(buckets_of(self.config)), step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder / "few_steps", torch.bfloat16)

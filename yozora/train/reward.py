@@ -12,6 +12,7 @@ evaluation judges by.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -41,13 +42,14 @@ from yozora.train.flow import draw_hold
 from yozora.train.inspector import shaken, soften
 from yozora.train.loop import fit, pick_device
 from yozora.train.resumed import settings_of
-from yozora.train.transformer import write_samples
+from yozora.train.transformer import most_drawn, write_samples
 from yozora.world import SceneMix, describe, sample_scene
 from yozora.world.mix import PAIR_MOTIONS
 from yozora.world.scene import COLOURS, SHAPES
+from yozora.world.words.seen import COLOURLESS_STYLES
 
 UNSEEN = ("hide", "recolour", *PAIR_MOTIONS)  # motions of a thing that is not one thing of one colour in plain sight
-LEAST_CELLS = 12  # of the inspector's, for a thing to be judged
+LEAST_CELLS = 12  # of the inspector's, for a thing's shape to be judged, and what is beside it
 ASIDE = 2  # cells around a thing that are not judged: its edge
 LEAST_LATENTS = 3  # of a video's latent frames: at least so many are drawn and judged
 
@@ -128,9 +130,11 @@ class Wishes(Source[Asked]):
 
 
 def one_thing(mix: SceneMix) -> SceneMix:
-    """The mix with one thing a scene, in plain sight and of one colour. Raises ConfigError where nothing is left."""
+    """The mix with one thing a scene, in plain sight, of one colour and in a style that shows it. Raises ConfigError
+    where nothing is left."""
     motions = {name: weight for name, weight in mix.motions.items() if name not in UNSEEN}
-    return replace(mix, count={"1": 1.0}, motions=motions)
+    styles = {name: weight for name, weight in mix.styles.items() if name not in COLOURLESS_STYLES}
+    return replace(mix, count={"1": 1.0}, motions=motions, styles=styles)
 
 
 class RewardTask:
@@ -147,13 +151,30 @@ class RewardTask:
         named = self.inspector.config
         if (named.shapes, named.colours) != (SHAPES, tuple(COLOURS)):
             raise ConfigError(f"{config.inspector} names other shapes or colours than scenes have: train it anew")
-        adapter = load_module(Adapter, config.adapter)
+        adapter = load_module(Adapter, config.adapter, device)
         adapter.check(self.teacher)
         self.model = adapter.float().requires_grad_()
         self.student = Transformer(few_step_config(self.teacher.config)).to(device).requires_grad_(False)
         self.student.load_state_dict(self.teacher.state_dict(), strict=False)
-        self.before = {name: weight.detach().to(device) for name, weight in adapter.changed(self.teacher).items()}
-        self.counts = [int(count) for count in config.step_counts]
+        # a copy, since a change's parameters may be among what `changed` gives
+        self.before = {name: weight.detach().clone() for name, weight in self.model.changed(self.teacher).items()}
+        self.counts = {int(count): weight for count, weight in config.step_counts.items() if weight}
+        self._check()
+
+    def _check(self) -> None:
+        """Raises ConfigError where the networks do not fit one another, or what is asked for."""
+        one_thing(load_mix(self.config.mix))
+        base, sizes = self.teacher.config, self.autoencoder.config
+        if (sizes.channels, self.text.config.width) != (base.channels, base.text_width):
+            raise ConfigError(
+                "start_from: its transformer is for other latents, or another text encoder, than are given"
+            )
+        for bucket in self.config.buckets:
+            cells = 1 + (bucket.frames - 1) // sizes.temporal, *_sides(bucket, sizes.spatial)
+            if any(side % part for side, part in zip(cells, base.patch, strict=True)):
+                raise ConfigError(
+                    f"buckets: {bucket.width}x{bucket.height} cannot be cut into the transformer's patches"
+                )
 
     def is_hidden(self, name: str, parameter: Tensor) -> bool:
         return False  # see `yozora.train.distill`
@@ -171,8 +192,8 @@ class RewardTask:
     def loss(self, batch: Asked, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """What the inspector misses in videos of the batch's captions, and how far they are from those of before."""
         config, device = self.config, next(self.model.parameters()).device
-        weights = torch.tensor(list(config.step_counts.values()))
-        steps = self.counts[int(torch.multinomial(weights, 1, generator=generator))]
+        weights = torch.tensor(list(self.counts.values()))
+        steps = list(self.counts)[int(torch.multinomial(weights, 1, generator=generator))]
         levels = schedule(steps, config.shift).tolist()
         noise = torch.randn(self._shape(batch), generator=generator).to(device)
         hold = draw_hold(len(noise), noise.shape[2], config.anchored, generator).to(device)
@@ -190,14 +211,14 @@ class RewardTask:
         near = (latents - before).square().mean()
         seen = self._look(latents, batch, ~held, generator)
         loss = seen.shape + config.colour * seen.colour + config.there * seen.there + config.alone * seen.alone
-        figures = {name: getattr(seen, name).item() for name in ("shape", "colour", "there", "alone")}
+        judged_at_all = () if held.all() else ("shape", "colour", "there", "alone")
+        figures = {name: getattr(seen, name).item() for name in judged_at_all}
         return loss + config.near * near, figures | {"right": seen.right, "near": near.item()}
 
     def _shape(self, batch: Asked) -> tuple[int, ...]:
         sizes, bucket = self.autoencoder.config, batch.bucket
         length = 1 + (bucket.frames - 1) // sizes.temporal
-        sides = bucket.height // sizes.spatial, bucket.width // sizes.spatial
-        return len(batch.captions), sizes.channels, length, *sides
+        return len(batch.captions), sizes.channels, length, *_sides(bucket, sizes.spatial)
 
     def _walk(
         self,
@@ -220,13 +241,13 @@ class RewardTask:
         judges pictures of it."""
         if not which.any():
             nothing = latents.new_zeros(())
-            return Seen(nothing, nothing, nothing, nothing, 0.0)
+            return Seen(nothing, nothing, nothing, nothing, math.nan)
         latents, frames = latents[which], latents.shape[2]
         least = min(LEAST_LATENTS, frames)
         length = least + int(torch.rand((), generator=generator) * (frames - least + 1))
         drawn = self.autoencoder.decode(latents[:, :, :length])
         chosen = torch.randperm(drawn.shape[2], generator=generator)[: self.config.pictures].to(latents.device)
-        pictures = drawn[:, :, chosen].float().clamp(-1.1, 1.1).transpose(1, 2)  # beyond 1 there is still a way back
+        pictures = drawn[:, :, chosen].float().transpose(1, 2)
         with torch.autocast(latents.device.type, enabled=False):
             shapes, colours = (
                 names.to(latents.device)[which].repeat_interleave(len(chosen))
@@ -237,12 +258,16 @@ class RewardTask:
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
         """The sample prompts in as many steps as the fewest that are practised."""
         assert isinstance(model, Adapter)
-        bucket = max(self.config.buckets, key=lambda bucket: bucket.weight)
+        bucket = most_drawn(self.config.buckets)
         draw = in_few_steps(model, self.teacher, self.text, schedule(min(self.counts), self.config.shift))
         write_samples(draw, self.autoencoder, bucket, step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         save_module(model, folder / "few_steps", torch.bfloat16)
+
+
+def _sides(bucket: Bucket, spatial: int) -> tuple[int, int]:
+    return bucket.height // spatial, bucket.width // spatial
 
 
 def judged(inspector: Inspector, pictures: Tensor, shapes: Tensor, colours: Tensor, generator: torch.Generator) -> Seen:
@@ -256,7 +281,8 @@ def judged(inspector: Inspector, pictures: Tensor, shapes: Tensor, colours: Tens
         mask = largest_part(cells.thing > 0)
         area = mask.sum((1, 2))
         cut = mask[:, [0, -1]].any(2).any(1) | mask[:, :, [0, -1]].any(2).any(1)
-        clear = ((area >= LEAST_CELLS) & ~cut).float()
+        found = area >= LEAST_CELLS
+        clear = (found & ~cut).float()
         around = F.max_pool2d(mask[:, None].float(), 2 * ASIDE + 1, stride=1, padding=ASIDE)[:, 0] > 0
         box = shaken(boxes(mask), generator)
     named = inspector.shapes(soft, cells.thing.detach().sigmoid(), box)
@@ -269,6 +295,6 @@ def judged(inspector: Inspector, pictures: Tensor, shapes: Tensor, colours: Tens
         (missed * clear).sum() / clear.sum().clamp_min(1),
         (tinted * mask).sum() / mask.sum().clamp_min(1),
         F.softplus(-surest).mean(),
-        beside.clamp_max(2.0).mean(),
-        ((right * clear).sum() / clear.sum().clamp_min(1)).item(),
+        (beside.clamp_max(2.0) * found).mean(),  # or what is hardly there would be beside nothing, and be pushed away
+        float((right * clear).sum() / clear.sum()),
     )

@@ -154,7 +154,7 @@ class TransformerTask:
             return last.latents
 
         autoencoder = self.autoencoder.to(next(model.parameters()).device)
-        write_samples(draw, autoencoder, most_drawn(self.config), step, folder)
+        write_samples(draw, autoencoder, most_drawn(buckets_of(self.config)), step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         networks: nn.ModuleDict = model  # type: ignore[assignment]
@@ -162,9 +162,14 @@ class TransformerTask:
         save_module(networks["text"], folder / "text_encoder", torch.bfloat16)
 
 
-def most_drawn(config: Lessons) -> Bucket:
+def most_drawn(buckets: Sequence[Bucket]) -> Bucket:
     """The size and length of clip that is drawn most often."""
-    return max(config.buckets or LatentPool(config.pool).buckets(), key=lambda bucket: bucket.weight)
+    return max(buckets, key=lambda bucket: bucket.weight)
+
+
+def buckets_of(config: Lessons) -> Sequence[Bucket]:
+    """The sizes and lengths that are learned from."""
+    return config.buckets or LatentPool(config.pool).buckets()
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ from yozora.train.lessons import Captioned, PoolBatches
 from yozora.train.loop import pick_device, runs_in_half
 from yozora.train.parallel import with_checkpointing
 from yozora.train.settings import build
-from yozora.train.transformer import most_drawn, write_samples
+from yozora.train.transformer import buckets_of, most_drawn, write_samples
 
 LORA_FILE = "lora.safetensors"  # in the run's folder, whether it is done or was stopped
 TRANSFORMER = "diffusion_pytorch_model.safetensors"
@@ -110,7 +110,9 @@ class Tuning:
             return torch.cat(made)
 
         with torch.no_grad(), self.running(model) as transformer:
-            write_samples(draw, self.autoencoder, most_drawn(self.config), step, folder, len(captions), card.fps)
+            write_samples(
+                draw, self.autoencoder, most_drawn(buckets_of(self.config)), step, folder, len(captions), card.fps
+            )
 
     @contextmanager
     def running(self, model: nn.Module) -> Iterator[Transformer]:
