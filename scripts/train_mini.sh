@@ -30,5 +30,9 @@ $yozora train transformer "$configs/fine.toml"
 # 6. An adapter learns where the transformer's steps and guidance lead together, so that a few steps do.
 $yozora train distill "$configs/few_steps.toml"
 
-# 7. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
+# 7. They become better at shapes: an inspector says what it sees in their own videos, and they learn from it.
+$yozora train inspector "$configs/reward_inspector.toml"
+$yozora train reward "$configs/reward.toml"
+
+# 8. The networks become one folder. Move it to yozora/models/weights/mini to ship it.
 $yozora train bundle "$configs/bundle.toml"

@@ -292,6 +292,18 @@ def test_what_is_held_is_gone_on_with_as_before_and_not_judged(
     assert figures["near"] == pytest.approx(0, abs=1e-10) and figures["there"] > 0
 
 
+@pytest.mark.parametrize("way", [0.25, 1.0])
+def test_a_part_of_the_way_is_written(tiny_model: Path, adapter: Path, tmp_path: Path, way: float) -> None:
+    task = RewardTask(config_of(tiny_model, adapter, way=way))
+    before = {name: weight.clone() for name, weight in task.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.add_(0.5)
+    task.export(task.model, tmp_path)
+    for name, weight in load_module(Adapter, tmp_path / "few_steps").float().state_dict().items():
+        torch.testing.assert_close(weight, before[name] + 0.5 * way, atol=0.01, rtol=0.01)
+
+
 def test_what_does_not_fit_is_refused(tiny_model: Path, adapter: Path, tmp_path: Path) -> None:
     save_module(Inspector(InspectorConfig(shapes=("egg",))), tmp_path / "other", torch.float32)
     with pytest.raises(ConfigError, match="other shapes or colours"):

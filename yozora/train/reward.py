@@ -12,6 +12,7 @@ evaluation judges by.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ class RewardStage(Section):
     Scenes of `mix`, one thing each, are asked for in as many steps as `step_counts` says (by weight). Of each video
     `pictures` are judged. What counts beside the shape: the `colour`, that the thing is `there` and `alone`, and that
     latents stay `near` (mean squared difference) those that the weights made before. Nothing but the last counts in a
-    share of the videos (`anchored`), frames of which are held: they are to be gone on with as before.
+    share of the videos (`anchored`), frames of which are held: they are to be gone on with as before. What is written
+    is a part of the `way` from the weights of before to those that were learned (WiSE-FT, Wortsman et al. 2022).
     """
 
     run: Run
@@ -82,6 +84,7 @@ class RewardStage(Section):
     there: float = Field(default=0.1, ge=0)
     alone: float = Field(default=0.3, ge=0)
     near: float = Field(default=2.0, ge=0)
+    way: float = Field(default=0.5, gt=0, le=1)
 
 
 class Asked(NamedTuple):
@@ -156,6 +159,7 @@ class RewardTask:
         self.model = adapter.float().requires_grad_()
         self.student = Transformer(few_step_config(self.teacher.config)).to(device).requires_grad_(False)
         self.student.load_state_dict(self.teacher.state_dict(), strict=False)
+        self.began = {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
         # a copy, since a change's parameters may be among what `changed` gives
         self.before = {name: weight.detach().clone() for name, weight in self.model.changed(self.teacher).items()}
         self.counts = {int(count): weight for count, weight in config.step_counts.items() if weight}
@@ -263,7 +267,12 @@ class RewardTask:
         write_samples(draw, self.autoencoder, bucket, step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        save_module(model, folder / "few_steps", torch.bfloat16)
+        made, way = copy.deepcopy(model), self.config.way
+        learned = made.state_dict()
+        made.load_state_dict(
+            {name: weight.to(learned[name]).lerp(learned[name], way) for name, weight in self.began.items()}
+        )
+        save_module(made, folder / "few_steps", torch.bfloat16)
 
 
 def _sides(bucket: Bucket, spatial: int) -> tuple[int, int]:
