@@ -171,9 +171,9 @@ def test_ctrl_c_leaves_nothing(tiny_model: Path, home: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "sampled"),
     [
-        ((None, None, None), (16, 5.0, "multistep", True)),
+        ((None, None, None), (12, 5.0, "multistep", True)),
         ((4, 2.0, "dpm++"), (4, 2.0, "dpm++", True)),
-        ((None, None, "flow-map"), (5, 1.0, "flow-map", False)),
+        ((None, None, "flow-map"), (4, 1.0, "flow-map", False)),
         ((8, None, "flow-map"), (8, 1.0, "flow-map", False)),
     ],
 )
