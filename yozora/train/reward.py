@@ -13,7 +13,6 @@ evaluation judges by.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -213,11 +212,14 @@ class RewardTask:
             changed = self.model.changed(self.teacher)
         latents = self._walk(changed, begun, levels, 1 - hold, text)
         near = (latents - before).square().mean()
-        seen = self._look(latents, batch, ~held, generator)
-        loss = seen.shape + config.colour * seen.colour + config.there * seen.there + config.alone * seen.alone
-        judged_at_all = () if held.all() else ("shape", "colour", "there", "alone")
-        figures = {name: getattr(seen, name).item() for name in judged_at_all}
-        return loss + config.near * near, figures | {"right": seen.right, "near": near.item()}
+        loss, figures = config.near * near, {"near": near.item()}
+        if not held.all():
+            seen = self._look(latents, batch, ~held, generator)
+            loss = (
+                loss + seen.shape + config.colour * seen.colour + config.there * seen.there + config.alone * seen.alone
+            )
+            figures |= {name: torch.as_tensor(value).item() for name, value in seen._asdict().items()}
+        return loss, figures
 
     def _shape(self, batch: Asked) -> tuple[int, ...]:
         sizes, bucket = self.autoencoder.config, batch.bucket
@@ -243,9 +245,6 @@ class RewardTask:
     def _look(self, latents: Tensor, batch: Asked, which: Tensor, generator: torch.Generator) -> Seen:
         """Draws the beginning of the videos in `which`, bool [B], of a length that differs from step to step, and
         judges pictures of it."""
-        if not which.any():
-            nothing = latents.new_zeros(())
-            return Seen(nothing, nothing, nothing, nothing, math.nan)
         latents, frames = latents[which], latents.shape[2]
         least = min(LEAST_LATENTS, frames)
         length = least + int(torch.rand((), generator=generator) * (frames - least + 1))
@@ -260,19 +259,21 @@ class RewardTask:
             return judged(self.inspector, pictures.flatten(0, 1), shapes, colours, generator)
 
     def sample(self, model: nn.Module, step: int, folder: Path) -> None:
-        """The sample prompts in as many steps as the fewest that are practised."""
-        assert isinstance(model, Adapter)
-        bucket = most_drawn(self.config.buckets)
-        draw = in_few_steps(model, self.teacher, self.text, schedule(min(self.counts), self.config.shift))
+        """The sample prompts in as many steps as the fewest that are practised, with what would be written."""
+        bucket, levels = most_drawn(self.config.buckets), schedule(min(self.counts), self.config.shift)
+        draw = in_few_steps(self._part_of_the_way(model), self.teacher, self.text, levels)
         write_samples(draw, self.autoencoder, bucket, step, folder)
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        made, way = copy.deepcopy(model), self.config.way
-        learned = made.state_dict()
-        made.load_state_dict(
-            {name: weight.to(learned[name]).lerp(learned[name], way) for name, weight in self.began.items()}
-        )
-        save_module(made, folder / "few_steps", torch.bfloat16)
+        save_module(self._part_of_the_way(model), folder / "few_steps", torch.bfloat16)
+
+    def _part_of_the_way(self, model: nn.Module) -> Adapter:
+        """The adapter between that of before and what was learned: see `way`."""
+        assert isinstance(model, Adapter)
+        made, learned = copy.deepcopy(model), model.state_dict()
+        began = {name: weight.to(learned[name]) for name, weight in self.began.items()}
+        made.load_state_dict({name: began[name].lerp(weight, self.config.way) for name, weight in learned.items()})
+        return made
 
 
 def _sides(bucket: Bucket, spatial: int) -> tuple[int, int]:
